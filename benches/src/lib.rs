@@ -1,0 +1,1 @@
+//! Benches of Tidegate; see the `benches` folder and `src/bin`.

@@ -1,0 +1,4 @@
+//! Sessions, topics, routing and queues: the decisions of a node.
+pub mod ids;
+pub mod limits;
+pub mod settings;

@@ -1,0 +1,104 @@
+//! Every bound of a node in one place (invariant BND-1).
+//!
+//! A limit has a name, a unit, a default, and an outcome when it is reached;
+//! the outcome is counted. The `[limits]` table of the config overrides the
+//! defaults; what is not a key there is a constant here.
+
+/// The bounds that the config can set. All are per node unless they say otherwise.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// Open connections; one more is closed at once, or refused with 0x97.
+    pub connections_max: u32,
+    /// Connections that have not completed CONNECT; one more is closed at once.
+    pub half_open_max: u32,
+    /// Milliseconds from accept to a complete CONNECT; then closed.
+    pub connect_timeout_ms: u32,
+    /// Bytes of one packet, header included; larger: 0x95 and closed.
+    pub packet_bytes_max: u32,
+    /// Bytes of a client id; longer: 0x85 (3.x: 0x02).
+    pub client_id_bytes_max: u16,
+    /// Levels of a topic or filter; deeper: 0x90 for a topic, 0x8F for a filter.
+    pub topic_levels_max: u16,
+    /// Subscriptions a session; one more is refused with 0x97 (3.x: 0x80).
+    pub subscriptions_max: u32,
+    /// QoS 1 and 2 messages waiting for one session; the policy decides beyond.
+    pub queue_messages_max: u32,
+    /// Bytes waiting for one session; the policy decides beyond.
+    pub queue_bytes_max: u64,
+    /// What gives way when a session's queue is full.
+    pub queue_policy: QueuePolicy,
+    /// Unacknowledged QoS 1 and 2 PUBLISHes out, a session (and never above the
+    /// client's Receive Maximum); further ones wait in the queue.
+    pub inflight_out_max: u16,
+    /// Unreleased QoS 1 and 2 PUBLISHes in, a connection: Receive Maximum to
+    /// 5.0 clients (beyond: 0x93); before 5.0 the socket is not read.
+    pub inflight_in_max: u16,
+    /// Bytes encoded for one socket that does not take them; further messages
+    /// wait in the session's queue.
+    pub write_buffer_bytes_max: u32,
+    /// Retained messages; a further one is not stored (0x97 at QoS 1 and 2).
+    pub retained_messages_max: u64,
+    /// Bytes of retained messages; as above.
+    pub retained_bytes_max: u64,
+    /// Durable sessions; a CONNECT for one more is refused with 0x97 (3.x: 0x03).
+    pub sessions_max: u32,
+    /// Seconds that a session may outlive its connection; longer wishes are cut
+    /// to it and 5.0 clients are told. `u32::MAX`: for ever.
+    pub session_expiry_max_seconds: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connections_max: 1_000_000,
+            half_open_max: 10_000,
+            connect_timeout_ms: 10_000,
+            packet_bytes_max: 1 << 20,
+            client_id_bytes_max: 1024,
+            topic_levels_max: 128,
+            subscriptions_max: 1_000,
+            queue_messages_max: 1_000,
+            queue_bytes_max: 16 << 20,
+            queue_policy: QueuePolicy::DropOldest,
+            inflight_out_max: 128,
+            inflight_in_max: 1_024,
+            write_buffer_bytes_max: 256 << 10,
+            retained_messages_max: 1_000_000,
+            retained_bytes_max: 1 << 30,
+            sessions_max: 1_000_000,
+            session_expiry_max_seconds: u32::MAX,
+        }
+    }
+}
+
+/// What gives way when a session's queue is full. QoS 0 messages always give
+/// way to QoS 1 and 2.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum QueuePolicy {
+    /// The oldest message that is not in flight makes room.
+    #[default]
+    DropOldest,
+    /// The new message is dropped.
+    DropNew,
+}
+
+/// Mails a shard keeps for one other shard whose mailbox is full before it
+/// stops reading the publishers concerned.
+pub const OUTBOX_MAILS_MAX: usize = 8_192;
+/// Bytes of messages in such an outbox before the same happens.
+pub const OUTBOX_BYTES_MAX: usize = 16 << 20;
+/// Batches in a shard's mailbox.
+pub const MAILBOX_BATCHES_MAX: usize = 256;
+/// Mails in one batch.
+pub const BATCH_MAILS_MAX: usize = 512;
+/// Topics in a shard's route cache.
+pub const ROUTE_CACHE_MAX: usize = 8_192;
+/// Bytes read from one socket in one turn before the next socket has its turn.
+pub const TURN_READ_BYTES_MAX: usize = 256 << 10;
+/// Deliveries, or retained messages looked at, in one step of a long job.
+pub const STEP_ITEMS_MAX: usize = 1_024;
+/// Shards a node.
+pub const SHARDS_MAX: usize = 64;
+/// A payload of at least this many bytes leaves by `writev` from the shared
+/// buffer; a smaller one is copied.
+pub const SPLICE_BYTES_MIN: usize = 1_024;
