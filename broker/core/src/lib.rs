@@ -1,4 +1,5 @@
 //! Sessions, topics, routing and queues: the decisions of a node.
+pub mod counters;
 pub mod ids;
 pub mod limits;
 pub mod settings;

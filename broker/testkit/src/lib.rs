@@ -189,7 +189,12 @@ impl Raw {
             match self.stream.read(&mut chunk) {
                 Ok(0) => return Got::Closed,
                 Ok(n) => self.buffer.extend_from_slice(&chunk[..n]),
-                Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                    ) =>
+                {
                     return Got::Silence;
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}

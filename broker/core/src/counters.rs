@@ -1,0 +1,177 @@
+//! What a shard counts. One writer (the shard), many readers (a scrape).
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A number with one writer. Adding is a plain load and store, no locked
+/// instruction; a reader on another thread sees a recent value.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Adds `n`. Only the owning shard may call it.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Subtracts `n` (a gauge). Only the owning shard may call it.
+    #[inline]
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
+    }
+
+    /// Sets a gauge. Only the owning shard may call it.
+    #[inline]
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
+    /// The present value.
+    #[inline]
+    pub fn value(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Declares a closed set of label values with one [`Count`] each.
+macro_rules! labelled {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident => $label:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        #[repr(usize)]
+        #[allow(missing_docs)]
+        pub enum $name { $($variant),+ }
+
+        impl $name {
+            /// All values, in the order of their index.
+            pub const ALL: &[$name] = &[$($name::$variant),+];
+            /// The label's text in a metric.
+            pub fn label(self) -> &'static str {
+                match self { $($name::$variant => $label),+ }
+            }
+        }
+    };
+}
+
+labelled! {
+    /// Why a connection ended.
+    CloseReason {
+        Client => "client",
+        KeepAlive => "keepalive",
+        Takeover => "takeover",
+        Drain => "drain",
+        ProtocolError => "protocol_error",
+        Auth => "auth",
+        Overload => "overload",
+        IoError => "io_error",
+        ConnectTimeout => "connect_timeout",
+        Refused => "refused",
+    }
+}
+
+labelled! {
+    /// Why a connection was refused before or at CONNECT.
+    RejectReason {
+        Limit => "limit",
+        HalfOpen => "half_open",
+        Protocol => "protocol",
+        Identifier => "identifier",
+        Auth => "auth",
+        Sessions => "sessions",
+        Draining => "draining",
+        KeepAlive => "keepalive",
+        TooLarge => "too_large",
+        Unsupported => "unsupported",
+    }
+}
+
+labelled! {
+    /// Why a message was not delivered, or not accepted.
+    DropReason {
+        QueueFull => "queue_full",
+        Expired => "expired",
+        NoSubscriber => "no_subscriber",
+        TooLarge => "too_large",
+        Acl => "acl",
+        Overload => "overload",
+        PeerBuffer => "peer_buffer",
+        SlowReader => "slow_reader",
+        RetainedFull => "retained_full",
+        SessionEnded => "session_ended",
+    }
+}
+
+labelled! {
+    /// The kind of a subscription.
+    SubscriptionKind { Exact => "exact", Wildcard => "wildcard", Shared => "shared" }
+}
+
+labelled! {
+    /// What became of a will.
+    WillResult { Sent => "sent", Delayed => "delayed", Cancelled => "cancelled", Refused => "refused" }
+}
+
+/// All that one shard counts.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Packets in, by type (index 1..=15) and version (index 0: 3.1, 1: 3.1.1, 2: 5.0).
+    pub packets_received: [[Count; 3]; 16],
+    /// Packets out, likewise.
+    pub packets_sent: [[Count; 3]; 16],
+    /// PUBLISHes accepted, by QoS.
+    pub messages_received: [Count; 3],
+    /// PUBLISHes sent to subscribers, by the QoS of the delivery.
+    pub messages_delivered: [Count; 3],
+    /// Payload bytes in.
+    pub message_bytes_received: Count,
+    /// Payload bytes out.
+    pub message_bytes_sent: Count,
+    /// By [`DropReason`].
+    pub messages_dropped: [Count; 10],
+    /// Connections accepted.
+    pub connections_accepted: Count,
+    /// By [`CloseReason`].
+    pub connections_closed: [Count; 10],
+    /// By [`RejectReason`].
+    pub connections_rejected: [Count; 10],
+    /// Gauge: open connections, half-open ones included.
+    pub connections: Count,
+    /// Gauge: connections that have not completed CONNECT.
+    pub half_open: Count,
+    /// Gauge: sessions with a connection.
+    pub sessions_online: Count,
+    /// Gauge: durable sessions without one.
+    pub sessions_offline: Count,
+    /// Gauge, by [`SubscriptionKind`].
+    pub subscriptions: [Count; 3],
+    /// Gauge: retained messages held by this shard.
+    pub retained_messages: Count,
+    /// Gauge: bytes of them.
+    pub retained_bytes: Count,
+    /// Gauge: messages waiting in session queues.
+    pub queued_messages: Count,
+    /// Gauge: bytes of them.
+    pub queued_bytes: Count,
+    /// Gauge: unacknowledged messages in (0) and out (1).
+    pub inflight: [Count; 2],
+    /// By [`WillResult`].
+    pub wills: [Count; 4],
+    /// Sessions taken over from a live connection on this shard (0) or another (1).
+    pub takeovers: [Count; 2],
+    /// Connections told a Server Keep Alive below their own wish.
+    pub keepalive_clamped: Count,
+    /// Publishers paused because another shard's mailbox was full.
+    pub mailbox_pauses: Count,
+    /// Mails sent to other shards.
+    pub cross_messages: Count,
+    /// Gauge: mails in the outboxes, waiting for a full mailbox.
+    pub outbox_depth: Count,
+    /// Microseconds the shard was busy (written by the shell).
+    pub busy_micros: Count,
+    /// Turns of the shard's loop (written by the shell); `/livez` watches it move.
+    pub turns: Count,
+    /// Authentications accepted (0) and refused (1).
+    pub auth: [Count; 2],
+    /// Route cache hits (0) and misses (1).
+    pub route_cache: [Count; 2],
+}
