@@ -2,7 +2,7 @@
 
 use crate::encode::put_packet;
 use crate::writer::put_list;
-use crate::{PacketType, ReasonCode, Version};
+use crate::{PacketType, ReasonCode, Version, defect};
 
 /// A CONNACK on its way out. What is `None` is left out, which means the
 /// standard's default; before 5.0 only the first two fields are sent.
@@ -56,7 +56,11 @@ impl Default for ConnackOut<'_> {
 
 /// Appends a CONNACK. Before 5.0 the reason becomes a return code.
 pub fn encode_connack(out: &mut Vec<u8>, version: Version, connack: &ConnackOut<'_>) {
-    let present = u8::from(connack.session_present);
+    let mut present = u8::from(connack.session_present);
+    // [MQTT-3.2.2-1]: the other seven bits are 0.
+    if version.is_v5() && defect::on("5:3.2.2-1") {
+        present |= 2;
+    }
     if !version.is_v5() {
         // 3.1 has no Session Present: the byte is reserved there.
         let present = if version == Version::V3_1 { 0 } else { present };
@@ -209,12 +213,14 @@ pub fn encode_suback(
     reason_string: Option<&str>,
 ) {
     put_packet(out, PacketType::Suback, 0, |out| {
-        out.extend_from_slice(&packet_id.to_be_bytes());
+        out.extend_from_slice(&answered(packet_id, version).to_be_bytes());
         if version.is_v5() {
             put_reason_string(out, reason_string);
             out.extend(codes.iter().map(|code| *code as u8));
         } else {
-            out.extend(codes.iter().map(|code| if code.is_error() { 0x80 } else { *code as u8 }));
+            // [MQTT-3.9.3-2 of 3.1.1]
+            let refused = |code: ReasonCode| code.is_error() && !defect::on("3:3.9.3-2");
+            out.extend(codes.iter().map(|code| if refused(*code) { 0x80 } else { *code as u8 }));
         }
     });
 }
@@ -222,7 +228,7 @@ pub fn encode_suback(
 /// Appends an UNSUBACK. Before 5.0 it has no payload.
 pub fn encode_unsuback(out: &mut Vec<u8>, version: Version, packet_id: u16, codes: &[ReasonCode]) {
     put_packet(out, PacketType::Unsuback, 0, |out| {
-        out.extend_from_slice(&packet_id.to_be_bytes());
+        out.extend_from_slice(&answered(packet_id, version).to_be_bytes());
         if version.is_v5() {
             put_reason_string(out, None);
             out.extend(codes.iter().map(|code| *code as u8));
@@ -264,6 +270,12 @@ pub fn encode_disconnect(
 /// Appends a PINGRESP.
 pub fn encode_pingresp(out: &mut Vec<u8>) {
     out.extend_from_slice(&[0xD0, 0]);
+}
+
+/// The identifier of the packet that is answered. [MQTT-2.2.1-6]
+fn answered(packet_id: u16, version: Version) -> u16 {
+    let off = defect::on(version.pick("5:2.2.1-6", "3:2.3.1-7"));
+    packet_id.wrapping_add(u16::from(off))
 }
 
 fn put_reason_string(out: &mut Vec<u8>, reason_string: Option<&str>) {

@@ -9,7 +9,7 @@ use crate::reader::Reader;
 use crate::{
     Ack, Auth, Connack, DecodeError, Direction, Disconnect, Frame, Packet, PacketType, ReasonCode,
     Suback, Subscribe, SubscribeFilters, Unsuback, Unsubscribe, UnsubscribeFilters, Version,
-    decode_publish,
+    decode_publish, defect,
 };
 
 /// Decodes one whole frame of a connection that is already open.
@@ -47,6 +47,9 @@ fn decode_other<'a>(
         refuse("5:1.5.5-1", DecodeError::NonMinimalLength)?;
     }
     check_flags(kind, frame.flags(), version)?;
+    if kind == PacketType::Connect && defect::on(version.pick("5:3.1.0-2", "3:3.1.0-2")) {
+        return Ok(Packet::Pingreq);
+    }
     check_side(kind, version, from)?;
     let Some(body) = bytes.get(frame.header..frame.total) else {
         return Err(DecodeError::Truncated(kind));
@@ -155,7 +158,7 @@ fn reason(body: &mut Reader<'_>, from: Direction) -> Result<ReasonCode, DecodeEr
                 | PacketType::Pingreq
                 | PacketType::Pingresp => "",
             };
-            refuse(statement, DecodeError::ReasonCode(kind, byte))?;
+            refuse(statement, DecodeError::UnlistedReason(kind, byte))?;
             Ok(known.unwrap_or(ReasonCode::Success))
         }
     }
@@ -252,7 +255,7 @@ fn auth(mut body: Reader<'_>, from: Direction) -> Result<Auth<'_>, DecodeError> 
     if body.is_empty() {
         // The short form of Success, which only a server may say.
         if from == Direction::FromClient {
-            refuse("5:3.15.2-1", DecodeError::ReasonCode(PacketType::Auth, 0))?;
+            refuse("5:3.15.2-1", DecodeError::UnlistedReason(PacketType::Auth, 0))?;
         }
         return Ok(found);
     }
@@ -283,7 +286,7 @@ fn connack(mut body: Reader<'_>, from: Direction) -> Result<Connack<'_>, DecodeE
     let v5 = body.version().is_v5();
     let code = if v5 { reason(&mut body, from)? as u8 } else { body.u8()? };
     if !v5 && code > 5 {
-        return Err(DecodeError::ReasonCode(PacketType::Connack, code));
+        return Err(DecodeError::UnlistedReason(PacketType::Connack, code));
     }
     let properties =
         if v5 { properties(&mut body, Place::Connack, from)? } else { Properties::default() };
@@ -307,7 +310,7 @@ fn suback(mut body: Reader<'_>, from: Direction) -> Result<Suback<'_>, DecodeErr
             let code = body.u8()?;
             // [MQTT-3.9.3-2 of 3.1.1]
             if !matches!(code, 0..=2 | 0x80) {
-                return Err(DecodeError::ReasonCode(PacketType::Suback, code));
+                return Err(DecodeError::UnlistedReason(PacketType::Suback, code));
             }
         }
     }

@@ -145,10 +145,10 @@ pub enum DecodeError {
     NoFilters(PacketType),
     /// A filter that is not well formed.
     #[error("a topic filter in {0}: {1}")]
-    Filter(PacketType, FilterError),
+    MalformedFilter(PacketType, FilterError),
     /// A reason code that this packet may not carry from this side.
     #[error("{0} with reason code {1:#04x}")]
-    ReasonCode(PacketType, u8),
+    UnlistedReason(PacketType, u8),
     /// Reserved bits in the acknowledge flags of a CONNACK.
     #[error("CONNACK has acknowledge flags {0:#010b}")]
     AcknowledgeFlags(u8),
@@ -180,7 +180,7 @@ impl DecodeError {
             | Self::PropertyUnknown { .. }
             | Self::PropertyMisplaced { .. }
             | Self::SubscribeOptionsReserved(..)
-            | Self::Filter(..)
+            | Self::MalformedFilter(..)
             | Self::AcknowledgeFlags(..) => ReasonCode::MalformedPacket,
             Self::WrongDirection(..)
             | Self::SecondConnect
@@ -196,7 +196,7 @@ impl DecodeError {
             | Self::RetainHandling3
             | Self::NoLocalOnShared
             | Self::NoFilters(..)
-            | Self::ReasonCode(..) => ReasonCode::ProtocolError,
+            | Self::UnlistedReason(..) => ReasonCode::ProtocolError,
         }
     }
 }

@@ -196,7 +196,7 @@ impl<'a> Iterator for SubscribeFilters<'a> {
     type Item = (&'a str, SubscribeOptions);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let filter = self.rest.string().ok()?;
+        let filter = filter_text(&mut self.rest).ok()?;
         let options = options(self.rest.u8().ok()?, self.rest.version()).ok()?;
         self.count -= 1;
         Some((filter, options))
@@ -248,7 +248,7 @@ impl<'a> Iterator for UnsubscribeFilters<'a> {
     type Item = &'a str;
 
     fn next(&mut self) -> Option<&'a str> {
-        let filter = self.rest.string().ok()?;
+        let filter = filter_text(&mut self.rest).ok()?;
         self.count -= 1;
         Some(filter)
     }
@@ -261,10 +261,17 @@ impl<'a> Iterator for UnsubscribeFilters<'a> {
 impl ExactSizeIterator for UnsubscribeFilters<'_> {}
 
 fn filter<'a>(body: &mut Reader<'a>) -> Result<Filter<'a>, DecodeError> {
-    // [MQTT-3.8.3-1] [MQTT-3.10.3-1]: a UTF-8 string, and a filter.
-    let text = body.string()?;
+    let text = filter_text(body)?;
     Filter::parse_for(text, body.version())
-        .map_err(|error| DecodeError::Filter(body.packet(), error))
+        .map_err(|error| DecodeError::MalformedFilter(body.packet(), error))
+}
+
+fn filter_text<'a>(body: &mut Reader<'a>) -> Result<&'a str, DecodeError> {
+    // [MQTT-3.8.3-1] [MQTT-3.10.3-1]
+    match body.packet() {
+        PacketType::Unsubscribe => body.string_of("5:3.10.3-1", "3:3.10.3-1"),
+        _ => body.string_of("5:3.8.3-1", "3:3.8.3-1"),
+    }
 }
 
 /// Before 5.0 the six high bits are reserved, in 5.0 two of them.
@@ -277,7 +284,8 @@ fn options(byte: u8, version: Version) -> Result<SubscribeOptions, DecodeError> 
     }
     let qos = match QoS::try_from(byte & 0b11) {
         Ok(qos) => qos,
-        Err(_) if defect::on(version.pick("5:3.8.3-3", "3:3.8.3-2")) => QoS::ExactlyOnce,
+        // [MQTT-3.8.3-4 of 3.1.1]
+        Err(_) if !version.is_v5() && defect::on("3:3.8.3-4") => QoS::ExactlyOnce,
         Err(_) => return Err(DecodeError::SubscribeQoS3),
     };
     let retain_handling = match byte >> 4 & 0b11 {
@@ -290,7 +298,7 @@ fn options(byte: u8, version: Version) -> Result<SubscribeOptions, DecodeError> 
     let v5 = version.is_v5();
     Ok(SubscribeOptions {
         qos,
-        no_local: v5 && byte & 0b100 != 0,
+        no_local: v5 && byte & 0b100 != 0 && !defect::on("5:3.8.3-3"),
         retain_as_published: v5 && byte & 0b1000 != 0,
         retain_handling: if v5 { retain_handling } else { RetainHandling::SendAlways },
     })

@@ -260,15 +260,15 @@ impl<'a> Walk<'a> {
                 _ => DecodeError::PropertyMisplaced { packet, id },
             });
         }
-        let wrong_side = match (self.place, id, self.from) {
+        let error = DecodeError::PropertyFromWrongSide { packet, id };
+        match (self.place, id, self.from) {
             // [MQTT-3.3.4-6]
-            (Place::Publish, 0x0B, Direction::FromClient) => "5:3.3.4-6",
-            (Place::Disconnect, 0x1C, Direction::FromClient) => "5:3.14.2-4",
+            (Place::Publish, 0x0B, Direction::FromClient) => refuse("5:3.3.4-6", error),
+            (Place::Disconnect, 0x1C, Direction::FromClient) => Err(error),
             // [MQTT-3.14.2-2]
-            (Place::Disconnect, 0x11, Direction::FromServer) => "5:3.14.2-2",
-            (_, _, Direction::FromClient | Direction::FromServer) => return Ok(()),
-        };
-        refuse(wrong_side, DecodeError::PropertyFromWrongSide { packet, id })
+            (Place::Disconnect, 0x11, Direction::FromServer) => Err(error),
+            (_, _, Direction::FromClient | Direction::FromServer) => Ok(()),
+        }
     }
 
     #[inline]
@@ -279,22 +279,17 @@ impl<'a> Walk<'a> {
         if !repeated || id == 0x26 || (id == 0x0B && self.place == Place::Publish) {
             return Ok(());
         }
-        refuse("5:2.2.2-1", DecodeError::PropertyRepeated { packet: self.rest.packet(), id })
+        Err(DecodeError::PropertyRepeated { packet: self.rest.packet(), id })
     }
 
     #[cold]
     fn forbidden(&self, id: u8) -> Result<(), DecodeError> {
-        let statement = match id {
-            0x01 => "5:3.3.2-4",
-            0x08 => "5:3.3.2-14",
-            0x0B => "5:3.8.2-1",
-            0x17 => "5:3.1.2-29",
-            0x19 => "5:3.1.2-28",
-            0x21 => "5:3.3.4-7",
-            0x27 => "5:3.1.2-24",
-            _ => "",
-        };
-        refuse(statement, DecodeError::PropertyValue { packet: self.rest.packet(), id })
+        let error = DecodeError::PropertyValue { packet: self.rest.packet(), id };
+        match id {
+            // [MQTT-3.3.2-14]
+            0x08 => refuse("5:3.3.2-14", error),
+            _ => Err(error),
+        }
     }
 
     /// Bytes of the list that are still ahead.

@@ -110,18 +110,29 @@ impl<'a> Reader<'a> {
     /// A UTF-8 string as MQTT wants it: well formed and without U+0000. A byte
     /// order mark is kept [MQTT-1.5.4-3].
     pub(crate) fn string(&mut self) -> Result<&'a str, DecodeError> {
+        self.string_of("", "")
+    }
+
+    /// As [`string`](Self::string), for a field of which the standards have a
+    /// statement of its own: its ids in 5.0 and in 3.1.1.
+    pub(crate) fn string_of(
+        &mut self,
+        five: &'static str,
+        three: &'static str,
+    ) -> Result<&'a str, DecodeError> {
         let bytes = self.binary()?;
-        let mut text = match std::str::from_utf8(bytes) {
+        let text = match std::str::from_utf8(bytes) {
             Ok(text) => text,
-            Err(_) => not_utf8(bytes, self.packet, self.version)?,
+            Err(_) => not_utf8(self.packet, self.version, self.version.pick(five, three))?,
         };
         if bytes.contains(&0) {
             // [MQTT-1.5.4-2] [MQTT-1.5.3-2 of 3.1.1]
             let statement = self.version.pick("5:1.5.4-2", "3:1.5.3-2");
             refuse(statement, DecodeError::NulInString(self.packet))?;
         }
+        // [MQTT-1.5.4-3] [MQTT-1.5.3-3 of 3.1.1]
         if bytes.first() == Some(&0xEF) && defect::on(self.version.pick("5:1.5.4-3", "3:1.5.3-3")) {
-            text = text.trim_start_matches('\u{FEFF}');
+            return Ok(text.trim_start_matches('\u{FEFF}'));
         }
         Ok(text)
     }
@@ -129,6 +140,10 @@ impl<'a> Reader<'a> {
     /// The length-prefixed list of a 5.0 packet, as a reader of its own.
     #[inline]
     pub(crate) fn property_list(&mut self) -> Result<Reader<'a>, DecodeError> {
+        // [MQTT-2.2.2-1]: a list that is empty says so.
+        if self.rest.is_empty() && defect::on("5:2.2.2-1") {
+            return Ok(*self);
+        }
         let length = self.varint()?;
         let list = self.take(length as usize)?;
         Ok(Reader { rest: list, packet: self.packet, version: self.version })
@@ -156,17 +171,19 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Refuses the bytes; under the planted defect the good start of them is taken.
+/// Refuses a string, under the general statement or the field's own. With the
+/// defect planted something stands in for it, as a `str` cannot hold the bytes.
 #[cold]
 pub(crate) fn not_utf8(
-    bytes: &[u8],
     packet: PacketType,
     version: Version,
-) -> Result<&str, DecodeError> {
-    // [MQTT-1.5.4-1] [MQTT-1.5.3-1 of 3.1.1]
-    refuse(version.pick("5:1.5.4-1", "3:1.5.3-1"), DecodeError::NotUtf8(packet))?;
-    let good = bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid());
-    Ok(good)
+    field: &'static str,
+) -> Result<&'static str, DecodeError> {
+    if !defect::on(field) {
+        // [MQTT-1.5.4-1] [MQTT-1.5.3-1 of 3.1.1]
+        refuse(version.pick("5:1.5.4-1", "3:1.5.3-1"), DecodeError::NotUtf8(packet))?;
+    }
+    Ok("\u{FFFD}")
 }
 
 #[cfg(test)]

@@ -159,7 +159,14 @@ pub(crate) fn name_or_empty(
     }
     match std::str::from_utf8(bytes) {
         Ok(text) => Ok(text),
-        Err(_) => not_utf8(bytes, packet, version),
+        // [MQTT-3.3.2-1], and for a will [MQTT-3.1.3-11] [MQTT-3.1.3-10 of 3.1.1]
+        Err(_) => {
+            let field = match packet {
+                PacketType::Connect => version.pick("5:3.1.3-11", "3:3.1.3-10"),
+                _ => version.pick("5:3.3.2-1", "3:3.3.2-1"),
+            };
+            not_utf8(packet, version, field)
+        }
     }
 }
 
