@@ -72,7 +72,6 @@ pub(crate) struct Conn {
     pub(crate) keep_alive_clamped: bool,
     pub(crate) expiry_cut: bool,
     pub(crate) session_durable: bool,
-    pub(crate) listener: u16,
     /// Seconds, as enforced; 0: none.
     pub(crate) keep_alive: u16,
     /// Unacknowledged PUBLISHes it takes.
@@ -101,7 +100,7 @@ pub(crate) struct Conn {
 const _: () = assert!(size_of::<Conn>() <= 152);
 
 impl Conn {
-    pub(crate) fn new(generation: u32, listener: u16, seen: u32) -> Conn {
+    pub(crate) fn new(generation: u32, seen: u32) -> Conn {
         Conn {
             generation,
             phase: Phase::HalfOpen,
@@ -118,7 +117,6 @@ impl Conn {
             keep_alive_clamped: false,
             expiry_cut: false,
             session_durable: false,
-            listener,
             keep_alive: 0,
             window: u16::MAX,
             alias_out_max: 0,

@@ -34,7 +34,12 @@ pub(crate) type Watched = (u32, u32);
 
 impl Wheel {
     pub(crate) fn new(now: Millis) -> Wheel {
-        Wheel { slots: (0..SLOTS).map(|_| Vec::new()).collect(), next: tick_of(now) + 1, soonest: 0, entries: 0 }
+        Wheel {
+            slots: (0..SLOTS).map(|_| Vec::new()).collect(),
+            next: tick_of(now) + 1,
+            soonest: 0,
+            entries: 0,
+        }
     }
 
     /// Looks at `connection` at `due` or, when that is beyond the wheel, at its rim.

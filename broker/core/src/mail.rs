@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tidegate_codec::ReasonCode;
 
 use crate::delivery::Delivery;
-use crate::ids::{ConnRef, Millis, PartitionId, SessionKey, ShardId};
+use crate::ids::{ConnRef, PartitionId, SessionKey, ShardId};
 use crate::index::{Options, Targets};
 use crate::message::Message;
 use crate::outgoing::Acked;
@@ -41,21 +41,59 @@ pub(crate) enum Kind {
     Release(Box<ReleaseRequest>),
     Subscribe(Box<SubscribeRequest>),
     Unsubscribe(Box<UnsubscribeRequest>),
-    Acknowledge { session: SessionKey, packet_id: u16, acked: Acked },
+    Acknowledge {
+        session: SessionKey,
+        packet_id: u16,
+        acked: Acked,
+    },
     /// A QoS 2 packet id came in (true) or was released (false).
-    Incoming { session: SessionKey, packet_id: u16, held: bool, confirm: Confirm },
+    Incoming {
+        session: SessionKey,
+        packet_id: u16,
+        held: bool,
+        confirm: Confirm,
+    },
     // To a connection.
     Granted(Box<Granted>),
-    Refused { conn: ConnRef, reason: ReasonCode },
-    Evict { conn: ConnRef },
-    Subscribed { conn: ConnRef, packet_id: u16, codes: Box<[ReasonCode]> },
-    Unsubscribed { conn: ConnRef, packet_id: u16, codes: Box<[ReasonCode]> },
-    Push { conn: ConnRef, packet_id: u16, dup: bool, delivery: Delivery },
-    Owe { conn: ConnRef, packet_id: u16, reason: ReasonCode },
-    Mismatch { conn: ConnRef },
+    Refused {
+        conn: ConnRef,
+        reason: ReasonCode,
+    },
+    Evict {
+        conn: ConnRef,
+    },
+    Subscribed {
+        conn: ConnRef,
+        packet_id: u16,
+        codes: Box<[ReasonCode]>,
+    },
+    Unsubscribed {
+        conn: ConnRef,
+        packet_id: u16,
+        codes: Box<[ReasonCode]>,
+    },
+    Push {
+        conn: ConnRef,
+        packet_id: u16,
+        dup: bool,
+        delivery: Delivery,
+    },
+    Owe {
+        conn: ConnRef,
+        packet_id: u16,
+        reason: ReasonCode,
+    },
+    Mismatch {
+        conn: ConnRef,
+    },
     Confirmed(Confirm),
-    JobDone { conn: ConnRef },
-    Pace { conn: ConnRef, replay: Box<Replay> },
+    JobDone {
+        conn: ConnRef,
+    },
+    Pace {
+        conn: ConnRef,
+        replay: Box<Replay>,
+    },
     // To whoever owns the targets.
     Deliver {
         message: Arc<Message>,
@@ -67,11 +105,23 @@ pub(crate) enum Kind {
         /// The publisher waits for the end of a long fan-out.
         report: bool,
     },
-    DeliverShared { session: SessionKey, delivery: Delivery, confirm: Option<Confirm> },
+    DeliverShared {
+        session: SessionKey,
+        delivery: Delivery,
+        confirm: Option<Confirm>,
+    },
     // Retained messages.
-    Retain { message: Arc<Message>, clear: bool, confirm: Option<Confirm> },
+    Retain {
+        message: Arc<Message>,
+        clear: bool,
+        confirm: Option<Confirm>,
+    },
     Query(Box<Replay>),
-    Answer { replay: Box<Replay>, messages: Vec<Arc<Message>>, more: bool },
+    Answer {
+        replay: Box<Replay>,
+        messages: Vec<Arc<Message>>,
+        more: bool,
+    },
 }
 
 impl Mail {
@@ -182,7 +232,6 @@ pub(crate) struct Replay {
     pub(crate) id: u32,
     /// The subscriber's client id, hashed.
     pub(crate) client: u64,
-    pub(crate) since: Millis,
 }
 
 /// Retained messages on their way to a session, and what must not overtake them.

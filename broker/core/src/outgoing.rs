@@ -139,7 +139,12 @@ impl Outgoing {
     pub(crate) fn begin(&mut self, qos: QoS, keep: Option<Delivery>) -> u16 {
         let sequence = self.free_sequence();
         self.sequence = sequence + 1;
-        self.flights.push_back(Flight { sequence, qos, state: FlightState::Published, delivery: keep });
+        self.flights.push_back(Flight {
+            sequence,
+            qos,
+            state: FlightState::Published,
+            delivery: keep,
+        });
         self.current += 1;
         packet_id(sequence)
     }
@@ -412,10 +417,14 @@ mod tests {
         assert!(out.next(2, true, 0).is_none(), "the window is full");
         assert_eq!(out.acknowledge(first, Acked::Pubrec), Outcome::Release);
         out.reconnect();
-        assert!(matches!(out.next(1, true, 0), Some(Next::Release { packet_id }) if packet_id == first));
+        assert!(
+            matches!(out.next(1, true, 0), Some(Next::Release { packet_id }) if packet_id == first)
+        );
         assert!(out.next(1, true, 0).is_none(), "a smaller Receive Maximum sends only that many");
         assert_eq!(out.acknowledge(first, Acked::Pubcomp), Outcome::Ended);
-        assert!(matches!(out.next(1, true, 0), Some(Next::Publish { packet_id, dup: true, .. }) if packet_id == second));
+        assert!(
+            matches!(out.next(1, true, 0), Some(Next::Publish { packet_id, dup: true, .. }) if packet_id == second)
+        );
     }
 
     #[test]
@@ -426,7 +435,9 @@ mod tests {
         out.wait(delivery("2", Q1), &limits);
         assert!(matches!(out.wait(delivery("3", Q1), &limits), Queued::Dropped(1)));
         let first = out.next(1, false, 0);
-        assert!(matches!(first, Some(Next::Publish { delivery, .. }) if delivery.message.payload() == b"2"));
+        assert!(
+            matches!(first, Some(Next::Publish { delivery, .. }) if delivery.message.payload() == b"2")
+        );
         limits.queue_policy = QueuePolicy::DropNew;
         out.wait(delivery("4", Q1), &limits);
         assert!(matches!(out.wait(delivery("5", Q1), &limits), Queued::Dropped(1)));

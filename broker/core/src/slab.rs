@@ -85,13 +85,6 @@ impl<T> Slab<T> {
             Entry::Free(_) => None,
         }
     }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        self.chunks.iter().flatten().zip(0u32..).filter_map(|(entry, slot)| match entry {
-            Entry::Used(value) => Some((slot, value)),
-            Entry::Free(_) => None,
-        })
-    }
 }
 
 #[cfg(test)]
@@ -107,6 +100,6 @@ mod tests {
         assert_eq!(slab.remove(slots[500]), Some(500));
         assert_eq!(slab.remove(slots[500]), None);
         assert_eq!(slab.insert(7), slots[500]);
-        assert_eq!(slab.iter().count(), 1000);
+        assert_eq!(slab.len(), 1000);
     }
 }

@@ -3,17 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::index::{Index, Member, Options, Subscriber};
-use crate::ids::SessionKey;
 use crate::counters::{Counters, SubscriptionKind};
+use crate::ids::SessionKey;
+use crate::index::{Index, Member, Options, Subscriber};
 use tidegate_codec::Filter;
 
 /// What a session holds of one of its subscriptions.
 #[derive(Clone, Debug)]
 pub(crate) struct Subscription {
-    pub(crate) options: Options,
-    /// 0: none.
-    pub(crate) id: u32,
     /// Set for a shared subscription.
     pub(crate) member: Option<Arc<Member>>,
 }
@@ -55,7 +52,7 @@ impl Subscriptions {
         counters: &Counters,
     ) -> bool {
         let text: Arc<str> = filter.text().into();
-        let mut subscription = Subscription { options, id, member: None };
+        let mut subscription = Subscription { member: None };
         match filter.share() {
             None => {
                 index.subscribe(&text, Subscriber { session, options, subscription_id: id });

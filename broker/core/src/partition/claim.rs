@@ -75,7 +75,7 @@ impl Partition {
             if let Some(expiry) = expiry {
                 session.expiry = expiry;
             }
-            session.disconnected(at, cx);
+            session.disconnected(cx);
             let expiry = session.expiry;
             let clean = pending.as_ref().is_some_and(|next| next.clean_start);
             let delay = will.as_ref().map_or(0, |will| will.delay);
@@ -96,7 +96,8 @@ impl Partition {
             if expiry == 0 {
                 self.end_session(at, slot, cx);
             } else if expiry != u32::MAX
-                && let Some(session) = self.claims.at_mut(slot).and_then(|c| c.session.as_deref_mut())
+                && let Some(session) =
+                    self.claims.at_mut(slot).and_then(|c| c.session.as_deref_mut())
             {
                 session.ends = at + u64::from(expiry) * 1000;
                 self.timers.insert((session.ends, slot, session.generation));

@@ -55,18 +55,36 @@ pub(crate) enum Change {
         to: usize,
         confirm: Option<Confirm>,
     },
-    EnqueueOne { session: SessionKey, delivery: Delivery, confirm: Option<Confirm> },
-    Acknowledge { session: SessionKey, packet_id: u16, acked: Acked },
-    Incoming { session: SessionKey, packet_id: u16, held: bool, confirm: Confirm },
+    EnqueueOne {
+        session: SessionKey,
+        delivery: Delivery,
+        confirm: Option<Confirm>,
+    },
+    Acknowledge {
+        session: SessionKey,
+        packet_id: u16,
+        acked: Acked,
+    },
+    Incoming {
+        session: SessionKey,
+        packet_id: u16,
+        held: bool,
+        confirm: Confirm,
+    },
     /// Retained messages for a subscription of this session.
-    Retained { session: SessionKey, deliveries: Vec<Delivery> },
+    Retained {
+        session: SessionKey,
+        deliveries: Vec<Delivery>,
+    },
     /// A timer of the session went off.
-    Due { slot: u32, generation: u32 },
+    Due {
+        slot: u32,
+        generation: u32,
+    },
 }
 
 /// Where the consequences of a record go.
 pub(crate) struct Context<'a> {
-    pub(crate) shard: ShardId,
     pub(crate) node: &'a Node,
     pub(crate) counters: &'a Counters,
     pub(crate) mails: &'a mut Vec<(ShardId, Mail)>,
@@ -127,7 +145,7 @@ impl Partition {
         match change {
             Change::Claim(request) => self.claim(at, request, cx),
             Change::Release(request) => self.release(at, *request, cx),
-            Change::Subscribe(request) => self.subscribe(at, *request, cx),
+            Change::Subscribe(request) => self.subscribe(*request, cx),
             Change::Unsubscribe(request) => self.unsubscribe(*request, cx),
             Change::Enqueue { message, targets, from, to, confirm } => {
                 for target in targets.iter_from(from).take(to - from) {
@@ -197,11 +215,5 @@ impl Partition {
             slot: self.id.session_slot(slot),
             generation,
         }
-    }
-
-    /// Claims and sessions, for checks in tests.
-    #[cfg(any(test, feature = "inspect"))]
-    pub(crate) fn claims(&self) -> impl Iterator<Item = (u32, &Claim)> {
-        self.claims.iter()
     }
 }

@@ -10,9 +10,7 @@ use crate::counters::DropReason;
 use crate::delivery::Delivery;
 use crate::ids::{ConnRef, Millis, PartitionId, SessionKey};
 use crate::index::Target;
-use crate::mail::{
-    Catchup, ClaimRequest, Kind, Replay, SubscribeRequest, UnsubscribeRequest,
-};
+use crate::mail::{Catchup, ClaimRequest, Kind, Replay, SubscribeRequest, UnsubscribeRequest};
 use crate::message::Message;
 use crate::outgoing::{Acked, Next, Outcome, Outgoing, Queued, SubscriptionIds};
 use crate::subscriptions::Subscriptions;
@@ -92,9 +90,8 @@ impl Session {
     }
 
     /// Its connection has gone.
-    pub(super) fn disconnected(&mut self, at: Millis, cx: &mut Context<'_>) {
+    pub(super) fn disconnected(&mut self, cx: &mut Context<'_>) {
         self.ends = Millis::MAX;
-        let _ = at;
         cx.counters.sessions_offline.add(1);
         self.set_online(false);
         if cx.node.settings.share_redispatch_on_disconnect
@@ -165,7 +162,7 @@ impl Partition {
         }
     }
 
-    pub(super) fn subscribe(&mut self, at: Millis, request: SubscribeRequest, cx: &mut Context<'_>) {
+    pub(super) fn subscribe(&mut self, request: SubscribeRequest, cx: &mut Context<'_>) {
         let SubscribeRequest { session: key, conn, packet_id, id, filters } = request;
         let Some((slot, session)) = self.session_mut(key) else { return };
         let (codes, replays) =
@@ -177,7 +174,7 @@ impl Partition {
         for replay in replays {
             let catchup = session.catchup.get_or_insert_default();
             catchup.outstanding += 1;
-            let replay = Replay { client, since: at, ..replay };
+            let replay = Replay { client, ..replay };
             cx.send(replay.shard, Kind::Query(Box::new(replay)));
         }
     }
@@ -422,7 +419,6 @@ impl Subscriptions {
                     options: wanted.options,
                     id,
                     client: 0,
-                    since: 0,
                 });
             }
         }
@@ -444,9 +440,4 @@ impl Subscriptions {
             ReasonCode::NoSubscriptionExisted
         }
     }
-}
-
-/// The slot of a session within its partition.
-pub(crate) fn partition_of(key: SessionKey) -> PartitionId {
-    PartitionId::split(key.slot).0
 }

@@ -33,9 +33,10 @@ impl Shard {
         let mut left = 0;
         let durable = conn.session_durable;
         let session = conn.session_key(id, home, slot);
-        let token = conn.active.as_ref().map_or(0, |active| {
-            active.parked_first.wrapping_add(active.parked.len() as u32)
-        });
+        let token = conn
+            .active
+            .as_ref()
+            .map_or(0, |active| active.parked_first.wrapping_add(active.parked.len() as u32));
         let me = conn.reference(id, slot);
         self.counters().inflight[0].sub(1);
         if durable {

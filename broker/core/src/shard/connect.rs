@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use tidegate_codec::{
-    Connect, ConnackOut, ConnectAnswer, Frame, PacketType, QoS, ReasonCode, Version, decode_connect,
+    ConnackOut, Connect, ConnectAnswer, Frame, PacketType, ReasonCode, Version, decode_connect,
     defect, encode_connack,
 };
 
@@ -176,7 +176,8 @@ impl Shard {
             counters.takeovers[usize::from(from != id)].add(1);
         }
         self.node.totals.half_open.fetch_sub(1, Relaxed);
-        let unread = self.conns.at(slot).map_or(0, |c| c.active.as_ref().map_or(0, |a| a.incoming.len()));
+        let unread =
+            self.conns.at(slot).map_or(0, |c| c.active.as_ref().map_or(0, |a| a.incoming.len()));
         self.counters().inflight[0].add(unread as u64);
         if gone {
             self.end(now, slot, CloseReason::Client, true);
@@ -311,9 +312,4 @@ pub(super) fn keep_alive_ticks(seconds: u16) -> u32 {
 /// Levels of a topic.
 pub(super) fn levels(topic: &str) -> usize {
     1 + topic.bytes().filter(|&b| b == b'/').count()
-}
-
-/// Whether a QoS is above what the node offers.
-pub(super) fn above(qos: QoS, max: u8) -> bool {
-    qos as u8 > max
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidegate_codec::{PacketType, PublishOut, QoS, Version, defect};
+use tidegate_codec::{PacketType, PublishOut, QoS, ReasonCode, Version, defect};
 
 use super::receive::qos_of;
 use super::{Shard, has_room, output_of};
@@ -63,8 +63,8 @@ impl Shard {
         if defect::on("5:3.8.4-8") {
             qos = draft.qos;
         }
-        let retain = draft.retain
-            && (target.options.retain_as_published() || defect::on("5:3.3.1-12"));
+        let retain =
+            draft.retain && (target.options.retain_as_published() || defect::on("5:3.3.1-12"));
         let room = has_room(conn);
         let at_once = match qos {
             QoS::AtMostOnce => {
@@ -107,8 +107,8 @@ impl Shard {
     pub(super) fn deliver_one(&mut self, now: Millis, slot: u32, delivery: Delivery) {
         let Some(conn) = self.conns.at_mut(slot) else { return };
         if delivery.qos == QoS::AtMostOnce {
-            let at_once = has_room(conn)
-                && conn.active.as_ref().is_none_or(|active| active.held.is_empty());
+            let at_once =
+                has_room(conn) && conn.active.as_ref().is_none_or(|active| active.held.is_empty());
             if at_once {
                 let flags =
                     Flags { dup: false, qos: delivery.qos, retain: delivery.retain, packet_id: 0 };
@@ -184,7 +184,8 @@ impl Shard {
         let Held { packet_id, dup, delivery } = held;
         let flags = Flags { dup, qos: delivery.qos, retain: delivery.retain, packet_id };
         let ids = delivery.ids.clone();
-        let sent = self.send_publish(now, slot, flags, ids.as_slice(), &mut delivery.message.draft());
+        let sent =
+            self.send_publish(now, slot, flags, ids.as_slice(), &mut delivery.message.draft());
         if sent == Sent::Yes {
             return;
         }
@@ -241,7 +242,7 @@ impl Shard {
                     }
                 }
                 Next::Release { packet_id } => {
-                    self.send_ack(slot, PacketType::Pubrel, packet_id, Default::default());
+                    self.send_ack(slot, PacketType::Pubrel, packet_id, ReasonCode::Success);
                 }
             }
         }
@@ -277,7 +278,7 @@ impl Shard {
             (Outcome::Release, _) => self.owe_pubrel(slot, packet_id, true),
             (Outcome::Unknown, Acked::Pubrec) => self.owe_pubrel(slot, packet_id, false),
             (Outcome::Mismatch, _) => {
-                return self.fail(now, slot, tidegate_codec::ReasonCode::ProtocolError);
+                return self.fail(now, slot, ReasonCode::ProtocolError);
             }
             (Outcome::Ended, _)
             | (Outcome::Unknown, Acked::Puback | Acked::PubrecRefused | Acked::Pubcomp) => {}
@@ -381,7 +382,7 @@ impl Shard {
     pub(super) fn mismatch(&mut self, now: Millis, at: ConnRef) {
         if self.conn(at).is_some() {
             if self.conns.at(at.slot).is_some_and(|c: &Conn| c.version == Version::V5) {
-                self.say_disconnect(at.slot, tidegate_codec::ReasonCode::ProtocolError);
+                self.say_disconnect(at.slot, ReasonCode::ProtocolError);
             }
             self.end(now, at.slot, CloseReason::ProtocolError, true);
         }

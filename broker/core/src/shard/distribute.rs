@@ -104,7 +104,8 @@ impl Shard {
             if long {
                 self.wait_for_job(publisher);
             }
-            let deliver = Kind::Deliver { message, targets, durable, publisher, confirm, report: long };
+            let deliver =
+                Kind::Deliver { message, targets, durable, publisher, confirm, report: long };
             self.send(group.shard, deliver);
             if !here {
                 self.press(group.shard, publisher);
@@ -125,8 +126,7 @@ impl Shard {
     ) {
         let Some(member) = group.pick(None) else { return };
         let member = Arc::clone(member);
-        let confirm =
-            if member.session.durable { source.expect() } else { None };
+        let confirm = if member.session.durable { source.expect() } else { None };
         let delivery = shared_delivery(group, &member, draft);
         let to = member.session.shard;
         if to == self.id && !member.session.durable {

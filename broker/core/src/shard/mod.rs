@@ -34,7 +34,7 @@ use crate::message::Message;
 use crate::node::{Node, Totals};
 use crate::output::{Output, Pool};
 use crate::partition::{Change, Context, Partition};
-use crate::retained::Retained;
+use crate::retained::{Retained, Sweep};
 use crate::slab::Slab;
 
 use distribute::Job;
@@ -129,7 +129,7 @@ pub struct Shard {
     wheel: Wheel,
     routes: RouteCache,
     retained: Retained<Arc<Message>>,
-    retained_sweep: Option<Arc<str>>,
+    retained_sweep: Sweep,
     partitions: Vec<Partition>,
     /// No partition has a timer before this.
     partitions_due: Millis,
@@ -162,7 +162,7 @@ impl Shard {
             events: VecDeque::new(),
             wheel: Wheel::new(now),
             retained: Retained::new(),
-            retained_sweep: None,
+            retained_sweep: Sweep::default(),
             partitions_due: Millis::MAX,
             local: VecDeque::new(),
             jobs: VecDeque::new(),
@@ -173,11 +173,11 @@ impl Shard {
         }
     }
 
-    /// A socket was accepted on the listener with this index.
+    /// A socket was accepted.
     ///
     /// # Errors
     /// A limit is reached, or the node drains: close the socket at once.
-    pub fn open(&mut self, now: Millis, listener: u16) -> Result<Opened, Refused> {
+    pub fn open(&mut self, now: Millis) -> Result<Opened, Refused> {
         let limits = &self.node.settings.limits;
         let totals = &self.node.totals;
         let counters = self.counters();
@@ -201,7 +201,7 @@ impl Shard {
         let due = tick_of(now + Millis::from(limits.connect_timeout_ms)) + 1;
         self.generation = self.generation.wrapping_add(1) & !FOR_CONNECT;
         let generation = self.generation;
-        let slot = self.conns.insert(Conn::new(generation, listener, tick_of(now)));
+        let slot = self.conns.insert(Conn::new(generation, tick_of(now)));
         self.wheel.insert((slot, generation | FOR_CONNECT), due);
         Ok(Opened { slot, generation })
     }
@@ -293,11 +293,7 @@ impl Shard {
     /// Writes what connections have to say, one attempt each (more when a
     /// queue refills an output). A socket that would block is left until
     /// [`Shard::writable`].
-    pub fn flush(
-        &mut self,
-        now: Millis,
-        write: &mut dyn FnMut(u32, &[IoSlice<'_>]) -> Written,
-    ) {
+    pub fn flush(&mut self, now: Millis, write: &mut dyn FnMut(u32, &[IoSlice<'_>]) -> Written) {
         self.pressed = false;
         let mut at = 0;
         while let Some(&slot) = self.dirty.get(at) {
@@ -455,7 +451,6 @@ impl Shard {
         let (mut mails, mut publishes, mut orphans) = (Vec::new(), Vec::new(), Vec::new());
         let node = Arc::clone(&self.node);
         let mut cx = Context {
-            shard: self.id,
             node: &node,
             counters: &node.counters[self.id.index()],
             mails: &mut mails,

@@ -24,7 +24,13 @@ enum Against {
 impl Shard {
     /// PUBLISH.
     #[inline]
-    pub(super) fn publish(&mut self, now: Millis, slot: u32, version: Version, packet: &Publish<'_>) {
+    pub(super) fn publish(
+        &mut self,
+        now: Millis,
+        slot: u32,
+        version: Version,
+        packet: &Publish<'_>,
+    ) {
         let aliased;
         let mut topic = packet.topic;
         if version == Version::V5
@@ -232,7 +238,14 @@ impl Shard {
     /// PUBACK or PUBREC, at once or when all confirmations are there; always in
     /// the order of the PUBLISHes [MQTT-4.6.0-2], [MQTT-4.6.0-3].
     #[inline]
-    fn answer_publish(&mut self, slot: u32, qos: QoS, packet_id: u16, reason: ReasonCode, left: u16) {
+    fn answer_publish(
+        &mut self,
+        slot: u32,
+        qos: QoS,
+        packet_id: u16,
+        reason: ReasonCode,
+        left: u16,
+    ) {
         let kind = match qos {
             QoS::AtMostOnce => return,
             QoS::AtLeastOnce => PacketType::Puback,
@@ -278,9 +291,10 @@ impl Shard {
 
     /// The token that the next parked acknowledgement will have.
     fn next_token(&self, slot: u32) -> u32 {
-        self.conns.at(slot).and_then(|conn| conn.active.as_ref()).map_or(0, |active| {
-            active.parked_first.wrapping_add(active.parked.len() as u32)
-        })
+        self.conns
+            .at(slot)
+            .and_then(|conn| conn.active.as_ref())
+            .map_or(0, |active| active.parked_first.wrapping_add(active.parked.len() as u32))
     }
 
     /// A will that is due, or a message of the broker's own: to its subscribers.

@@ -176,11 +176,14 @@ impl Shard {
 
     /// Drops a bounded number of expired retained messages.
     pub(super) fn sweep_retained(&mut self, now: Millis) {
-        let from = self.retained_sweep.take();
-        let (next, dropped) =
-            self.retained.sweep(from, STEP_ITEMS_MAX, |message| message.expired(now));
-        self.retained_sweep = next;
-        for message in dropped {
+        let mut gone = Vec::new();
+        self.retained.sweep(
+            &mut self.retained_sweep,
+            STEP_ITEMS_MAX,
+            |_, message| message.expired(now),
+            |_, message| gone.push(message),
+        );
+        for message in gone {
             self.count_retained(&message, false);
         }
     }

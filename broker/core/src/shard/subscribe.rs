@@ -66,14 +66,13 @@ impl Shard {
         }
         let client = conn.hash;
         let counters = &node.counters[self.id.index()];
-        let (codes, replays) =
-            conn.subscriptions.subscribe(session, id, &filters, &node, counters);
+        let (codes, replays) = conn.subscriptions.subscribe(session, id, &filters, &node, counters);
         if !replays.is_empty() {
             conn.active().catchup.outstanding += replays.len();
         }
         self.say_suback(slot, packet.packet_id, &codes);
         for replay in replays {
-            let replay = Replay { client, since: now, ..replay };
+            let replay = Replay { client, ..replay };
             self.send(replay.shard, Kind::Query(Box::new(replay)));
         }
     }
