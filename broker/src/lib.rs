@@ -1,1 +1,5 @@
 //! The I/O shell of a Tidegate node.
+
+pub mod cli;
+pub mod config;
+pub mod telemetry;

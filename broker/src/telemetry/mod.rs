@@ -1,0 +1,4 @@
+//! What a node tells its operator: logs, and metrics.
+
+pub mod log;
+pub mod throttle;
