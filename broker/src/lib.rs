@@ -2,4 +2,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod net;
+pub mod node;
+pub mod shard;
 pub mod telemetry;
