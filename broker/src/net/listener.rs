@@ -3,8 +3,7 @@
 //! The kernel spreads new connections over the group, so shards never hand
 //! sockets to each other. TCP_NODELAY and SO_KEEPALIVE with its three times are
 //! set once on the listening socket: on Linux an accepted socket inherits them,
-//! which saves four system calls a connect (`runtime_accepted_sockets.rs` and
-//! the tests below hold the kernel to it).
+//! which saves five system calls a connect (the tests below hold the kernel to it).
 
 use std::io;
 use std::net::SocketAddr;

@@ -177,7 +177,6 @@ impl Table {
         self.open(slot).filter(|entry| entry.generation == generation as u16)
     }
 
-
     /// Takes the connection out, with its flags; the slot is free afterwards.
     pub(crate) fn remove(&mut self, slot: u32) -> Option<(OwnedFd, Flags)> {
         let entry = self.entries.get_mut(slot as usize)?;
