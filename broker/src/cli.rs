@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tidegate_core::limits::SHARDS_MAX;
 
 use crate::config::{self, Config, Flags, Overlay, reference};
+use crate::telemetry::metric;
 
 /// Runs a node until it is told to stop.
 pub type Runner = fn(Config) -> anyhow::Result<()>;
@@ -61,6 +62,7 @@ struct RunArgs {
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Page {
     Config,
+    Metrics,
 }
 
 /// The whole program but for the node itself, which is `run`.
@@ -71,6 +73,7 @@ pub fn main(run: Runner) -> ExitCode {
         Command::Docs { page } => {
             print(&match page {
                 Page::Config => reference::markdown(),
+                Page::Metrics => metric::markdown(),
             });
             Ok(())
         }

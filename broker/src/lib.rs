@@ -1,5 +1,6 @@
 //! The I/O shell of a Tidegate node.
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod net;

@@ -1,10 +1,10 @@
 //! The known name that a mistyped one most likely meant.
 
 /// The candidate with the fewest edits from `typed`, if that is few enough to
-/// be a slip of the hand: a third of its letters, at least two.
+/// be a slip of the hand: a third of its letters, at least one.
 pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let typed = typed.to_ascii_lowercase();
-    let allowed = (typed.chars().count() / 3).max(2);
+    let allowed = (typed.chars().count() / 3).max(1);
     known
         .into_iter()
         .map(|name| (edits(&typed, name), name))

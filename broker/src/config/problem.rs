@@ -83,12 +83,14 @@ impl Problem {
             | Self::NobodyCanConnect { key }
             | Self::AddressTaken { key, .. }
             | Self::NotAName { key, .. }
-            | Self::TooManyListeners { key, .. }
             | Self::BelowOther { key, .. }
             | Self::NotAFilter { key, .. }
             | Self::EmptyPath { key }
             | Self::TextTooLong { key, .. } => Some(key),
-            Self::Syntax { .. } | Self::SetTwice { .. } | Self::NotUtf8 { .. } => None,
+            Self::Syntax { .. }
+            | Self::TooManyListeners { .. }
+            | Self::SetTwice { .. }
+            | Self::NotUtf8 { .. } => None,
         }
     }
 }
@@ -117,11 +119,17 @@ impl Faults {
             return Ok(value);
         }
         let faults = self.0.into_iter().map(|problem| {
-            let origin = problem.key().and_then(|key| origins.get(key)).cloned();
+            let origin = problem.key().and_then(|key| origin(origins, key)).cloned();
             (problem, origin)
         });
         Err(ConfigError { faults: faults.collect() })
     }
+}
+
+/// Of the key, or of what stands below it when it is a table.
+fn origin<'a>(origins: &'a Origins, key: &str) -> Option<&'a String> {
+    let below = || origins.iter().find(|(known, _)| known.starts_with(&format!("{key}.")));
+    origins.get(key).or_else(|| below().map(|(_, origin)| origin))
 }
 
 /// All that is wrong with a config, one line a problem.
