@@ -3,54 +3,62 @@
 //! Ordinary tokio, away from the shards: a slow scrape costs no message a
 //! microsecond.
 
-use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{io, thread};
 
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::runtime::Builder;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::error;
 
 use super::sys::Publisher;
+use crate::admin::{self, AdminState};
 use crate::config::Config;
 use crate::shard::Shared;
+use crate::telemetry::health::Health;
 
-/// What the rest of the node tells the admin thread.
-pub(super) struct AdminThread {}
-
-impl AdminThread {
-    /// Whether clients should be sent here.
-    pub(super) fn ready(&self, _ready: bool) {}
-}
-
-/// Starts the thread.
+/// Starts the thread. It runs until the process ends.
+///
+/// # Errors
+/// When there can be no thread or no runtime for it.
 pub(super) fn start(
     listener: TcpListener,
     config: &Config,
     shared: Arc<Shared>,
-) -> io::Result<AdminThread> {
+    health: Arc<Health>,
+) -> io::Result<()> {
     listener.set_nonblocking(true)?;
-    let sys_interval = Duration::from_secs(config.settings.sys_interval_seconds.into());
-    std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async move {
-            let _listener = tokio::net::TcpListener::from_std(listener);
-            publish_system(shared, sys_interval).await;
+    let state = Arc::new(AdminState::new(config, shared.clone(), health.clone()));
+    let every = Duration::from_secs(config.settings.sys_interval_seconds.into());
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let listener = {
+        let _context = runtime.enter();
+        tokio::net::TcpListener::from_std(listener)?
+    };
+    thread::Builder::new().name("admin".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                served = admin::serve(listener, state) => {
+                    error!(?served, "the admin port is closed");
+                }
+                () = publish_system(&shared, &health, every) => {}
+            }
         });
     })?;
-    Ok(AdminThread {})
+    Ok(())
 }
 
-/// Publishes the `$SYS` topics at start and then every `every`.
-async fn publish_system(shared: Arc<Shared>, every: Duration) {
+/// Publishes the `$SYS` topics at start and then every `every`, for ever.
+async fn publish_system(shared: &Shared, health: &Health, every: Duration) {
     if every.is_zero() {
         return std::future::pending().await;
     }
-    let started = Instant::now();
     let mut publisher = Publisher::default();
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        publisher.publish(&shared, started.elapsed());
+        publisher.publish(shared, health.uptime());
     }
 }

@@ -10,6 +10,7 @@ pub mod shutdown;
 pub mod sys;
 
 mod admin_thread;
+mod source;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
@@ -27,6 +28,7 @@ use self::cores::Cores;
 use crate::config::Config;
 use crate::net::listener::{self, Bound, ListenOptions};
 use crate::shard::{self, Plan, Shared};
+use crate::telemetry::health::Health;
 
 pub use self::panic::EXIT_PANIC;
 
@@ -50,8 +52,10 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 
     let seed = RandomState::new().build_hasher().finish();
     let node = Node::new(config.settings.clone(), shards as u16, seed);
-    let shared = Arc::new(Shared::new(node).context("cannot open the shards' mailboxes")?);
+    let shared =
+        Arc::new(Shared::new(node, bound.len()).context("cannot open the shards' mailboxes")?);
     let (drained, mut all_drained) = mpsc::channel(shards);
+    let (started, mut all_started) = mpsc::channel(shards);
     let mut threads = Vec::with_capacity(shards);
     for index in 0..shards {
         let plan = Plan {
@@ -59,11 +63,16 @@ pub fn run(config: Config) -> anyhow::Result<()> {
             core: cores.core(index, shards),
             listeners: bound.iter_mut().map(|bound| bound.sockets.remove(0)).collect(),
             shared: Arc::clone(&shared),
+            started: started.clone(),
             drained: drained.clone(),
         };
         threads.push(shard::start(plan).context("cannot start a shard's thread")?);
     }
-    let admin = admin_thread::start(admin, &config, Arc::clone(&shared))
+    for _ in 0..shards {
+        all_started.blocking_recv().context("a shard did not start")?;
+    }
+    let health = Arc::new(Health::default());
+    admin_thread::start(admin, &config, Arc::clone(&shared), Arc::clone(&health))
         .context("cannot start the admin thread")?;
 
     info!(
@@ -84,7 +93,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     for bound in &bound {
         info!(listener = %bound.name, address = %bound.address, "listening for MQTT");
     }
-    shutdown::wait(shared, &mut all_drained, threads, admin, config.drain, || {
+    shutdown::wait(shared, &mut all_drained, threads, &health, config.drain, || {
         announce(&bound, admin_address);
     })
 }

@@ -15,10 +15,10 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
 
-use super::admin_thread::AdminThread;
 use crate::shard::Shared;
 use crate::shard::clock::Reading;
 use crate::shard::mailbox::{Mailbox, Order};
+use crate::telemetry::health::{Health, Phase};
 
 /// How long the threads may take to end after everything is drained.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
@@ -31,20 +31,20 @@ pub(super) fn wait(
     shared: Arc<Shared>,
     drained: &mut mpsc::Receiver<ShardId>,
     threads: Vec<JoinHandle<()>>,
-    admin: AdminThread,
+    health: &Health,
     drain: Duration,
     ready: impl FnOnce(),
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut signals = Signals::new().context("cannot catch signals")?;
+        health.enter(Phase::Ready);
         ready();
-        admin.ready(true);
         let name = signals.next().await.0;
         info!(signal = name, deadline_ms = drain.as_millis() as u64, "shutting down");
-        admin.ready(false);
+        health.enter(Phase::Draining);
         tokio::select! {
-            () = bring_down(&shared, drained, threads, drain) => Ok(()),
+            () = bring_down(&shared, drained, threads, health, drain) => Ok(()),
             (name, number) = signals.next() => {
                 warn!(signal = name, "second signal: not waiting");
                 std::process::exit(128 + number)
@@ -57,6 +57,7 @@ async fn bring_down(
     shared: &Shared,
     drained: &mut mpsc::Receiver<ShardId>,
     threads: Vec<JoinHandle<()>>,
+    health: &Health,
     drain: Duration,
 ) {
     let deadline = Instant::now() + drain;
@@ -72,6 +73,7 @@ async fn bring_down(
             break;
         }
     }
+    health.enter(Phase::Drained);
     let deadline = Instant::now() + STOP_PATIENCE;
     for mailbox in &shared.mailboxes {
         give(mailbox, deadline, || Order::Stop).await;

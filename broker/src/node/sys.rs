@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     fn shared() -> Shared {
-        Shared::new(Node::new(Settings::default(), 2, 0)).expect("two eventfds")
+        Shared::new(Node::new(Settings::default(), 2, 0), 1).expect("two eventfds")
     }
 
     fn published(shared: &Shared) -> Vec<(String, String)> {

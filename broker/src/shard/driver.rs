@@ -112,7 +112,7 @@ impl Driver {
         &self.shared.mailboxes[self.id.index()]
     }
 
-    fn meters(&self) -> &Meters {
+    pub(crate) fn meters(&self) -> &Meters {
         &self.shared.meters[self.id.index()]
     }
 
@@ -341,7 +341,11 @@ impl Driver {
             // Over a limit: dropping the socket closes it, and the core counted.
             let Ok(conn) = self.core.open(now, listener) else { continue };
             let watched = self.poller.watch(&socket, conn.slot, conn.generation);
-            self.table.insert(conn.slot, conn.generation, socket);
+            self.table.insert(conn.slot, conn.generation, listener, socket);
+            if let Some(counts) = meters.listeners.get(usize::from(listener)) {
+                counts.accepted.add(1);
+                counts.connections.add(1);
+            }
             if watched.is_err() {
                 self.hang_up(now, conn.slot, Hangup::Error);
             }
@@ -445,7 +449,10 @@ impl Driver {
     }
 
     fn close(&mut self, now: Millis, slot: u32) {
-        if let Some((socket, flags)) = self.table.remove(slot) {
+        if let Some((socket, flags, listener)) = self.table.remove(slot) {
+            if let Some(counts) = self.meters().listeners.get(usize::from(listener)) {
+                counts.connections.sub(1);
+            }
             // Not CLOSING means that the core decided alone (takeover, keep
             // alive, drain): its DISCONNECT is on the way.
             let last_words = flags.has(Flags::LAST_WORDS) || !flags.has(Flags::CLOSING);

@@ -118,6 +118,11 @@ impl<M> Mailbox<M> {
         self.mail.is_empty() && self.orders.is_empty()
     }
 
+    /// Batches of mail that wait.
+    pub fn depth(&self) -> usize {
+        self.mail.len()
+    }
+
     /// The oldest batch.
     pub fn next_batch(&self) -> Option<(ShardId, Vec<M>)> {
         self.mail.pop()

@@ -23,4 +23,25 @@ pub struct Meters {
     pub wakes: Count,
     /// Times that the shard slept.
     pub sleeps: Count,
+    /// What is counted for each listener, in the order of the config.
+    pub listeners: Box<[ListenerMeters]>,
+}
+
+/// What is counted for one listener on one shard.
+#[derive(Debug, Default)]
+pub struct ListenerMeters {
+    /// Connections taken in.
+    pub accepted: Count,
+    /// Gauge: open connections.
+    pub connections: Count,
+}
+
+impl Meters {
+    /// All zero, for a shard with so many listeners.
+    pub fn new(listeners: usize) -> Meters {
+        Meters {
+            listeners: (0..listeners).map(|_| ListenerMeters::default()).collect(),
+            ..Meters::default()
+        }
+    }
 }

@@ -54,24 +54,15 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Mailboxes and meters for the shards of `node`.
+    /// Mailboxes and meters for the shards of `node`, which has so many listeners.
     ///
     /// # Errors
     /// When the process is out of descriptors.
-    pub fn new(node: Arc<Node>) -> io::Result<Shared> {
+    pub fn new(node: Arc<Node>, listeners: usize) -> io::Result<Shared> {
         let shards = node.counters.len();
         let mailboxes = (0..shards).map(|_| Mailbox::new()).collect::<Result<_, _>>()?;
-        let meters = (0..shards).map(|_| Meters::default()).collect();
+        let meters = (0..shards).map(|_| Meters::new(listeners)).collect();
         Ok(Shared { node, mailboxes, meters })
-    }
-
-    /// Asks every shard for a turn, so that `turns` of a healthy one moves.
-    pub fn ping(&self) {
-        for mailbox in &self.mailboxes {
-            // A full queue of orders is no reason to add one: the shard has
-            // cause enough to move, or it is stuck.
-            let _ = mailbox.order(mailbox::Order::Ping);
-        }
     }
 }
 
@@ -83,6 +74,8 @@ pub(crate) struct Plan {
     /// Its listening sockets, in the order of the config.
     pub(crate) listeners: Vec<OwnedFd>,
     pub(crate) shared: Arc<Shared>,
+    /// Told once, when the shard is about to take its first turn.
+    pub(crate) started: mpsc::Sender<ShardId>,
     /// Told once, when the shard's last connection went in a drain.
     pub(crate) drained: mpsc::Sender<ShardId>,
 }
@@ -114,6 +107,8 @@ fn run(plan: Plan) -> io::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     let driver = Driver::new(plan.id, plan.shared, plan.listeners, plan.drained)?;
+    // There is room for one message of each shard.
+    let _ = plan.started.try_send(plan.id);
     runtime.block_on(drive(driver))
 }
 
@@ -141,6 +136,7 @@ async fn drive(mut driver: Driver) -> io::Result<()> {
                 if let Some(mut readiness) = readiness.take() {
                     readiness.clear_ready();
                 }
+                driver.meters().sleeps.add(1);
                 readiness = alarm.readable_before(&outer, until).await?;
                 driver.mailbox().wake_up();
             }

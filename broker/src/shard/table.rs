@@ -62,6 +62,8 @@ pub(crate) struct Entry {
     /// The low half of the core's generation. It only has to tell a slot's
     /// tenants apart within one batch of events.
     generation: u16,
+    /// The listener that it came through, for the counts.
+    listener: u8,
     pub(crate) flags: Flags,
 }
 
@@ -148,13 +150,14 @@ pub(crate) struct Table {
 
 impl Table {
     /// Takes a socket in at the core's slot.
-    pub(crate) fn insert(&mut self, slot: u32, generation: u32, socket: OwnedFd) {
+    pub(crate) fn insert(&mut self, slot: u32, generation: u32, listener: u16, socket: OwnedFd) {
         let index = slot as usize;
         if index >= self.entries.len() {
             self.entries.resize_with(index + 1, || Entry {
                 extra: None,
                 socket: None,
                 generation: 0,
+                listener: 0,
                 flags: Flags::default(),
             });
         }
@@ -163,6 +166,8 @@ impl Table {
             extra: None,
             socket: Some(socket),
             generation: generation as u16,
+            // The config has at most 16 listeners.
+            listener: listener as u8,
             flags: Flags::default(),
         };
     }
@@ -177,13 +182,14 @@ impl Table {
         self.open(slot).filter(|entry| entry.generation == generation as u16)
     }
 
-    /// Takes the connection out, with its flags; the slot is free afterwards.
-    pub(crate) fn remove(&mut self, slot: u32) -> Option<(OwnedFd, Flags)> {
+    /// Takes the connection out, with its flags and the listener that it came
+    /// through; the slot is free afterwards.
+    pub(crate) fn remove(&mut self, slot: u32) -> Option<(OwnedFd, Flags, u16)> {
         let entry = self.entries.get_mut(slot as usize)?;
         let socket = entry.socket.take()?;
         entry.extra = None;
         let flags = std::mem::take(&mut entry.flags);
-        Some((socket, flags))
+        Some((socket, flags, entry.listener.into()))
     }
 
     /// One attempt to send to `slot`.
@@ -211,7 +217,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
         ours.set_nonblocking(true).expect("set O_NONBLOCK");
         let mut table = Table::default();
-        table.insert(3, 9, OwnedFd::from(ours));
+        table.insert(3, 9, 1, OwnedFd::from(ours));
         (table, theirs)
     }
 
@@ -241,7 +247,8 @@ mod tests {
         table.open(3).expect("open").flags.set(Flags::CLOSING);
         assert!(!table.open(3).expect("open").flags.has(Flags::LAST_WORDS));
         table.send(3, &[IoSlice::new(b"c")], &meters);
-        let (_socket, flags) = table.remove(3).expect("open");
+        let (_socket, flags, listener) = table.remove(3).expect("open");
+        assert_eq!(listener, 1);
         assert!(flags.has(Flags::LAST_WORDS));
         assert_eq!(meters.bytes_sent.value(), 3);
         assert!(table.open(3).is_none());
