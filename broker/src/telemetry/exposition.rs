@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder,
+};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
 use super::metric::{self, Kind, Metric};
@@ -98,18 +98,17 @@ impl Families<'_> {
     }
 
     /// A family of one series without labels.
-    pub(super) fn single(&mut self, metric: &'static Metric, value: u64) -> fmt::Result {
+    pub(super) fn single(&mut self, metric: &'static Metric, value: impl Number) -> fmt::Result {
         self.family(metric, |series| series.add(&[], value))
     }
 
     /// The same; absent without a value.
-    pub(super) fn optional(&mut self, metric: &'static Metric, value: Option<u64>) -> fmt::Result {
+    pub(super) fn optional(
+        &mut self,
+        metric: &'static Metric,
+        value: Option<impl Number>,
+    ) -> fmt::Result {
         value.map_or(Ok(()), |value| self.single(metric, value))
-    }
-
-    /// The same, of a fraction.
-    pub(super) fn fraction(&mut self, metric: &'static Metric, value: f64) -> fmt::Result {
-        self.family(metric, |series| series.add_fraction(&[], value))
     }
 }
 
@@ -123,29 +122,13 @@ pub(super) struct Series<'a> {
 impl Series<'_> {
     /// One series; `values` are those of the metric's labels, in order. An empty
     /// one means that the label is absent.
-    pub(super) fn add(&mut self, values: &[&str], number: u64) -> fmt::Result {
+    pub(super) fn add(&mut self, values: &[&str], number: impl Number) -> fmt::Result {
         let kind = self.metric.kind;
         let labels = self.labels(values);
-        let labels = labels.as_slice();
-        let encoder = self.encoder.encode_family(&labels)?;
-        match kind {
-            Kind::Counter => ConstCounter::new(number).encode(encoder),
-            Kind::Gauge => ConstGauge::new(number).encode(encoder),
-            Kind::Info => Ok(()),
+        if labels.is_empty() {
+            return write(&mut self.encoder, kind, number);
         }
-    }
-
-    /// The same, of a fraction.
-    pub(super) fn add_fraction(&mut self, values: &[&str], number: f64) -> fmt::Result {
-        let kind = self.metric.kind;
-        let labels = self.labels(values);
-        let labels = labels.as_slice();
-        let encoder = self.encoder.encode_family(&labels)?;
-        match kind {
-            Kind::Counter => ConstCounter::new(number).encode(encoder),
-            Kind::Gauge => ConstGauge::new(number).encode(encoder),
-            Kind::Info => Ok(()),
-        }
+        write(&mut self.encoder.encode_family(&labels.as_slice())?, kind, number)
     }
 
     /// The one series of an info.
@@ -158,5 +141,18 @@ impl Series<'_> {
         debug_assert_eq!(self.metric.labels.len(), values.len(), "{}", self.metric.name);
         let pairs = self.metric.labels.iter().copied().zip(values.iter().copied());
         pairs.filter(|(_, value)| !value.is_empty()).collect()
+    }
+}
+
+/// A whole number or a fraction.
+pub(super) trait Number: EncodeCounterValue + EncodeGaugeValue {}
+impl Number for u64 {}
+impl Number for f64 {}
+
+fn write(encoder: &mut MetricEncoder<'_>, kind: Kind, number: impl Number) -> fmt::Result {
+    match kind {
+        Kind::Counter => encoder.encode_counter::<[(&str, &str); 0], _, f64>(&number, None),
+        Kind::Gauge => encoder.encode_gauge(&number),
+        Kind::Info => Ok(()), // has no number; see `inform`
     }
 }

@@ -188,7 +188,7 @@ impl<'a> Scrape<'a> {
             })
         })?;
         families.family(&metric::CONNECTIONS_LIMIT, |series| {
-            series.add(&[listener], self.node.connections_max.into())
+            series.add(&[listener], u64::from(self.node.connections_max))
         })?;
         families.single(&metric::CONNECTIONS_HALF_OPEN, self.sum(|c| &c.half_open))?;
         families.family(&metric::CONNECTIONS_ACCEPTED, |series| {
@@ -224,11 +224,11 @@ impl<'a> Scrape<'a> {
     fn shards(&self, families: &mut Families<'_>) -> fmt::Result {
         families.family(&metric::SHARD_IMBALANCE, |series| {
             let loads = self.counters.iter().map(|c| c.connections.value());
-            series.add_fraction(&[self.only_listener().0], imbalance(loads))
+            series.add(&[self.only_listener().0], imbalance(loads))
         })?;
         families.family(&metric::SHARD_BUSY, |series| {
             self.counters.iter().zip(&self.shards).try_for_each(|(counters, shard)| {
-                series.add_fraction(&[shard], counters.busy_micros.value() as f64 / 1e6)
+                series.add(&[shard], counters.busy_micros.value() as f64 / 1e6)
             })
         })?;
         self.by_shard(families, &metric::SHARD_TURNS, |c| &c.turns)?;
@@ -347,19 +347,16 @@ impl<'a> Scrape<'a> {
 fn process(families: &mut Families<'_>) -> fmt::Result {
     let process = Process::read();
     families.family(&metric::COLLECTOR_UP, |series| {
-        series.add(&["process"], process.is_some().into())
+        series.add(&["process"], u64::from(process.is_some()))
     })?;
     let Some(process) = process else { return Ok(()) };
-    families.fraction(&metric::PROCESS_CPU, process.cpu_seconds)?;
+    families.single(&metric::PROCESS_CPU, process.cpu_seconds)?;
     families.optional(&metric::PROCESS_OPEN_FDS, process.open_fds)?;
     families.optional(&metric::PROCESS_MAX_FDS, process.max_fds)?;
     families.optional(&metric::PROCESS_VIRTUAL_MEMORY, process.virtual_bytes)?;
     families.optional(&metric::PROCESS_RESIDENT_MEMORY, process.resident_bytes)?;
     families.optional(&metric::PROCESS_THREADS, process.threads)?;
-    match process.start_seconds {
-        Some(start) => families.fraction(&metric::PROCESS_START_TIME, start),
-        None => Ok(()),
-    }
+    families.optional(&metric::PROCESS_START_TIME, process.start_seconds)
 }
 
 /// The greatest load over the mean; 1 when there is none.
