@@ -20,6 +20,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate_core::Node;
+use tidegate_core::access::Open;
 use tidegate_core::ids::ShardId;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -51,7 +52,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let admin_address = admin.local_addr().context("the admin port's address")?;
 
     let seed = RandomState::new().build_hasher().finish();
-    let node = Node::new(config.settings.clone(), shards as u16, seed);
+    let node = Node::new(config.settings.clone(), shards as u16, seed, Box::new(Open));
     let shared =
         Arc::new(Shared::new(node, bound.len()).context("cannot open the shards' mailboxes")?);
     let (drained, mut all_drained) = mpsc::channel(shards);

@@ -109,12 +109,13 @@ impl Publisher {
 #[cfg(test)]
 mod tests {
     use tidegate_core::Node;
+    use tidegate_core::access::Open;
     use tidegate_core::settings::Settings;
 
     use super::*;
 
     fn shared() -> Shared {
-        Shared::new(Node::new(Settings::default(), 2, 0), 1).expect("two eventfds")
+        Shared::new(Node::new(Settings::default(), 2, 0, Box::new(Open)), 1).expect("two eventfds")
     }
 
     fn published(shared: &Shared) -> Vec<(String, String)> {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use tidegate_core::ids::{Millis, ShardId};
 use tidegate_core::limits::{MAILBOX_BATCHES_MAX, TURN_READ_BYTES_MAX};
+use tidegate_core::mail::Mail;
 use tidegate_core::{Event, Hangup, Node, Received, Shard, Then, Written};
 use tokio::sync::mpsc;
 
@@ -87,7 +88,7 @@ impl Driver {
         let acceptor = Acceptor::new(listeners, &poller)?;
         Ok(Driver {
             id,
-            core: Shard::new(Arc::clone(&shared.node), id),
+            core: Shard::new(Arc::clone(&shared.node), id, Reading::take().millis()),
             table: Table::default(),
             poller,
             acceptor,
@@ -108,7 +109,7 @@ impl Driver {
         &self.poller
     }
 
-    pub(crate) fn mailbox(&self) -> &Mailbox<tidegate_core::Mail> {
+    pub(crate) fn mailbox(&self) -> &Mailbox<Mail> {
         &self.shared.mailboxes[self.id.index()]
     }
 
@@ -142,10 +143,7 @@ impl Driver {
         self.take_mail(now, began);
         self.take_orders(now);
         self.tick(now)?;
-        let mut more = self.core.work(now);
-        while more && Reading::take().nanos_since(began) < TURN_NANOS_MAX {
-            more = self.core.work(now);
-        }
+        let mut more = self.work(now, began);
         more |= self.flush_and_settle(now, began);
         more |= self.post(now);
         self.report_drained();
@@ -280,6 +278,10 @@ impl Driver {
                 Self::receive_stash(&mut self.core, entry, now, slot, stash);
             }
 
+            if self.core.pressed() {
+                self.flush(now);
+            }
+            let Some(entry) = self.table.open(slot) else { return };
             let flags = &mut entry.flags;
             if drained || flags.has(Flags::PAUSED) || flags.has(Flags::CLOSING) {
                 return;
@@ -339,7 +341,7 @@ impl Driver {
                 return;
             };
             // Over a limit: dropping the socket closes it, and the core counted.
-            let Ok(conn) = self.core.open(now, listener) else { continue };
+            let Ok(conn) = self.core.open(now) else { continue };
             let watched = self.poller.watch(&socket, conn.slot, conn.generation);
             self.table.insert(conn.slot, conn.generation, listener, socket);
             if let Some(counts) = meters.listeners.get(usize::from(listener)) {
@@ -353,10 +355,12 @@ impl Driver {
     }
 
     fn take_mail(&mut self, now: Millis, began: Reading) {
-        let mailbox = &self.shared.mailboxes[self.id.index()];
         for _ in 0..MAILBOX_BATCHES_MAX {
-            let Some((from, batch)) = mailbox.next_batch() else { return };
+            let Some((from, batch)) = self.mailbox().next_batch() else { return };
             self.core.mail(now, from, batch);
+            if self.core.pressed() {
+                self.flush(now);
+            }
             if Reading::take().nanos_since(began) >= TURN_NANOS_MAX {
                 return;
             }
@@ -395,6 +399,19 @@ impl Driver {
             self.linger.sweep(&mut self.buffer);
         }
         Ok(())
+    }
+
+    /// Long jobs, step by step; whether something is left.
+    fn work(&mut self, now: Millis, began: Reading) -> bool {
+        while self.core.work(now) {
+            if self.core.pressed() {
+                self.flush(now);
+            }
+            if Reading::take().nanos_since(began) >= TURN_NANOS_MAX {
+                return true;
+            }
+        }
+        false
     }
 
     /// Writes, and does what the core wants done; whether something is left.

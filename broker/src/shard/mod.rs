@@ -27,8 +27,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
+use tidegate_core::Node;
 use tidegate_core::ids::{Millis, ShardId};
-use tidegate_core::{Mail, Node};
+use tidegate_core::mail::Mail;
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::sync::mpsc;
@@ -113,6 +114,9 @@ fn run(plan: Plan) -> io::Result<()> {
 }
 
 async fn drive(mut driver: Driver) -> io::Result<()> {
+    // Deprecated for the sake of types whose `as_raw_fd` may change its mind;
+    // that of an `Arc<OwnedFd>` cannot, and the successor asks for `unsafe`.
+    #[allow(deprecated)]
     let outer = AsyncFd::with_interest(driver.poller().descriptor(), Interest::READABLE)?;
     let mut readiness: Option<AsyncFdReadyGuard<'_, Arc<OwnedFd>>> = None;
     let mut alarm = Alarm { sleep: pin!(sleep(Duration::ZERO)), at: None };
