@@ -3,4 +3,7 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod net;
+pub mod node;
+pub mod shard;
 pub mod telemetry;

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    tidegate::cli::main(|_config| anyhow::bail!("this build has no node"))
+    tidegate::cli::main(tidegate::node::run)
 }
