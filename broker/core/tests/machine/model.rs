@@ -44,6 +44,8 @@ pub struct Session {
     pub got0: Vec<Id>,
     /// Retained messages for new subscriptions.
     pub retained: Vec<(Id, u8)>,
+    /// Whether replays may wait: for the socket, the window, a connection.
+    pub held_up: bool,
     /// Those that may still come, or not.
     pub maybe_retained: Vec<(Id, u8)>,
     /// Packet ids whose exchange the client has not finished, with their message.
@@ -87,6 +89,11 @@ impl Model {
             // One copy for overlapping filters, withheld only if all say No Local.
             if who == from && matching.iter().all(|s| s.no_local) {
                 continue;
+            }
+            if retain && session.held_up {
+                // A replay that waits may find the new value instead of an old one.
+                let found = matching.iter().map(|s| (id, s.qos.min(qos)));
+                session.maybe_retained.extend(found);
             }
             let Some(best) = matching.iter().map(|s| s.qos.min(qos)).max() else { continue };
             if best > 0 {

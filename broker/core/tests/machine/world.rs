@@ -124,6 +124,13 @@ impl World {
     }
 
     pub fn apply(&mut self, op: &Op) -> Outcome {
+        for (person, line) in self.model.people.iter_mut().zip(&self.lines) {
+            if let Some(session) = &mut person.session {
+                session.held_up = line
+                    .as_ref()
+                    .is_none_or(|line| line.blocked || session.open.len() >= line.window);
+            }
+        }
         match *op {
             Op::Connect { who, shard, v5, clean, expiry, will, window } => {
                 self.connect(who, shard, v5, clean, expiry, will, window)?;
