@@ -3,35 +3,8 @@
 
 mod rig;
 
-use rig::{Client, Rig};
+use rig::{Rig, connect, publish, subscribe};
 use tidegate_core::settings::Settings;
-
-fn connect(rig: &mut Rig, shard: usize, id: &str, clean: bool) -> Client {
-    let client = rig.open(shard);
-    let mut packet = vec![0x10, 12 + id.len() as u8, 0, 4, b'M', b'Q', b'T', b'T', 4];
-    packet.extend([if clean { 2 } else { 0 }, 0, 0, 0, id.len() as u8]);
-    packet.extend(id.as_bytes());
-    rig.send(client, &packet);
-    client
-}
-
-fn subscribe(rig: &mut Rig, client: Client, filter: &str, qos: u8) {
-    let mut packet = vec![0x82, 5 + filter.len() as u8, 0, 1, 0, filter.len() as u8];
-    packet.extend(filter.as_bytes());
-    packet.push(qos);
-    rig.send(client, &packet);
-}
-
-fn publish(rig: &mut Rig, client: Client, topic: &str, qos: u8, id: u8, payload: &[u8]) {
-    let mut packet = vec![0x30 | qos << 1, 0, 0, topic.len() as u8];
-    packet.extend(topic.as_bytes());
-    if qos > 0 {
-        packet.extend([0, id]);
-    }
-    packet.extend(payload);
-    packet[1] = packet.len() as u8 - 2;
-    rig.send(client, &packet);
-}
 
 #[test]
 fn a_message_reaches_its_subscriber_on_any_shard() {
