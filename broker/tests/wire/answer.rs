@@ -84,7 +84,8 @@ impl Answer {
             Answer::Connack { codes, present, with, without } => connack(packet, version)
                 .is_some_and(|(flag, code, props)| {
                     let there = |p: &Vec<u8>| props.iter().any(|have| have.starts_with(p));
-                    flag == u8::from(*present)
+                    // In 3.1 the byte is reserved: Session Present came with 3.1.1.
+                    flag == u8::from(*present && version != Version::V31)
                         && codes.contains(&code)
                         && (code == 0 || flag == 0)
                         && with.iter().all(there)
@@ -291,4 +292,56 @@ fn properties(bytes: &[u8]) -> Option<(Vec<Vec<u8>>, &[u8])> {
         list = &list[end..];
     }
     Some((out, after))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(version: Version) -> Scope {
+        Scope { version, tag: "n1n".to_owned(), conn: 'a' }
+    }
+
+    fn fits(text: &str, version: Version, packet: &[u8]) -> bool {
+        answers(text, &scope(version)).expect("sound").iter().any(|a| a.is(packet, version))
+    }
+
+    #[test]
+    fn a_disconnect_is_held_to_its_code_and_its_form() {
+        assert!(fits("disconnect 81", Version::V5, &[0xe0, 1, 0x81]));
+        assert!(fits("disconnect 81", Version::V5, &[0xe0, 2, 0x81, 0]));
+        assert!(fits("disconnect 82|81", Version::V5, &[0xe0, 1, 0x81]));
+        assert!(!fits("disconnect 82", Version::V5, &[0xe0, 1, 0x81]), "another code");
+        assert!(!fits("disconnect 81", Version::V5, &[0xe1, 1, 0x81]), "flags");
+        assert!(!fits("disconnect 81", Version::V5, &[0xe0, 3, 0x81, 0, 0]), "trailing bytes");
+        assert!(!fits("disconnect 81", Version::V5, &[0xe0, 4, 0x81, 2, 0x24, 1]), "property");
+        assert!(!fits("refused 81", Version::V311, &[0xe0, 1, 0x81]), "3.1.1 has none");
+    }
+
+    #[test]
+    fn acknowledgements_are_held_to_id_code_and_version() {
+        assert!(fits("puback 1", Version::V5, &[0x40, 2, 0, 1]));
+        assert!(fits("puback 1", Version::V5, &[0x40, 3, 0, 1, 0x10]));
+        assert!(fits("pubcomp 1 92", Version::V5, &[0x70, 3, 0, 1, 0x92]));
+        assert!(!fits("puback 1", Version::V5, &[0x40, 3, 0, 1, 0x87]), "an error");
+        assert!(!fits("puback 1", Version::V5, &[0x40, 2, 0, 2]), "another id");
+        assert!(!fits("puback 1", Version::V311, &[0x40, 3, 0, 1, 0]), "a code before 5.0");
+        assert!(fits("suback 1 00 87", Version::V311, &[0x90, 4, 0, 1, 0, 0x80]));
+        assert!(!fits("suback 1 00 87", Version::V311, &[0x90, 4, 0, 1, 0, 0x87]), "3.1.1 has 80");
+        assert!(!fits("suback 1 00", Version::V5, &[0x90, 5, 0, 1, 0, 0, 0]), "one code too many");
+        assert!(fits("unsuback 1 11", Version::V311, &[0xb0, 2, 0, 1]));
+        assert!(!fits("unsuback 1 11", Version::V311, &[0xb0, 3, 0, 1, 0x11]), "no payload there");
+    }
+
+    #[test]
+    fn a_connack_is_held_to_flag_code_and_properties() {
+        let aliases = [0x20, 6, 0, 0, 3, 0x22, 0, 32];
+        assert!(fits("connack 00", Version::V5, &aliases));
+        assert!(fits("connack 00 with 220020 without 24", Version::V5, &aliases));
+        assert!(!fits("connack 00 without 22", Version::V5, &aliases));
+        assert!(!fits("connack 00 present", Version::V5, &aliases));
+        assert!(!fits("connack 87", Version::V5, &[0x20, 3, 1, 0x87, 0]), "present in a refusal");
+        let twice = [0x20, 9, 0, 0, 6, 0x22, 0, 1, 0x22, 0, 1];
+        assert!(!fits("connack 00", Version::V5, &twice), "a property twice");
+    }
 }

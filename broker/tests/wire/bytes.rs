@@ -294,3 +294,35 @@ fn counted(inner: Vec<u16>) -> Result<Vec<u16>, String> {
 fn measured(inner: Vec<u16>) -> Vec<u16> {
     variable(inner.len()).into_iter().map(u16::from).chain(inner).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(text: &str, version: Version) -> Vec<u8> {
+        bytes(text, &Scope { version, tag: "n1n".to_owned(), conn: 'b' }).expect(text)
+    }
+
+    #[test]
+    fn the_language_writes_what_it_says() {
+        let v5 = |text| written(text, Version::V5);
+        assert_eq!(v5("10 0aFF"), [0x10, 0x0a, 0xff]);
+        assert_eq!(v5(r#""a\u{e9}\"" str("{n}")"#), b"a\xc3\xa9\"\0\x03n1n");
+        assert_eq!(v5("len(rep(61, 130))")[..3], [0x82, 0x01, 0x61]);
+        assert_eq!(v5("cut(1, 0102) chop(1, 0304) skip(1, 0506)"), [1, 3, 6]);
+        assert_eq!(v5("u16(258) u32(1) vbi(128)"), [1, 2, 0, 0, 0, 1, 0x80, 1]);
+        assert_eq!(v5("props(01 01)"), [2, 1, 1]);
+        assert_eq!(v5("v5(props()) v3(ff)"), [0]);
+        assert_eq!(v5("cid"), b"\0\x0awire-n1n-b");
+        assert_eq!(written("v5(props(01 01)) props() v3(ff)", Version::V311), [0xff]);
+        assert_eq!(written("proto", Version::V31), b"\0\x06MQIsdp\x03");
+    }
+
+    #[test]
+    fn nonsense_is_not_sent() {
+        let scope = Scope { version: Version::V311, tag: String::new(), conn: 'a' };
+        for text in ["1", "zz", "len(", "len)", "rep(61)", "cut(2, 61)", "props(01)", "??", "\"a"] {
+            assert!(bytes(text, &scope).is_err(), "{text}");
+        }
+    }
+}

@@ -9,7 +9,7 @@ use testkit::{Got, QUIET, Raw};
 
 use super::answer::{Answer, answers, topic};
 use super::bytes::{Scope, Version, bytes};
-use super::table::{Action, Case};
+use super::table::{Action, Case, Verdict};
 
 /// How long an answer may take. A right answer never takes this long.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -20,9 +20,10 @@ pub(crate) fn play(case: &Case, version: Version, tag: &str, at: SocketAddr) -> 
     let done = play.steps(case);
     done.map_err(|why| {
         format!(
-            "{}.txt:{}: {} [{}]\n{}      {why}\n",
+            "{}.txt:{}: {} {} [{}]\n{}      {why}\n",
             case.file,
             case.line,
+            if case.verdict == Verdict::Reject { "reject" } else { "accept" },
             case.name,
             version.name(),
             play.story
