@@ -154,7 +154,7 @@ impl Parser<'_> {
                 out.extend(counted(id.bytes().map(u16::from).collect())?);
             }
             _ => {
-                if word.len() % 2 != 0 {
+                if !word.len().is_multiple_of(2) {
                     return Err(format!("not hex pairs: `{word}`"));
                 }
                 for i in (0..word.len()).step_by(2) {
