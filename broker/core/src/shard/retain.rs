@@ -154,7 +154,16 @@ impl Shard {
         {
             conn.active().catchup.parked.push(replay);
             self.resume_replays(at.slot);
+        } else {
+            self.return_replay(replay);
         }
+    }
+
+    /// The connection of a durable session has gone: its half keeps the replay
+    /// for the next one.
+    pub(super) fn return_replay(&mut self, replay: Box<Replay>) {
+        let to = replay.owner.shard;
+        self.send(to, Kind::Answer { replay, messages: Vec::new(), more: true });
     }
 
     /// Asks for the next batches once nothing waits in front of them.
