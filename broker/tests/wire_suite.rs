@@ -123,7 +123,7 @@ fn check(case: &Case, version: Version) -> Result<(), String> {
                 let wanted = answers(text, &scope)?;
                 refusals += usize::from(wanted.iter().all(answer::Answer::refuses));
             }
-            Action::Abort | Action::Pause(_) => {}
+            Action::Abort | Action::Finish | Action::Pause(_) => {}
         }
     }
     if !last_wanted {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
 
 use testkit::{Got, QUIET, Raw};
@@ -81,6 +81,10 @@ impl Play<'_> {
                 Action::Abort => {
                     let _ = writeln!(self.story, "   {} aborts", step.conn);
                     self.ends.remove(&step.conn);
+                }
+                Action::Finish => {
+                    let _ = writeln!(self.story, "   {} finishes", step.conn);
+                    let _ = end.raw.stream().shutdown(Shutdown::Write);
                 }
                 Action::Pause(ms) => std::thread::sleep(Duration::from_millis(*ms)),
             }

@@ -10,7 +10,8 @@
 //! want: refused 81
 //! ```
 //!
-//! Further steps: `drip:` (byte by byte), `abort:`, `pause: MS`; `send/b:` is on a
+//! Further steps: `drip:` (byte by byte), `abort:` (close without a
+//! word), `finish:` (end our direction of the stream), `pause: MS`; `send/b:` is on a
 //! second connection, and `after: connected/b` readies one. `broker: NAME` picks
 //! a broker by its config (a `broker NAME` block). `for: x = ..` repeats the
 //! block for each member of a list: words (`1 2 f`, each `name` or `name:value`),
@@ -70,6 +71,8 @@ pub(crate) enum Action {
     Want(String),
     /// Close the socket without a word.
     Abort,
+    /// End our direction of the stream, and go on listening.
+    Finish,
     /// Wait.
     Pause(u64),
 }
@@ -299,6 +302,7 @@ fn step(key: &str, value: &str, fill: impl Fn(&str) -> String) -> Result<Step, S
         "drip" => Action::Drip(fill(value)),
         "want" => Action::Want(fill(value)),
         "abort" => Action::Abort,
+        "finish" => Action::Finish,
         "pause" => Action::Pause(value.parse().map_err(|e| format!("pause: {e}"))?),
         _ => return Err(format!("no such step: `{key}`")),
     };
