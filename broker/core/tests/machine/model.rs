@@ -71,9 +71,10 @@ const WILL_TOPIC: &str = "a/b";
 impl Model {
     /// A publish reaches every session that is there.
     pub fn publish(&mut self, from: usize, topic: &'static str, id: Id, qos: u8, retain: bool) {
-        if retain {
-            self.retained.insert(topic, (id, qos, from));
-        }
+        let replaced = match retain {
+            true => self.retained.insert(topic, (id, qos, from)).map(|(old, _, _)| old),
+            false => None,
+        };
         let mut members = 0;
         for (who, person) in self.people.iter_mut().enumerate() {
             let Some(session) = &mut person.session else { continue };
@@ -94,6 +95,9 @@ impl Model {
                 // A replay that waits may find the new value instead of an old one.
                 let found = matching.iter().map(|s| (id, s.qos.min(qos)));
                 session.maybe_retained.extend(found);
+                // And an old value that it has not found yet is gone.
+                let gone = session.retained.extract_if(.., |(old, _)| Some(*old) == replaced);
+                session.maybe_retained.extend(gone);
             }
             let Some(best) = matching.iter().map(|s| s.qos.min(qos)).max() else { continue };
             if best > 0 {
