@@ -87,10 +87,6 @@ impl Model {
                 .filter(|(filter, _)| tidegate_codec::matches(filter, topic))
                 .map(|(_, s)| *s)
                 .collect();
-            // One copy for overlapping filters, withheld only if all say No Local.
-            if who == from && matching.iter().all(|s| s.no_local) {
-                continue;
-            }
             if retain && session.held_up {
                 // A replay that waits may find the new value instead of an old one.
                 let found = matching.iter().map(|s| (id, s.qos.min(qos)));
@@ -98,6 +94,10 @@ impl Model {
                 // And an old value that it has not found yet is gone.
                 let gone = session.retained.extract_if(.., |(old, _)| Some(*old) == replaced);
                 session.maybe_retained.extend(gone);
+            }
+            // One copy for overlapping filters, withheld only if all say No Local.
+            if who == from && matching.iter().all(|s| s.no_local) {
+                continue;
             }
             let Some(best) = matching.iter().map(|s| s.qos.min(qos)).max() else { continue };
             if best > 0 {

@@ -288,6 +288,10 @@ impl World {
         let at = line.at;
         if let Some(session) = &mut self.model.people[who].session {
             let had = session.subscriptions.remove(filter).is_some();
+            if session.held_up {
+                // A replay that has found nothing yet finds nothing any more.
+                session.maybe_retained.append(&mut session.retained);
+            }
             if had && filter == GROUP {
                 self.model.member_left();
             }
@@ -569,11 +573,13 @@ impl World {
 }
 
 fn take(session: &mut Session, one: (Id, u8)) -> Outcome {
-    for pending in [&mut session.retained, &mut session.maybe_retained] {
-        if let Some(at) = pending.iter().position(|other| *other == one) {
-            pending.remove(at);
-            return Ok(());
-        }
+    if let Some(at) = session.retained.iter().position(|other| *other == one) {
+        session.retained.remove(at);
+        return Ok(());
+    }
+    // Several replays may wait at once, so these may come more than once.
+    if session.maybe_retained.contains(&one) {
+        return Ok(());
     }
     Err(format!("retained {one:?} came, which nobody asked for"))
 }
