@@ -1,16 +1,17 @@
 """What the broker keeps: retained messages, wills, sessions, shares."""
 
+import signal
 import time
 
 import pytest
-from tool import eventually
+from tool import VERSIONS, eventually
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
 def test_retained_is_set_replaced_and_cleared(publish, subscribe, version, name, qos):
     def retained():
         bob = subscribe(version, name, 2)
-        publish(version, name, "fence", 0)
+        publish(version, name, "fence", 2)
         got = []
         while (message := bob.receive()).payload != "fence":
             got.append((message.payload, message.qos, message.retain))
@@ -48,11 +49,21 @@ def test_will_is_sent_when_the_client_is_killed(subscribe, version, name, qos):
 
 def test_will_is_not_sent_after_a_disconnect(publish, subscribe, version, name):
     bob = subscribe(version, name, 1)
-    subscribe(version, f"{name}/other", 0, "--will-topic", name, "--will-payload", "no").stop()
 
+    log = publish(version, f"{name}/other", "x", 1, "--will-topic", name, "--will-payload", "no")
     publish(version, name, "fence", 1)
 
+    assert "sending DISCONNECT" in log
     assert bob.receive().payload == "fence"
+
+
+def test_disconnect_with_will_sends_it(subscribe, name):
+    bob = subscribe("v5", name, 1)
+
+    # mosquitto_sub says 0x04 in its DISCONNECT when a signal ends it.
+    subscribe("v5", f"{name}/other", 0, "--will-topic", name, "--will-payload", "bye").stop()
+
+    assert bob.receive().payload == "bye"
 
 
 def test_retained_will_is_stored(publish, subscribe, version, name):
@@ -149,17 +160,21 @@ def test_each_message_goes_to_one_member_and_all_take_part(publish, subscribe, v
     assert all(list_ == sorted(list_) for list_ in got)
 
 
-def test_silence_beyond_the_keep_alive_ends_the_connection(subscribe, version, name):
-    import signal
-
-    bob = subscribe(version, name, 1)
-    silent = subscribe(version, f"{name}/other", 0, "-k", "5", "--will-topic", name,
-                       "--will-payload", "asleep")
+def test_silence_beyond_the_keep_alive_ends_the_connection(subscribe, name):
+    bob = subscribe("v5", f"{name}/+", 1)
+    silent = [
+        subscribe(version, f"{name}/other/x", 0, "-k", "5", "--will-topic", f"{name}/{version}",
+                  "--will-payload", "asleep")
+        for version in VERSIONS
+    ]
     since = time.monotonic()
-    silent.process.send_signal(signal.SIGSTOP)
+    for client in silent:
+        client.process.send_signal(signal.SIGSTOP)
 
     try:
-        assert bob.receive(patience=14).payload == "asleep"
-        assert 4.5 < time.monotonic() - since < 13
+        asleep = {bob.receive(patience=14).topic for _ in silent}
+        assert asleep == {f"{name}/{version}" for version in VERSIONS}
+        assert 4.5 < time.monotonic() - since < 14
     finally:
-        silent.kill()
+        for client in silent:
+            client.kill()

@@ -66,7 +66,9 @@ class Subscriber:
     """A running mosquitto_sub, ready when its SUBACK has come."""
 
     def __init__(self, address, version, filters, qos=0, *arguments, properties=None):
-        command = ["mosquitto_sub", *target(address, version), "-d", "-F", "%j", "-q", str(qos)]
+        # Line by line: into a pipe it would say nothing before it ends.
+        command = ["stdbuf", "-oL", "mosquitto_sub", *target(address, version)]
+        command += ["-d", "-F", "%j", "-q", str(qos)]
         for filter in [filters] if isinstance(filters, str) else filters:
             command += ["-t", filter]
         self.messages = queue.Queue()
@@ -87,7 +89,7 @@ class Subscriber:
             return hits[count - 1] if len(hits) >= count else None
 
         with self.logged:
-            assert self.logged.wait_for(found, patience), f"no {pattern!r} in {self.log}"
+            assert self.logged.wait_for(found, patience), f"no {pattern!r} in {self.log[-8:]}"
             match = found()
         return match.group(1) if match.groups() else match.group()
 
@@ -96,7 +98,7 @@ class Subscriber:
         try:
             return self.messages.get(timeout=patience)
         except queue.Empty:
-            raise AssertionError(f"no message came; log: {self.log}") from None
+            raise AssertionError(f"no message came; log: {self.log[-8:]}") from None
 
     def receive_all(self, count):
         """The next `count` messages."""
@@ -121,7 +123,7 @@ class Subscriber:
             if line.startswith("{"):
                 got = json.loads(line, object_pairs_hook=in_order)
                 self.messages.put(Message(
-                    got["topic"], got["payload"], got["qos"], bool(got["retain"]),
+                    got["topic"], got["payload"] or "", got["qos"], bool(got["retain"]),
                     got.get("properties", {}),
                 ))
             else:

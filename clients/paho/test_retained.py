@@ -14,8 +14,8 @@ def retained(connect, filter, fence):
     """What a new subscriber is sent because it subscribes: all before the fence."""
     with connect() as bob:
         bob.subscribe(filter, 2)
-        bob.subscribe(fence, 0)
-        bob.publish(fence, b"fence", 0)
+        bob.subscribe(fence, 2)
+        bob.publish(fence, b"fence", 2)
         got = []
         while (message := bob.receive()).topic != fence:
             got.append((message.topic, message.payload, message.qos, message.retain))
