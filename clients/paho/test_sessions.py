@@ -16,14 +16,30 @@ def present(version, known):
     return None if version == V31 else known
 
 
+def ending(name):
+    """A will that says that the broker has seen the connection end."""
+    return {"topic": f"ended/{name}", "payload": b"", "qos": 1}
+
+
+def drop_noticed(peer, name, watcher):
+    """Cuts the connection and waits until the broker knows.
+
+    What is published before that may have been sent into the dead connection,
+    and would rightly come again with DUP.
+    """
+    watcher.subscribe(f"ended/{name}", 1)
+    peer.drop()
+    assert watcher.receive().topic == f"ended/{name}"
+
+
 @pytest.mark.parametrize("qos", [1, 2])
 def test_queue_of_an_absent_client_comes_in_order(connect, version, name, qos):
-    first = connect(name, **kept(version))
+    alice = connect()
+    first = connect(name, will=ending(name), **kept(version))
     assert first.connack.session_present is present(version, False)
     first.subscribe(f"{name}/#", qos)
-    first.disconnect()
+    drop_noticed(first, name, alice)
 
-    alice = connect()
     for n in range(100):
         alice.publish(f"{name}/{n % 3}", b"%d" % n, qos)
 
@@ -53,15 +69,14 @@ def test_resumed_session_keeps_its_subscriptions(connect, version, name):
 
 
 def test_unacknowledged_messages_come_again_with_dup(connect, version, name):
-    first = connect(name, manual_ack=True, **kept(version))
-    first.subscribe(name, 1)
     alice = connect()
+    first = connect(name, manual_ack=True, will=ending(name), **kept(version))
+    first.subscribe(name, 1)
     for n in range(3):
         alice.publish(name, b"%d" % n, 1)
     before = first.receive_all(3)
     first.ack(before[0])
-    first.subscribe(f"{name}-fence", 0)
-    first.drop()
+    drop_noticed(first, name, alice)
     alice.publish(name, b"3", 1)
 
     got = connect(name, **kept(version)).receive_all(3)

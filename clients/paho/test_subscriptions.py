@@ -86,9 +86,9 @@ def test_overlapping_filters_bring_one_copy_with_the_highest_qos(connect, name):
     bob.subscribe_all([(f"{name}/#", 0), (f"{name}/+", 2), (f"{name}/a", 1)])
 
     alice.publish(f"{name}/a", b"x", 2)
-    alice.publish(f"{name}/b", b"end", 1)
+    alice.publish(f"{name}/b", b"end", 2)
 
-    assert [(m.payload, m.qos) for m in bob.receive_all(2)] == [(b"x", 2), (b"end", 1)]
+    assert [(m.payload, m.qos) for m in bob.receive_all(2)] == [(b"x", 2), (b"end", 2)]
 
 
 @pytest.mark.choice

@@ -32,18 +32,27 @@ async fn retained<C: Client>(name: &str) -> Vec<Message> {
     }
 }
 
+/// Nothing says when a QoS 0 publish has arrived, or that a will is stored.
+async fn settle(qos: u8) {
+    if qos == 0 {
+        sleep(Duration::from_millis(300)).await;
+    }
+}
+
 async fn retained_is_set_replaced_and_cleared<C: Client>() {
     let mut alice = C::connect(Options::clean()).await;
     for qos in 0..=2 {
         let name = word();
         for payload in ["one", "two"] {
             alice.publish(&name, payload.as_bytes(), qos, true).await;
+            settle(qos).await;
             let got = retained::<C>(&name).await;
             assert_eq!(got.len(), 1);
             assert_eq!(got[0].payload, payload.as_bytes());
             assert_eq!((got[0].qos, got[0].retain), (qos, true));
         }
         alice.publish(&name, b"", qos, true).await;
+        settle(qos).await;
         assert_eq!(retained::<C>(&name).await, []);
     }
 }
@@ -79,6 +88,7 @@ async fn retained_will_is_stored<C: Client>() {
     bob.subscribe(&[(&name, 1)]).await;
     C::connect(Options::clean().will(&name, "kept", 1, true)).await.cut();
     assert!(!bob.receive().await.retain);
+    settle(0).await;
 
     let got = retained::<C>(&name).await;
 
@@ -141,7 +151,7 @@ async fn queue_of_an_absent_client_comes_in_order<C: Client>() {
         for payload in &sent {
             let message = again.receive().await;
             assert_eq!(message.payload, payload.as_bytes());
-            assert_eq!((message.qos, message.dup, message.retain), (qos, false, false));
+            assert_eq!((message.qos, message.retain), (qos, false));
         }
     }
 }
