@@ -266,7 +266,7 @@ impl Shard {
     #[inline]
     pub fn next_tick(&self) -> Option<Millis> {
         let mut next = self.wheel.next_due().unwrap_or(Millis::MAX).min(self.partitions_due);
-        if self.retained.len() > 0 {
+        if !self.retained.is_empty() {
             next = next.min(self.sweep_due);
         }
         (next != Millis::MAX).then_some(next)
@@ -299,6 +299,7 @@ impl Shard {
         while let Some(&slot) = self.dirty.get(at) {
             at += 1;
             self.flush_one(now, slot, write);
+            self.settle(now);
         }
         self.dirty.drain(..at);
     }
