@@ -25,10 +25,9 @@ impl Shard {
     /// [MQTT-3.3.1-5], [MQTT-3.3.1-6].
     pub(super) fn retain(&mut self, now: Millis, message: &Arc<Message>, clear: bool) {
         let topic = message.topic();
-        let old = if clear && !defect::on("5:3.3.1-6") {
+        let old = if (clear && !defect::on("5:3.3.1-6")) || message.expired(now) {
+            // What has expired on its way replaces too [MQTT-3.3.1-5].
             self.retained.remove(topic)
-        } else if message.expired(now) {
-            None
         } else {
             self.count_retained(message, true);
             self.retained.set(topic.into(), Arc::clone(message))
