@@ -87,6 +87,8 @@ pub(crate) enum Kind {
         conn: ConnRef,
     },
     Confirmed(Confirm),
+    /// As `Confirmed`, but there was no room to keep it as retained.
+    NotRetained(Confirm),
     JobDone {
         conn: ConnRef,
     },
@@ -147,6 +149,7 @@ impl Mail {
             | Kind::Owe { .. }
             | Kind::Mismatch { .. }
             | Kind::Confirmed(_)
+            | Kind::NotRetained(_)
             | Kind::JobDone { .. }
             | Kind::Pace { .. }
             | Kind::Query(_) => 0,

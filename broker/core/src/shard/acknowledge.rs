@@ -50,8 +50,10 @@ impl Shard {
         }
     }
 
-    /// A durable target has what was promised.
-    pub(super) fn confirmed(&mut self, confirm: Confirm) {
+    /// A durable target has what was promised; `reason`: but not all of it,
+    /// which a PUBACK says. A PUBREC stays a success: the message was routed,
+    /// and is not to be sent again.
+    pub(super) fn confirmed(&mut self, confirm: Confirm, reason: Option<ReasonCode>) {
         let slot = confirm.conn.slot;
         let Some(conn) = self.conn(confirm.conn) else { return };
         if conn.phase != Phase::Live {
@@ -61,6 +63,11 @@ impl Shard {
         let at = confirm.token.wrapping_sub(active.parked_first) as usize;
         if let Some(parked) = active.parked.get_mut(at) {
             parked.left = parked.left.saturating_sub(1);
+            if let Some(reason) = reason
+                && parked.kind == PacketType::Puback
+            {
+                parked.reason = reason;
+            }
         }
         self.release_parked(slot);
     }

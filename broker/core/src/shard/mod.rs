@@ -22,6 +22,8 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use tidegate_codec::ReasonCode;
+
 use crate::conn::{Conn, Phase, pause};
 use crate::counters::{CloseReason, Counters, DropReason, RejectReason};
 use crate::delivery::Delivery;
@@ -440,7 +442,10 @@ impl Shard {
             }
             Kind::Owe { conn, packet_id, reason } => self.owe(conn, packet_id, reason),
             Kind::Mismatch { conn } => self.mismatch(now, conn),
-            Kind::Confirmed(confirm) => self.confirmed(confirm),
+            Kind::Confirmed(confirm) => self.confirmed(confirm, None),
+            Kind::NotRetained(confirm) => {
+                self.confirmed(confirm, Some(ReasonCode::QuotaExceeded));
+            }
             Kind::JobDone { conn } => self.job_done(conn),
             Kind::Pace { conn, replay } => self.pace(conn, replay),
             Kind::Deliver { message, targets, durable, publisher, confirm, report } => {
@@ -450,8 +455,11 @@ impl Shard {
                 self.deliver_shared(now, session, delivery, confirm);
             }
             Kind::Retain { message, clear, confirm } => {
-                self.retain(now, &message, clear);
-                self.confirm(confirm);
+                if self.retain(now, &message, clear) {
+                    self.confirm(confirm);
+                } else if let Some(confirm) = confirm {
+                    self.send(confirm.conn.shard, Kind::NotRetained(confirm));
+                }
             }
             Kind::Query(replay) => self.queries.push_back(replay),
             Kind::Answer { replay, messages, more } => self.replayed(now, replay, messages, more),

@@ -8,6 +8,7 @@ use tidegate_codec::defect;
 use super::receive::qos_of;
 use super::{Shard, has_room};
 use crate::conn::{Conn, Phase};
+use crate::counters::DropReason;
 use crate::delivery::Delivery;
 use crate::ids::{ConnRef, Millis, PartitionId, ShardId};
 use crate::limits::{REPLAY_BATCH_MAX, REPLAY_BYTES_MAX, REPLAYS_MAX, STEP_ITEMS_MAX};
@@ -22,12 +23,16 @@ const QUERY_COST: usize = 8;
 
 impl Shard {
     /// Replaces, or with an empty payload removes, the message of a topic
-    /// [MQTT-3.3.1-5], [MQTT-3.3.1-6].
-    pub(super) fn retain(&mut self, now: Millis, message: &Arc<Message>, clear: bool) {
+    /// [MQTT-3.3.1-5], [MQTT-3.3.1-6]. False: a limit does not let it in.
+    /// Looked at here, where it is known what the message replaces.
+    pub(super) fn retain(&mut self, now: Millis, message: &Arc<Message>, clear: bool) -> bool {
         let topic = message.topic();
         let old = if (clear && !defect::on("5:3.3.1-6")) || message.expired(now) {
             // What has expired on its way replaces too [MQTT-3.3.1-5].
             self.retained.remove(topic)
+        } else if !self.has_room_for(message) {
+            self.counters().dropped(DropReason::RetainedFull, 1);
+            return false;
         } else {
             self.count_retained(message, true);
             self.retained.set(topic.into(), Arc::clone(message))
@@ -35,6 +40,18 @@ impl Shard {
         if let Some(old) = old {
             self.count_retained(&old, false);
         }
+        true
+    }
+
+    fn has_room_for(&self, message: &Message) -> bool {
+        let limits = &self.node.settings.limits;
+        let totals = &self.node.totals;
+        let old = self.retained.get(message.topic());
+        let messages = totals.retained_messages.load(Relaxed) + u64::from(old.is_none());
+        let old = old.map_or(0, |old| old.bytes() as u64);
+        let bytes = totals.retained_bytes.load(Relaxed) + message.bytes() as u64;
+        messages <= limits.retained_messages_max
+            && bytes.saturating_sub(old) <= limits.retained_bytes_max
     }
 
     fn count_retained(&self, message: &Message, more: bool) {
