@@ -92,7 +92,7 @@ pub const MAILBOX_BATCHES_MAX: usize = 256;
 /// Mails in one batch.
 pub const BATCH_MAILS_MAX: usize = 512;
 /// Topics in a shard's route cache.
-pub const ROUTE_CACHE_MAX: usize = 8_192;
+pub const ROUTE_CACHE_MAX: usize = 65_536;
 /// Bytes read from one socket in one turn before the next socket has its turn.
 pub const TURN_READ_BYTES_MAX: usize = 256 << 10;
 /// Deliveries, or retained messages looked at, in one step of a long job.

@@ -146,6 +146,7 @@ impl Shard {
             self.resume_replays(slot);
         } else {
             catchup.end_one();
+            conn.rest(); // a million subscribers were busy once
         }
     }
 
