@@ -42,6 +42,8 @@ pub(crate) mod pause {
     pub(crate) const OUTBOX: u8 = 8;
     /// Too many of its publishes wait for their acknowledgement (before 5.0).
     pub(crate) const PARKED: u8 = 16;
+    /// It does not take its answers.
+    pub(crate) const OUTPUT: u8 = 32;
 }
 
 /// One connection.

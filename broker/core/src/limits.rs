@@ -34,7 +34,8 @@ pub struct Limits {
     /// 5.0 clients (beyond: 0x93); before 5.0 the socket is not read.
     pub inflight_in_max: u16,
     /// Bytes encoded for one socket and not yet taken by it; further messages
-    /// wait in the session's queue.
+    /// wait in the session's queue. From half of it on the socket is not read:
+    /// what it sends would be answered.
     pub write_buffer_bytes_max: u32,
     /// Retained messages; a further one is not stored (0x97 at QoS 1 and 2).
     pub retained_messages_max: u64,

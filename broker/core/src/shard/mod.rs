@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use crate::conn::{Conn, Phase};
+use crate::conn::{Conn, Phase, pause};
 use crate::counters::{CloseReason, Counters, DropReason, RejectReason};
 use crate::delivery::Delivery;
 use crate::ids::{ConnRef, Millis, PartitionId, ShardId};
@@ -546,7 +546,17 @@ impl Shard {
         }
         if conn.phase == Phase::Closing {
             self.tell_close(slot);
-        } else if !conn.blocked && conn.active.is_some() {
+            return;
+        }
+        if conn.pause & pause::OUTPUT != 0 {
+            // Who takes bytes is there, though it cannot make itself heard.
+            conn.seen = tick_of(now);
+            if has_room_for_answers(conn, &self.node.settings.limits) {
+                self.unpause(slot, pause::OUTPUT);
+            }
+        }
+        let Some(conn) = self.conns.at_mut(slot) else { return };
+        if !conn.blocked && conn.active.is_some() {
             self.refill(now, slot);
         }
     }
@@ -587,6 +597,13 @@ fn output_of<'a>(
         dirty.push(slot);
     }
     conn.output.get_or_insert_with(|| pool.take())
+}
+
+/// Whether a connection that does not take its answers is read on: each packet
+/// it sends may be answered, and the answers have to stay somewhere.
+#[inline]
+fn has_room_for_answers(conn: &Conn, limits: &Limits) -> bool {
+    conn.output.as_ref().is_none_or(|o| o.len() < limits.write_buffer_bytes_max as usize / 2)
 }
 
 /// Whether a connection takes another packet in this turn.

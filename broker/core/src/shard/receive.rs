@@ -5,8 +5,8 @@ use tidegate_codec::{
     encode_disconnect, encode_pingresp, frame,
 };
 
-use super::{Received, Shard, Then};
-use crate::conn::Phase;
+use super::{Received, Shard, Then, has_room_for_answers};
+use crate::conn::{Phase, pause};
 use crate::counters::{CloseReason, RejectReason};
 use crate::ids::Millis;
 use crate::keepalive::tick_of;
@@ -16,7 +16,9 @@ impl Shard {
     /// Bytes from a socket: what was kept, and what came. Handles whole packets
     /// until there are none, or the connection has to wait.
     pub fn receive(&mut self, now: Millis, slot: u32, bytes: &[u8]) -> Received {
-        let packet_bytes_max = self.node.settings.limits.packet_bytes_max;
+        let node = std::sync::Arc::clone(&self.node);
+        let limits = &node.settings.limits;
+        let packet_bytes_max = limits.packet_bytes_max;
         let mut consumed = 0;
         loop {
             let Some(conn) = self.conns.at_mut(slot) else {
@@ -24,6 +26,9 @@ impl Shard {
             };
             if conn.phase == Phase::Closing {
                 return Received { consumed: bytes.len(), then: Then::Close };
+            }
+            if conn.blocked && !has_room_for_answers(conn, limits) {
+                conn.pause |= pause::OUTPUT;
             }
             if conn.pause != 0 {
                 return Received { consumed, then: Then::Pause };

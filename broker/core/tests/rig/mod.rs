@@ -84,6 +84,16 @@ impl Rig {
         self.socket(client).is_some()
     }
 
+    /// Whether the broker does not read it for now.
+    pub fn is_paused(&mut self, client: Client) -> bool {
+        self.socket(client).is_some_and(|socket| socket.paused)
+    }
+
+    /// Bytes from the client that were not used yet.
+    pub fn unread(&mut self, client: Client) -> usize {
+        self.socket(client).map_or(0, |socket| socket.stash.len())
+    }
+
     /// The version that answers are read in.
     pub fn speaks(&mut self, client: Client, version: Version) {
         if let Some(socket) = self.socket(client) {
