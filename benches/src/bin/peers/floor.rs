@@ -91,8 +91,8 @@ struct Link {
     role: u8,
     greeted: bool,
     subscribed: bool,
-    /// What the socket would not take; there only while it would block.
-    pending: Option<Box<Vec<u8>>>,
+    /// What the socket would not take; empty unless it blocks.
+    pending: Vec<u8>,
 }
 
 impl Relay {
@@ -164,7 +164,7 @@ impl Relay {
                 role: 0,
                 greeted: false,
                 subscribed: false,
-                pending: None,
+                pending: Vec::new(),
             })?;
         }
         Ok(())
@@ -274,9 +274,9 @@ impl Relay {
 
     fn write(&mut self, index: usize, bytes: &[u8]) -> Result<()> {
         let Some(Some(link)) = self.links.get_mut(index) else { return Ok(()) };
-        if let Some(pending) = &mut link.pending {
-            pending.extend_from_slice(bytes);
-            if pending.len() > PENDING_BYTES_MAX {
+        if !link.pending.is_empty() {
+            link.pending.extend_from_slice(bytes);
+            if link.pending.len() > PENDING_BYTES_MAX {
                 bail!("the load does not read");
             }
             return Ok(());
@@ -288,7 +288,7 @@ impl Relay {
             Err(_) => return Ok(()),
         };
         if sent < bytes.len() {
-            link.pending = Some(Box::new(bytes[sent..].to_vec()));
+            link.pending = bytes[sent..].to_vec();
             let interest = EventFlags::IN | EventFlags::OUT;
             epoll::modify(&self.epoll, &link.stream, EventData::new_u64(index as u64), interest)?;
         }
@@ -297,19 +297,17 @@ impl Relay {
 
     fn resume(&mut self, index: usize) -> Result<()> {
         let Some(Some(link)) = self.links.get_mut(index) else { return Ok(()) };
-        if let Some(mut pending) = link.pending.take() {
-            match link.stream.write(&pending) {
-                Ok(sent) => {
-                    pending.drain(..sent);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(_) => return Ok(()),
+        match link.stream.write(&link.pending) {
+            Ok(sent) => {
+                link.pending.drain(..sent);
             }
-            if !pending.is_empty() {
-                link.pending = Some(pending);
-                return Ok(());
-            }
+            // It would block, or the read side hears of the error and removes the link.
+            Err(_) => return Ok(()),
         }
+        if !link.pending.is_empty() {
+            return Ok(());
+        }
+        link.pending = Vec::new();
         let data = EventData::new_u64(index as u64);
         Ok(epoll::modify(&self.epoll, &link.stream, data, EventFlags::IN)?)
     }

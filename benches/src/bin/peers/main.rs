@@ -99,6 +99,9 @@ struct Run {
     /// Seconds of a measured phase
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
+    /// Priority of load and brokers, -20 to 19: below 0 on a machine that has other work
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    nice: i32,
     /// Print JSON instead of Markdown
     #[arg(long)]
     json: bool,
@@ -139,6 +142,9 @@ fn main() -> Result<()> {
 fn compare(run: &Run) -> Result<()> {
     ensure!(run.reps > 0 && run.seconds > 0.0, "nothing to measure");
     prepare()?;
+    if run.nice != 0 {
+        rustix::process::setpriority_process(None, run.nice)?;
+    }
     let mut brokers = vec![Broker::Floor];
     if !run.no_mosquitto {
         brokers.push(Broker::Mosquitto(run.mosquitto.clone()));
