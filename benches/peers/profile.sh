@@ -1,6 +1,6 @@
 #!/bin/sh
-# Where the CPU time of a row goes: the top symbols by perf, and the system
-# calls a message by strace.
+# Where the CPU time of a row goes: the top symbols, and the system calls an
+# event. Both by perf: strace would slow the broker until it batches otherwise.
 #   benches/peers/profile.sh ROW [SECONDS] [PROGRAM]
 # ROW as in `peers rows`; PROGRAM is the tidegate binary.
 set -eu
@@ -39,11 +39,21 @@ cat "$folder/load"
 perf report -i "$folder/perf" --no-children -g none --percent-limit 0.7 --stdio 2>/dev/null |
     grep -v '^#' | grep -v '^$' || true
 
-echo "== strace: $row (the traced rate is far below the true one; see calls a message)"
+echo "== system calls an event: $row"
+calls="recvfrom read readv recvmsg sendto write writev sendmsg epoll_wait epoll_pwait epoll_pwait2
+    epoll_ctl accept4 setsockopt futex poll"
+events=$(for call in $calls; do printf 'syscalls:sys_enter_%s,' "$call"; done)
 load "$seconds" >"$folder/load" &
 load=$!
 sleep 1.5
-timeout -s INT $((seconds - 2)) strace -c -f -p $broker 2>"$folder/strace" || true
+perf stat -x ' ' -e "$events"raw_syscalls:sys_enter -o "$folder/calls" -p $broker \
+    -- sleep $((seconds - 2))
 wait $load
+rate=$(awk '$2 == "Rate" { print $3 }' "$folder/load")
 cat "$folder/load"
-grep -v -E 'strace: Process' "$folder/strace" | head -20
+awk -v events="$(awk "BEGIN { print $rate * ($seconds - 2) }")" '
+    $1 > 0 && $2 ~ /sys_enter/ || $3 ~ /sys_enter/ {
+        name = $2 ~ /sys_enter/ ? $2 : $3
+        sub(/.*sys_enter_?/, "", name)
+        if ($1 / events >= 0.0005) printf "%-14s %8.3f\n", name == "" ? "all" : name, $1 / events
+    }' "$folder/calls"

@@ -236,6 +236,8 @@ fn setting(run: &Run) -> BTreeMap<&'static str, String> {
         ("cpu", first(read("/proc/cpuinfo"), "model name")),
         ("kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
         ("mosquitto", first(mosquitto.unwrap_or_default(), "mosquitto version")),
+        // It runs inside the broker's system calls: BBR paces, CUBIC does not.
+        ("tcp", read("/proc/sys/net/ipv4/tcp_congestion_control").trim().to_owned()),
         ("repetitions", run.reps.to_string()),
         ("seconds", run.seconds.to_string()),
     ])
@@ -243,11 +245,12 @@ fn setting(run: &Run) -> BTreeMap<&'static str, String> {
 
 fn sentence(setting: &BTreeMap<&'static str, String>) -> String {
     format!(
-        "Measured on 2 cores of {} (Linux {}), {}, medians of {} runs of {} s; CPU is the broker's \
+        "Measured on 2 cores of {} (Linux {}, TCP with {}), {}, medians of {} runs of {} s; CPU is the broker's \
          own, in microseconds an event. Client ids of 16 characters, keep-alive 60 s, payload 64 \
          bytes unless stated, 100 publishers and subscribers in the 1:1 rows.",
         setting["cpu"],
         setting["kernel"],
+        setting["tcp"],
         setting["mosquitto"],
         setting["repetitions"],
         setting["seconds"],
