@@ -102,3 +102,10 @@ pub const SHARDS_MAX: usize = 64;
 /// A payload of at least this many bytes leaves by `writev` from the shared
 /// buffer; a smaller one is copied.
 pub const SPLICE_BYTES_MIN: usize = 1_024;
+/// Bytes gathered for one socket in one turn; further messages wait in the
+/// session's queue.
+pub const TURN_OUTPUT_BYTES_MAX: usize = 4 << 20;
+/// Retained messages in one answer to a new subscription.
+pub const REPLAY_BATCH_MAX: usize = 64;
+/// Bytes in one output at which the shell should flush within the turn.
+pub const PRESSED_BYTES: usize = 256 << 10;
