@@ -146,6 +146,7 @@ fn settings(file: &File, warnings: &mut Vec<Warning>, faults: &mut Faults) -> Se
         share_redispatch_on_disconnect: mqtt.share_redispatch_on_disconnect(),
         refused_publish_closes: mqtt.refused_publish_closes(),
         response_information,
+        reason_strings: mqtt.reason_strings(),
         sys_interval_seconds: mqtt.sys_interval_seconds(),
     }
 }

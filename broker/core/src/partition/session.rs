@@ -8,7 +8,7 @@ use tidegate_codec::{Filter, QoS, ReasonCode, RetainHandling};
 use super::{Context, Partition};
 use crate::counters::DropReason;
 use crate::delivery::Delivery;
-use crate::ids::{ConnRef, Millis, PartitionId, SessionKey};
+use crate::ids::{ConnRef, Millis, SessionKey};
 use crate::index::Target;
 use crate::mail::{Catchup, ClaimRequest, Kind, Replay, SubscribeRequest, UnsubscribeRequest};
 use crate::message::Message;

@@ -8,7 +8,7 @@ use tidegate_codec::{
     defect, encode_connack,
 };
 
-use super::{Shard, has_room};
+use super::Shard;
 use crate::conn::{Phase, pause};
 use crate::counters::{CloseReason, RejectReason};
 use crate::ids::{ConnRef, Millis, PartitionId};
@@ -281,7 +281,8 @@ impl Shard {
         if conn.phase != Phase::Live {
             return; // its release is on the way
         }
-        if conn.version == Version::V5 && has_room(conn) && !defect::on("5:3.1.4-3") {
+        let blocked = conn.blocked;
+        if conn.version == Version::V5 && !blocked && !defect::on("5:3.1.4-3") {
             self.say_disconnect(at.slot, ReasonCode::SessionTakenOver);
         }
         self.end(now, at.slot, CloseReason::Takeover, true);

@@ -65,7 +65,7 @@ impl Shard {
         }
         let retain =
             draft.retain && (target.options.retain_as_published() || defect::on("5:3.3.1-12"));
-        let room = has_room(conn);
+        let room = has_room(conn, &self.node.settings.limits);
         let at_once = match qos {
             QoS::AtMostOnce => {
                 room && conn.active.as_ref().is_none_or(|active| active.held.is_empty())
@@ -107,8 +107,8 @@ impl Shard {
     pub(super) fn deliver_one(&mut self, now: Millis, slot: u32, delivery: Delivery) {
         let Some(conn) = self.conns.at_mut(slot) else { return };
         if delivery.qos == QoS::AtMostOnce {
-            let at_once =
-                has_room(conn) && conn.active.as_ref().is_none_or(|active| active.held.is_empty());
+            let at_once = has_room(conn, &self.node.settings.limits)
+                && conn.active.as_ref().is_none_or(|active| active.held.is_empty());
             if at_once {
                 let flags =
                     Flags { dup: false, qos: delivery.qos, retain: delivery.retain, packet_id: 0 };
@@ -163,7 +163,7 @@ impl Shard {
             return;
         }
         let waits = conn.active.as_ref().is_some_and(|active| !active.held.is_empty());
-        if waits || !has_room(conn) {
+        if waits || !has_room(conn, &self.node.settings.limits) {
             let active = conn.active();
             let bytes = delivery.message.bytes();
             // QoS 1 and 2 are bounded by the window.
@@ -212,7 +212,7 @@ impl Shard {
     pub(super) fn refill(&mut self, now: Millis, slot: u32) {
         loop {
             let Some(conn) = self.conns.at_mut(slot) else { return };
-            if conn.phase != Phase::Live || !has_room(conn) {
+            if conn.phase != Phase::Live || !has_room(conn, &self.node.settings.limits) {
                 return;
             }
             let window = conn.window;

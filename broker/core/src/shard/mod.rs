@@ -28,7 +28,7 @@ use crate::delivery::Delivery;
 use crate::ids::{ConnRef, Millis, PartitionId, ShardId};
 use crate::index::RouteCache;
 use crate::keepalive::{Wheel, tick_of};
-use crate::limits::{ROUTE_CACHE_MAX, TURN_OUTPUT_BYTES_MAX};
+use crate::limits::{Limits, ROUTE_CACHE_MAX};
 use crate::mail::{Kind, Mail};
 use crate::message::Message;
 use crate::node::{Node, Totals};
@@ -590,6 +590,7 @@ fn output_of<'a>(
 
 /// Whether a connection takes another packet in this turn.
 #[inline]
-fn has_room(conn: &Conn) -> bool {
-    !conn.blocked && conn.output.as_ref().is_none_or(|o| o.len() < TURN_OUTPUT_BYTES_MAX)
+fn has_room(conn: &Conn, limits: &Limits) -> bool {
+    !conn.blocked
+        && conn.output.as_ref().is_none_or(|o| o.len() < limits.write_buffer_bytes_max as usize)
 }

@@ -160,7 +160,7 @@ impl Shard {
     /// Asks for the next batches once nothing waits in front of them.
     pub(super) fn resume_replays(&mut self, slot: u32) {
         let Some(conn) = self.conns.at_mut(slot) else { return };
-        let room = has_room(conn)
+        let room = has_room(conn, &self.node.settings.limits)
             && conn.output.as_ref().is_none_or(|o| o.len() < crate::limits::PRESSED_BYTES);
         let Some(active) = &mut conn.active else { return };
         if !room || active.catchup.parked.is_empty() {
