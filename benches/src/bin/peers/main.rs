@@ -238,22 +238,30 @@ fn setting(run: &Run) -> BTreeMap<&'static str, String> {
         ("mosquitto", first(mosquitto.unwrap_or_default(), "mosquitto version")),
         // It runs inside the broker's system calls: BBR paces, CUBIC does not.
         ("tcp", read("/proc/sys/net/ipv4/tcp_congestion_control").trim().to_owned()),
+        ("load average", first_word(&read("/proc/loadavg"))),
         ("repetitions", run.reps.to_string()),
         ("seconds", run.seconds.to_string()),
     ])
+}
+
+fn first_word(text: &str) -> String {
+    text.split_whitespace().next().unwrap_or_default().to_owned()
 }
 
 fn sentence(setting: &BTreeMap<&'static str, String>) -> String {
     format!(
         "Measured on 2 cores of {} (Linux {}, TCP with {}), {}, medians of {} runs of {} s; CPU is the broker's \
          own, in microseconds an event. Client ids of 16 characters, keep-alive 60 s, payload 64 \
-         bytes unless stated, 100 publishers and subscribers in the 1:1 rows.",
+         bytes unless stated, 100 publishers and subscribers in the 1:1 rows. Load average before \
+         the run: {}; rates and latencies mean something only when that is near 0. The multiples \
+         are medians over repetitions in which the two ran one after the other.",
         setting["cpu"],
         setting["kernel"],
         setting["tcp"],
         setting["mosquitto"],
         setting["repetitions"],
         setting["seconds"],
+        setting["load average"],
     )
 }
 
