@@ -28,7 +28,7 @@ pub(crate) enum Broker {
     Floor,
     /// mosquitto, from Debian.
     Mosquitto(PathBuf),
-    /// Tidegate, and a configuration file if not the default.
+    /// Tidegate, and a configuration file if not ours.
     Tidegate(PathBuf, Option<PathBuf>),
 }
 
@@ -113,11 +113,10 @@ impl Broker {
                 command
             }
             Self::Tidegate(program, config) => {
+                let default = folder.join("tidegate.toml");
+                fs::write(&default, TIDEGATE_CONFIG)?;
                 let mut command = Command::new(program);
-                command.arg("run");
-                if let Some(config) = config {
-                    command.arg("--config").arg(config);
-                }
+                command.args(["run", "--config"]).arg(config.as_ref().unwrap_or(&default));
                 command.args(["--listen", &addr.to_string(), "--admin", "127.0.0.1:0"]);
                 command.arg("--data-dir").arg(folder).args(["--shards", shards]);
                 command
@@ -185,6 +184,9 @@ fn pin(cores: &[usize]) -> Result<()> {
     }
     sched_setaffinity(None, &set).context("two cores are needed")
 }
+
+/// All defaults, but for the row whose connections hold 10,000 filters each.
+const TIDEGATE_CONFIG: &str = "[limits]\nsubscriptions_max = 10_000\n";
 
 fn mosquitto_config(addr: SocketAddr) -> String {
     format!(

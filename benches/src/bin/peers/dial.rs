@@ -148,7 +148,8 @@ fn answer(
         2 => ensure!(frame.body.get(1) == Some(&0), "CONNACK {:?}", frame.body),
         9 => {
             let codes = &frame.body[frame.body.len().saturating_sub(waiting.filters_asked)..];
-            ensure!(codes.iter().all(|code| *code < 0x80), "SUBACK refuses: {codes:?}");
+            let refused = codes.iter().find(|code| **code >= 0x80);
+            ensure!(refused.is_none(), "SUBACK refuses with {refused:?}");
             waiting.filters_done += waiting.filters_asked;
         }
         kind => bail!("packet type {kind} while connection {index} opens"),

@@ -82,7 +82,7 @@ impl Report {
         let limit = self.limit(line, floor);
         let met = match line.goal {
             Goal::Unset => None,
-            Goal::AtMost(_) | Goal::Twice(_) => {
+            Goal::AtMost(_) | Goal::ScaledLike(..) | Goal::Twice(_) => {
                 tidegate.zip(limit).map(|(ours, limit)| ours <= limit)
             }
             Goal::Scaled(value) => {
@@ -115,6 +115,11 @@ impl Report {
             Goal::AtMost(value) => Some(value),
             Goal::Scaled(value) | Goal::ScaledAtLeast(value) => {
                 Some(value * floor? / line.reference.0?)
+            }
+            Goal::ScaledLike(value, row) => {
+                let alike = LINES.iter().find(|line| line.scenario == row)?;
+                let floor = self.median(row, line.metric, Column::Floor)?;
+                Some(value * floor / alike.reference.0?)
             }
             Goal::FloorTimes(times) => Some(floor? * times),
             Goal::Twice(row) => Some(2.0 * self.median(row, line.metric, Column::Tidegate)?),
@@ -180,7 +185,9 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 fn goal(goal: Goal) -> String {
     match goal {
         Goal::Unset => "-".into(),
-        Goal::AtMost(value) | Goal::Scaled(value) => format!("<= {}", figure(value)),
+        Goal::AtMost(value) | Goal::Scaled(value) | Goal::ScaledLike(value, _) => {
+            format!("<= {}", figure(value))
+        }
         Goal::ScaledAtLeast(value) => format!(">= {}", figure(value)),
         Goal::FloorTimes(times) => format!("<= {times} x floor"),
         Goal::Twice(scenario) => format!("<= 2 x `{scenario}`"),
