@@ -229,7 +229,7 @@ pub fn packet(first: u8, body: &[u8]) -> Vec<u8> {
 }
 
 /// Several byte strings, one after the other.
-pub fn join(parts: &[&[u8]]) -> Vec<u8> {
+pub fn concat(parts: &[&[u8]]) -> Vec<u8> {
     parts.concat()
 }
 
@@ -404,7 +404,7 @@ impl Connect {
 
     /// The packet.
     pub fn bytes(&self) -> Vec<u8> {
-        packet(0x10, &join(&[&self.header(), &self.payload()]))
+        packet(0x10, &concat(&[&self.header(), &self.payload()]))
     }
 
     /// Connects, and requires that the broker accepts.
@@ -548,7 +548,7 @@ pub const PINGREQ: [u8; 2] = [0xc0, 0];
 
 /// DISCONNECT of 5.0 with a reason and properties.
 pub fn disconnect(reason: u8, props: impl Into<Props>) -> Vec<u8> {
-    packet(0xe0, &join(&[&[reason], &props.into().bytes()]))
+    packet(0xe0, &concat(&[&[reason], &props.into().bytes()]))
 }
 
 /// A CONNACK.
