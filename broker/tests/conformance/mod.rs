@@ -2,7 +2,7 @@
 #![allow(dead_code, unused_imports, unreachable_pub)]
 
 use std::sync::LazyLock;
-use std::time::Duration;
+pub use std::time::Duration;
 
 pub use testkit::client::*;
 pub use testkit::{Broker, Got, PATIENCE, QUIET};
