@@ -12,7 +12,8 @@ fn aliased(topic: &str, alias: u16, payload: &str) -> Publish {
 
 /// The highest alias the shared broker takes.
 fn alias_max() -> u16 {
-    let told = open(&Connect::new(V5, &unique("a"))).connack.props.number(prop::TOPIC_ALIAS_MAXIMUM);
+    let told =
+        open(&Connect::new(V5, &unique("a"))).connack.props.number(prop::TOPIC_ALIAS_MAXIMUM);
     u16::try_from(told.unwrap_or(0)).expect("a two byte integer")
 }
 

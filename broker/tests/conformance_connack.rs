@@ -297,7 +297,8 @@ fn sizes(client: &mut Client) -> Vec<usize> {
 fn connack_fits_the_clients_maximum_packet_size() {
     for max in 1..30 {
         let small = Connect::new(Version::V5, "").prop(four(prop::MAXIMUM_PACKET_SIZE, max));
-        let mut refused = small.clone().prop(text(prop::AUTH_METHOD, "x")).attempt(BROKER.address());
+        let mut refused =
+            small.clone().prop(text(prop::AUTH_METHOD, "x")).attempt(BROKER.address());
         for size in sizes(&mut refused) {
             assert!(size <= max as usize, "{size} bytes to a client that takes {max}");
         }

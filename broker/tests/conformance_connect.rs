@@ -255,8 +255,7 @@ fn will_topic_must_be_a_utf8_topic_name() {
         for topic in [&b"\xff"[..], b"a/\xed\xb0\x80", b"a\0b", b"a/+", b"#", b""] {
             let mut will = Will::new("", b"x");
             will.topic = topic.to_vec();
-            let mut client =
-                Connect::new(v, &unique("w")).will(will).attempt(BROKER.address());
+            let mut client = Connect::new(v, &unique("w")).will(will).attempt(BROKER.address());
             client.id = format!("will topic {topic:02x?}");
             if v.is_5() {
                 let Packet::Connack(connack) = client.recv() else { panic!("no CONNACK") };
@@ -520,19 +519,15 @@ fn response_information_only_for_those_who_ask() {
     assert!(!no.open(server.mqtt).connack.props.has(prop::RESPONSE_INFORMATION));
     let yes = Connect::new(v, &unique("r")).prop(byte(prop::REQUEST_RESPONSE_INFORMATION, 1));
     let told = yes.open(server.mqtt).connack.props;
-    assert_eq!(
-        told.get(prop::RESPONSE_INFORMATION),
-        Some(&Value::Text("answers/here".to_owned()))
-    );
+    assert_eq!(told.get(prop::RESPONSE_INFORMATION), Some(&Value::Text("answers/here".to_owned())));
 }
 
 // 5.0 [MQTT-3.1.2-29]
 #[test]
 fn no_reason_strings_when_problem_information_is_not_wanted() {
     let v = Version::V5;
-    let mut client = open(
-        &Connect::new(v, &unique("p")).prop(byte(prop::REQUEST_PROBLEM_INFORMATION, 0)),
-    );
+    let mut client =
+        open(&Connect::new(v, &unique("p")).prop(byte(prop::REQUEST_PROBLEM_INFORMATION, 0)));
     let bare = |packet: Packet| match packet {
         Packet::Ack { props, .. }
         | Packet::Suback { props, .. }

@@ -44,18 +44,22 @@ fn expiry_goes_out_reduced_by_the_time_waited() {
     let mut publisher = join(V5);
     publisher.put(expires(&topic, 1, "waited", 100).retain());
     pause(2200);
-    let left = |message: Publish| message.props.number(prop::MESSAGE_EXPIRY);
+    // Whole seconds; a slow machine may have waited for one more.
+    let near = |message: Publish, full: u32| {
+        let left = message.props.number(prop::MESSAGE_EXPIRY).expect("it is forwarded");
+        assert!((full - 1..=full).contains(&left), "{left} in place of {full}");
+    };
     let mut client = open(&connect);
-    assert_eq!(left(client.hears("waited")), Some(98));
+    near(client.hears("waited"), 98);
     // The retained copy counts down as well.
     let mut late = join(V5);
     late.subscribe(&topic, 0);
-    assert_eq!(left(late.hears("waited")), Some(98));
+    near(late.hears("waited"), 98);
     // Live, nothing was waited.
     publisher.put(expires(&topic, 1, "live", 100));
-    assert_eq!(left(client.hears("live")), Some(100));
+    near(client.hears("live"), 100);
     publisher.put(expires(&topic, 1, "huge", u32::MAX));
-    assert_eq!(left(client.hears("huge")), Some(u32::MAX));
+    near(client.hears("huge"), u32::MAX);
 }
 
 // PROTOCOL: absent stays absent.
@@ -113,7 +117,7 @@ fn message_that_expires_while_it_waits_for_a_slot_is_not_sent() {
     client.finish(&first);
     let long = client.hears("long");
     let left = long.props.number(prop::MESSAGE_EXPIRY).expect("it is forwarded");
-    assert!((597..=598).contains(&left), "{left}");
+    assert!((595..=598).contains(&left), "{left}");
 }
 
 // PROTOCOL: an expiry that ended never goes out as 0.

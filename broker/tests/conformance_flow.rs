@@ -348,9 +348,8 @@ fn receive_maximum_absent_does_not_mean_none() {
 #[test]
 fn queue_of_an_absent_client_is_bounded() {
     for (policy, kept) in [("drop_oldest", 15..20), ("drop_new", 0..5)] {
-        let server = broker(&format!(
-            "[limits]\nqueue_messages_max = 5\nqueue_policy = \"{policy}\"\n"
-        ));
+        let server =
+            broker(&format!("[limits]\nqueue_messages_max = 5\nqueue_policy = \"{policy}\"\n"));
         for v in ALL {
             let connect = Connect::lasting(v, &unique("q"));
             let mut client = connect.open(server.mqtt);

@@ -66,7 +66,7 @@ fn pubrel_with_wrong_header_flags_is_malformed() {
 // [MQTT-3.14.1-1]
 #[test]
 fn disconnect_with_reserved_bits_is_malformed() {
-    for v in ALL {
+    for v in OASIS {
         for flags in 1..16 {
             ends(v, &[0xe0 | flags, 0], 0x81);
         }
@@ -210,7 +210,9 @@ fn no_disconnect_before_a_connack_with_success() {
         client.send(&bytes);
         loop {
             match client.raw().recv() {
-                Got::Packet(packet) => assert_ne!(packet[0] >> 4, 14, "{packet:02x?} for {bytes:02x?}"),
+                Got::Packet(packet) => {
+                    assert_ne!(packet[0] >> 4, 14, "{packet:02x?} for {bytes:02x?}")
+                }
                 Got::Closed => break,
                 Got::Silence => panic!("no end for {bytes:02x?}"),
             }
@@ -239,7 +241,9 @@ fn disconnect_of_the_broker_has_a_reason_of_the_table() {
         // A lasting session, which would have an expiry to tell.
         let mut client = open(&Connect::lasting(v, &unique("c")));
         client.send(&bytes);
-        let Packet::Disconnect { reason, props, .. } = client.recv() else { panic!("{bytes:02x?}") };
+        let Packet::Disconnect { reason, props, .. } = client.recv() else {
+            panic!("{bytes:02x?}")
+        };
         assert!(table.contains(&reason), "DISCONNECT {reason:#04x}");
         assert!(!props.has(prop::SESSION_EXPIRY));
         client.expect_closed();
@@ -326,7 +330,9 @@ fn every_protocol_error_closes_the_connection() {
 #[test]
 fn connack_or_disconnect_with_an_error_closes_the_connection() {
     let v = Version::V5;
-    Connect::new(v, &unique("c")).prop(text(prop::AUTH_METHOD, "x")).refused(BROKER.address(), 0x8c);
+    Connect::new(v, &unique("c"))
+        .prop(text(prop::AUTH_METHOD, "x"))
+        .refused(BROKER.address(), 0x8c);
     ends(v, &Connect::new(v, "again").bytes(), 0x82);
     // Also when the client says it.
     for reason in [0x80, 0x81, 0x99] {
@@ -343,31 +349,33 @@ fn packets_may_be_cut_and_joined_anyhow_by_the_transport() {
         let topic = unique("t");
         let mut watcher = join(v);
         watcher.subscribe(&topic, 1);
-        let story = concat(&[
-            &Connect::new(v, &unique("c")).bytes(),
-            &Publish::new(&topic, 1, b"one").id(1).bytes(v),
-            &Publish::new(&topic, 0, &[b'x'; 200]).bytes(v),
-            &PINGREQ,
-        ]);
+        let story = || {
+            concat(&[
+                &Connect::new(v, &unique("c")).bytes(),
+                &Publish::new(&topic, 1, b"one").id(1).bytes(v),
+                &Publish::new(&topic, 0, &[b'x'; 200]).bytes(v),
+                &PINGREQ,
+            ])
+        };
+        let length = story().len();
         // One write, one byte at a time, and cut in two at a few places.
         let mut whole = BROKER.bare(v);
-        whole.send(&story);
+        whole.send(&story());
         let mut single = BROKER.bare(v);
-        for b in &story {
-            single.send(&[*b]);
+        for b in story() {
+            single.send(&[b]);
         }
         let mut clients = vec![whole, single];
-        for at in [1, 2, 10, story.len() - 205, story.len() - 1] {
+        for at in [1, 2, 10, length - 205, length - 1] {
             let mut client = BROKER.bare(v);
-            trickle(&mut client, &story, at);
+            trickle(&mut client, &story(), at);
             clients.push(client);
         }
-        // They all have the same id, so only the last is sure to live on.
-        let mut last = clients.pop().expect("there are seven");
-        assert!(matches!(last.recv(), Packet::Connack(Connack { code: 0, .. })));
-        last.expect_ack(PUBACK, 1);
-        assert_eq!(last.recv(), Packet::Pingresp);
-        for _ in 0..14 {
+        for client in &mut clients {
+            assert!(matches!(client.recv(), Packet::Connack(Connack { code: 0, .. })));
+            client.expect_ack(PUBACK, 1);
+            assert_eq!(client.recv(), Packet::Pingresp);
+            watcher.take();
             watcher.take();
         }
         watcher.ping();
@@ -410,8 +418,13 @@ fn bodies_of_the_wrong_length_are_malformed() {
     for v in ALL {
         for (n, good) in one_of_each(v).into_iter().enumerate() {
             let body = &good[2..];
-            // A SUBSCRIBE or UNSUBSCRIBE goes on with filters: half of one is wrong.
-            ends(v, &packet(good[0], &concat(&[body, &[0]])), 0x81);
+            // In 5.0 a reason and a property length may follow; then nothing. A
+            // SUBSCRIBE or UNSUBSCRIBE goes on with filters: half of one is wrong.
+            let short = matches!(good[0] >> 4, PUBACK..=PUBCOMP | 14) && v.is_5();
+            let extra: &[u8] = if short { &[0, 0, 0] } else { &[0] };
+            if good[0] != 0xf0 {
+                ends(v, &packet(good[0], &concat(&[body, extra])), 0x81);
+            }
             if body.len() >= 2 {
                 ends(v, &packet(good[0], &body[..1]), 0x81);
                 if n >= 4 {

@@ -120,7 +120,9 @@ fn topic_name_must_be_there_and_utf8() {
             body.extend(b"load");
             packet(0x30, &body)
         };
-        for topic in [&b"\xff"[..], b"a/\xc3", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf4\x90\x80\x80", b"a\0"] {
+        for topic in
+            [&b"\xff"[..], b"a/\xc3", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf4\x90\x80\x80", b"a\0"]
+        {
             ends(v, &publish(topic), 0x81);
         }
         // No topic field, half a length, a length beyond the packet.

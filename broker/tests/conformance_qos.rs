@@ -159,7 +159,10 @@ fn qos_2_is_owed_until_its_pubrec() {
         let mut client = story.resume();
         assert_eq!(client.expect_ack(PUBREL, one.id), 0);
         let again = client.message();
-        assert_eq!((again.said().as_str(), again.id, again.dup, again.qos), ("two", two.id, true, 2));
+        assert_eq!(
+            (again.said().as_str(), again.id, again.dup, again.qos),
+            ("two", two.id, true, 2)
+        );
         client.ping();
     }
 }

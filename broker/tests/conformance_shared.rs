@@ -38,8 +38,17 @@ fn all_of(members: &mut [&mut Client]) -> Vec<Vec<Publish>> {
 fn share_filters_have_a_name_and_a_filter() {
     for v in OASIS {
         for filter in [
-            "$share/", "$share//t", "$share/g", "$share/g/", "$share/g+/t", "$share/+/t",
-            "$share/#/t", "$share/g#/t", "$share/g/a/#/b", "$share/g/a+", "$share/#",
+            "$share/",
+            "$share//t",
+            "$share/g",
+            "$share/g/",
+            "$share/g+/t",
+            "$share/+/t",
+            "$share/#/t",
+            "$share/g#/t",
+            "$share/g/a/#/b",
+            "$share/g/a+",
+            "$share/#",
         ] {
             let mut client = join(v);
             client.id = filter.to_owned();
@@ -222,7 +231,8 @@ fn unacknowledged_qos_1_goes_to_another_member_when_the_session_ends() {
 // PROTOCOL: by configuration already when the member disconnects.
 #[test]
 fn unacknowledged_qos_1_moves_at_the_disconnect_when_configured() {
-    for (moves, config) in [(true, "[mqtt]\nshare_redispatch_on_disconnect = true\n"), (false, "")] {
+    for (moves, config) in [(true, "[mqtt]\nshare_redispatch_on_disconnect = true\n"), (false, "")]
+    {
         let server = broker(config);
         for v in ALL {
             let (id, topic) = (unique("m"), unique("s"));

@@ -252,7 +252,8 @@ fn suback_codes_are_in_the_order_of_the_filters() {
         let mut client = Connect::new(v, &unique("c")).open(server.mqtt);
         let refused = if v.is_5() { 0x8f } else { 0x80 };
         let deep = "a/b/c/d/e/f";
-        let codes = client.subscribe_all(&NONE, &[("p", 2), (deep, 1), ("q", 0), (deep, 0), ("r", 1)]);
+        let codes =
+            client.subscribe_all(&NONE, &[("p", 2), (deep, 1), ("q", 0), (deep, 0), ("r", 1)]);
         assert_eq!(codes, [2, refused, 0, refused, 1]);
         // The refused one does not hold, the others do.
         for (topic, qos) in [("p", 2), ("q", 0), ("r", 1)] {
@@ -535,7 +536,8 @@ fn unsubscribe_ends_exactly_the_same_filter() {
         let mut client = join(v);
         client.subscribe(&format!("{base}/+"), 0);
         let mut publisher = join(v);
-        for other in [topic.clone(), format!("{base}/#"), format!("{base}/+/"), base.to_uppercase()] {
+        for other in [topic.clone(), format!("{base}/#"), format!("{base}/+/"), base.to_uppercase()]
+        {
             client.unsubscribe(&[&other]);
             publisher.publish(&topic, 0, b"still");
             client.hears("still");

@@ -26,7 +26,8 @@ fn websocket_is_not_offered() {
     std::fs::create_dir_all(&dir).expect("a scratch directory");
     let check = |transport: &str| {
         let file = dir.join("tidegate.toml");
-        let config = format!("[listener.web]\nbind = \"127.0.0.1:0\"\ntransport = \"{transport}\"\n");
+        let config =
+            format!("[listener.web]\nbind = \"127.0.0.1:0\"\ntransport = \"{transport}\"\n");
         std::fs::write(&file, config).expect("write the config");
         let binary = std::env::var("TIDEGATE_BIN").unwrap_or_else(|_| BINARY.to_owned());
         let output = Command::new(binary).arg("check").arg(&file).output().expect("run the check");

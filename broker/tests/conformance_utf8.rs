@@ -194,7 +194,10 @@ fn topics_are_compared_without_normalisation() {
     for v in ALL {
         let base = unique("n");
         // Composed and decomposed, case, compatibility forms, spaces, empty levels.
-        let names = ["é", "e\u{301}", "A", "a", "ﬁ", "fi", "x y", "x  y", "Å", "Å", "p//q", "p/q", "%41"];
+        let names = [
+            "\u{e9}", "e\u{301}", "A", "a", "\u{fb01}", "fi", "x y", "x  y", "\u{c5}", "\u{212b}",
+            "p//q", "p/q", "%41",
+        ];
         let mut clients: Vec<Client> = names
             .iter()
             .map(|name| {
