@@ -1,1 +1,9 @@
 //! The I/O shell of a Tidegate node.
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod net;
+pub mod node;
+pub mod shard;
+pub mod telemetry;

@@ -98,6 +98,7 @@ labelled! {
         SlowReader => "slow_reader",
         RetainedFull => "retained_full",
         SessionEnded => "session_ended",
+        SessionOffline => "session_offline",
     }
 }
 
@@ -127,13 +128,13 @@ pub struct Counters {
     /// Payload bytes out.
     pub message_bytes_sent: Count,
     /// By [`DropReason`].
-    pub messages_dropped: [Count; 10],
+    pub messages_dropped: [Count; DropReason::ALL.len()],
     /// Connections accepted.
     pub connections_accepted: Count,
     /// By [`CloseReason`].
-    pub connections_closed: [Count; 10],
+    pub connections_closed: [Count; CloseReason::ALL.len()],
     /// By [`RejectReason`].
-    pub connections_rejected: [Count; 10],
+    pub connections_rejected: [Count; RejectReason::ALL.len()],
     /// Gauge: open connections, half-open ones included.
     pub connections: Count,
     /// Gauge: connections that have not completed CONNECT.
@@ -174,4 +175,21 @@ pub struct Counters {
     pub auth: [Count; 2],
     /// Route cache hits (0) and misses (1).
     pub route_cache: [Count; 2],
+}
+
+/// Waiting messages, their bytes, and exchanges in flight, of one queue.
+pub(crate) type Load = (usize, u64, usize);
+
+impl Counters {
+    pub(crate) fn dropped(&self, reason: DropReason, n: u64) {
+        self.messages_dropped[reason as usize].add(n);
+    }
+
+    /// Moves the gauges of queues by what one queue changed.
+    pub(crate) fn track(&self, before: Load, after: Load) {
+        let shift = |gauge: &Count, from: u64, to: u64| gauge.add(to.wrapping_sub(from));
+        shift(&self.queued_messages, before.0 as u64, after.0 as u64);
+        shift(&self.queued_bytes, before.1, after.1);
+        shift(&self.inflight[1], before.2 as u64, after.2 as u64);
+    }
 }

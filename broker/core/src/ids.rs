@@ -33,3 +33,51 @@ pub struct SessionKey {
     /// Tells this tenant of the slot from the ones before.
     pub generation: u32,
 }
+
+/// A connection of this node. A slot is used again, a generation is not.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ConnRef {
+    /// The shard that owns the socket.
+    pub shard: ShardId,
+    /// Its place in that shard.
+    pub slot: u32,
+    /// Tells this tenant of the slot from the ones before.
+    pub generation: u32,
+}
+
+/// A partition of the durable state: client ids, or topics, with the same hash.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct PartitionId(pub u8);
+
+/// Partitions a node. Fixed: the store and the cluster number their logs by it.
+pub const PARTITIONS: u16 = 64;
+
+/// Bits of a durable session's slot that count within its partition.
+const SLOT_BITS: u32 = 26;
+
+impl PartitionId {
+    /// The partition of a client id or topic with this hash.
+    #[inline]
+    pub fn of(hash: u64) -> PartitionId {
+        PartitionId((hash >> 58) as u8)
+    }
+
+    /// The shard that a partition is pinned to.
+    #[inline]
+    pub fn shard(self, shards: u16) -> ShardId {
+        ShardId(u16::from(self.0) % shards)
+    }
+
+    /// The node-wide slot of a session in this partition.
+    #[inline]
+    pub(crate) fn session_slot(self, slot: u32) -> u32 {
+        debug_assert!(slot < 1 << SLOT_BITS);
+        u32::from(self.0) << SLOT_BITS | slot
+    }
+
+    /// The reverse of `session_slot`.
+    #[inline]
+    pub(crate) fn split(session_slot: u32) -> (PartitionId, u32) {
+        (PartitionId((session_slot >> SLOT_BITS) as u8), session_slot & ((1 << SLOT_BITS) - 1))
+    }
+}

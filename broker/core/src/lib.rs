@@ -1,5 +1,33 @@
 //! Sessions, topics, routing and queues: the decisions of a node.
+//!
+//! A [`Shard`](shard::Shard) takes bytes, mail and the time, changes its own
+//! state, and offers bytes, mail and events that the shell pulls. It does no
+//! I/O and reads no clock (PURE-1), so the same code runs under sockets, under
+//! a simulator, in benches and in tests.
+
+pub mod access;
+mod alias;
+mod conn;
 pub mod counters;
+mod debug;
+mod delivery;
 pub mod ids;
+pub mod index;
+mod keepalive;
 pub mod limits;
+pub mod log;
+pub mod mail;
+pub mod message;
+pub mod node;
+mod outgoing;
+mod output;
+mod partition;
+pub mod retained;
 pub mod settings;
+pub mod shard;
+mod slab;
+mod subscriptions;
+mod will;
+
+pub use node::Node;
+pub use shard::{Event, Hangup, Opened, Received, Refused, Shard, Then, Written};

@@ -33,7 +33,7 @@ pub struct Limits {
     /// Unreleased QoS 1 and 2 PUBLISHes in, a connection: Receive Maximum to
     /// 5.0 clients (beyond: 0x93); before 5.0 the socket is not read.
     pub inflight_in_max: u16,
-    /// Bytes encoded for one socket that does not take them; further messages
+    /// Bytes encoded for one socket and not yet taken by it; further messages
     /// wait in the session's queue.
     pub write_buffer_bytes_max: u32,
     /// Retained messages; a further one is not stored (0x97 at QoS 1 and 2).
@@ -62,7 +62,7 @@ impl Default for Limits {
             queue_policy: QueuePolicy::DropOldest,
             inflight_out_max: 128,
             inflight_in_max: 1_024,
-            write_buffer_bytes_max: 256 << 10,
+            write_buffer_bytes_max: 1 << 20,
             retained_messages_max: 1_000_000,
             retained_bytes_max: 1 << 30,
             sessions_max: 1_000_000,
@@ -102,3 +102,7 @@ pub const SHARDS_MAX: usize = 64;
 /// A payload of at least this many bytes leaves by `writev` from the shared
 /// buffer; a smaller one is copied.
 pub const SPLICE_BYTES_MIN: usize = 1_024;
+/// Retained messages in one answer to a new subscription.
+pub const REPLAY_BATCH_MAX: usize = 64;
+/// Bytes in one output at which the shell should flush within the turn.
+pub const PRESSED_BYTES: usize = 256 << 10;

@@ -36,6 +36,9 @@ pub struct Settings {
     pub refused_publish_closes: bool,
     /// Response Information for clients that ask; empty: never sent.
     pub response_information: String,
+    /// Whether reason strings go along with reason codes to 5.0 clients that
+    /// have not declined problem information. Off: the fewest bytes.
+    pub reason_strings: bool,
     /// Seconds between two publications of the `$SYS` topics; 0: none.
     pub sys_interval_seconds: u32,
 }
@@ -57,6 +60,7 @@ impl Default for Settings {
             share_redispatch_on_disconnect: false,
             refused_publish_closes: false,
             response_information: String::new(),
+            reason_strings: false,
             sys_interval_seconds: 10,
         }
     }

@@ -1,0 +1,35 @@
+//! What a client may do. The rules come from outside; these are the defaults.
+
+use std::fmt::Debug;
+
+use tidegate_codec::ReasonCode;
+
+/// Decides what a connected client may publish and subscribe to. Called on the
+/// shard's path: it must neither block nor lock.
+pub trait Access: Debug + Send + Sync {
+    /// Whether `client` may publish to `topic`; the reason if not.
+    fn publish(&self, client: &str, topic: &str) -> Result<(), ReasonCode>;
+    /// Whether `client` may subscribe to `filter` (without its `$share` prefix).
+    fn subscribe(&self, client: &str, filter: &str) -> Result<(), ReasonCode>;
+}
+
+/// Everything but publishing to `$SYS`, which is the broker's own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Open;
+
+impl Access for Open {
+    #[inline]
+    fn publish(&self, _client: &str, topic: &str) -> Result<(), ReasonCode> {
+        match topic.as_bytes() {
+            [b'$', ..] if topic == "$SYS" || topic.starts_with("$SYS/") => {
+                Err(ReasonCode::NotAuthorized)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    #[inline]
+    fn subscribe(&self, _client: &str, _filter: &str) -> Result<(), ReasonCode> {
+        Ok(())
+    }
+}

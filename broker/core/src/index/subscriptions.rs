@@ -1,0 +1,273 @@
+//! All that is subscribed with one filter.
+//!
+//! Most filters have one subscriber, so that case is held in place: a million
+//! filters cost no allocation each here. Short lists are one exact allocation,
+//! rewritten at each change; long ones are split by shard and shared in chunks.
+
+use std::sync::Arc;
+
+use super::route::RouteGroup;
+use super::share::{Member, ShareGroup};
+use super::subscriber::Subscriber;
+use super::targets::Targets;
+use crate::ids::SessionKey;
+
+#[derive(Clone, Default)]
+pub(super) enum Subscriptions {
+    #[default]
+    None,
+    One(Subscriber),
+    /// Ordered by session.
+    Few(Arc<[Subscriber]>),
+    Many(Arc<Many>),
+}
+
+const _: () = assert!(size_of::<Subscriptions>() == 24);
+
+#[derive(Clone, Default)]
+pub(super) struct Many {
+    /// Ordered by table.
+    pub(super) groups: Vec<RouteGroup>,
+    /// Ordered by name.
+    pub(super) shares: Vec<Arc<ShareGroup>>,
+}
+
+/// What happens to one filter.
+pub(super) enum Change<'a> {
+    Subscribe(Subscriber),
+    Unsubscribe(SessionKey),
+    Join { group: &'a str, filter: &'a Arc<str>, member: Arc<Member> },
+    Leave { group: &'a str, session: SessionKey },
+}
+
+impl Change<'_> {
+    /// Whether it can do anything only where there is something already.
+    pub(super) fn removes(&self) -> bool {
+        match self {
+            Change::Subscribe(_) | Change::Join { .. } => false,
+            Change::Unsubscribe(_) | Change::Leave { .. } => true,
+        }
+    }
+}
+
+impl Subscriptions {
+    /// Subscribers in a short list at most.
+    const FEW: usize = 32;
+
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Subscriptions::None => true,
+            Subscriptions::One(_) | Subscriptions::Few(_) => false,
+            Subscriptions::Many(many) => many.groups.is_empty() && many.shares.is_empty(),
+        }
+    }
+
+    /// Whether `change` would find what it removes; true for all others.
+    pub(super) fn concerns(&self, change: &Change<'_>) -> bool {
+        match change {
+            Change::Subscribe(_) | Change::Join { .. } => true,
+            Change::Unsubscribe(session) => match self {
+                Subscriptions::None => false,
+                Subscriptions::One(subscriber) => subscriber.session == *session,
+                Subscriptions::Few(list) => place(list, *session).is_ok(),
+                Subscriptions::Many(many) => many.group(*session).is_ok_and(|at| {
+                    many.groups[at].targets.contains(session.slot, session.generation)
+                }),
+            },
+            Change::Leave { group, session } => match self {
+                Subscriptions::None | Subscriptions::One(_) | Subscriptions::Few(_) => false,
+                Subscriptions::Many(many) => {
+                    many.share(group).is_ok_and(|at| many.shares[at].member(*session).is_some())
+                }
+            },
+        }
+    }
+
+    /// Whether something was added that was new, or removed that was there.
+    pub(super) fn apply(&mut self, change: Change<'_>) -> bool {
+        match change {
+            Change::Subscribe(subscriber) => self.subscribe(subscriber),
+            Change::Unsubscribe(session) => self.unsubscribe(session),
+            Change::Join { group, filter, member } => {
+                Arc::make_mut(self.many()).join(group, filter, member)
+            }
+            Change::Leave { group, session } => match self {
+                Subscriptions::None | Subscriptions::One(_) | Subscriptions::Few(_) => false,
+                Subscriptions::Many(many) => {
+                    let left = Arc::make_mut(many).leave(group, session);
+                    self.shorten();
+                    left
+                }
+            },
+        }
+    }
+
+    fn subscribe(&mut self, subscriber: Subscriber) -> bool {
+        match self {
+            Subscriptions::None => {
+                *self = Subscriptions::One(subscriber);
+                true
+            }
+            Subscriptions::One(only) if only.session == subscriber.session => {
+                *only = subscriber;
+                false
+            }
+            Subscriptions::One(only) => {
+                let mut two = [*only, subscriber];
+                two.sort_unstable_by_key(|subscriber| subscriber.session);
+                *self = Subscriptions::Few(two.into());
+                true
+            }
+            Subscriptions::Few(list) => match place(list, subscriber.session) {
+                Ok(at) => {
+                    Arc::make_mut(list)[at] = subscriber;
+                    false
+                }
+                Err(_) if list.len() >= Subscriptions::FEW => {
+                    Arc::make_mut(self.many()).subscribe(&subscriber)
+                }
+                Err(at) => {
+                    let added = std::iter::once(&subscriber);
+                    *list = list[..at].iter().chain(added).chain(&list[at..]).copied().collect();
+                    true
+                }
+            },
+            Subscriptions::Many(many) => Arc::make_mut(many).subscribe(&subscriber),
+        }
+    }
+
+    fn unsubscribe(&mut self, session: SessionKey) -> bool {
+        match self {
+            Subscriptions::None => false,
+            Subscriptions::One(only) if only.session == session => {
+                *self = Subscriptions::None;
+                true
+            }
+            Subscriptions::One(_) => false,
+            Subscriptions::Few(list) => {
+                let Ok(at) = place(list, session) else { return false };
+                *self = Subscriptions::short(list[..at].iter().chain(&list[at + 1..]));
+                true
+            }
+            Subscriptions::Many(many) => {
+                let removed = Arc::make_mut(many).unsubscribe(session);
+                self.shorten();
+                removed
+            }
+        }
+    }
+
+    fn short<'a>(list: impl Iterator<Item = &'a Subscriber>) -> Subscriptions {
+        let list: Arc<[Subscriber]> = list.copied().collect();
+        match *list {
+            [] => Subscriptions::None,
+            [only] => Subscriptions::One(only),
+            [_, _, ..] => Subscriptions::Few(list),
+        }
+    }
+
+    /// The long form.
+    fn many(&mut self) -> &mut Arc<Many> {
+        let mut many = Many::default();
+        match self {
+            Subscriptions::None | Subscriptions::Many(_) => {}
+            Subscriptions::One(only) => {
+                many.subscribe(only);
+            }
+            Subscriptions::Few(list) => {
+                for subscriber in list.iter() {
+                    many.subscribe(subscriber);
+                }
+            }
+        }
+        if !matches!(self, Subscriptions::Many(_)) {
+            *self = Subscriptions::Many(Arc::new(many));
+        }
+        match self {
+            Subscriptions::Many(many) => many,
+            Subscriptions::None | Subscriptions::One(_) | Subscriptions::Few(_) => {
+                unreachable!("made long two lines up")
+            }
+        }
+    }
+
+    /// Back to the short form, well below the length at which it was left.
+    fn shorten(&mut self) {
+        let Subscriptions::Many(many) = self else { return };
+        let len: usize = many.groups.iter().map(|group| group.targets.len()).sum();
+        if !many.shares.is_empty() || len > Subscriptions::FEW / 2 {
+            return;
+        }
+        let list: Vec<Subscriber> = many.subscribers().collect();
+        *self = Subscriptions::short(list.iter());
+    }
+}
+
+fn place(list: &[Subscriber], session: SessionKey) -> Result<usize, usize> {
+    list.binary_search_by_key(&session, |subscriber| subscriber.session)
+}
+
+impl Many {
+    fn group(&self, session: SessionKey) -> Result<usize, usize> {
+        let table = (session.shard, session.durable);
+        self.groups.binary_search_by_key(&table, RouteGroup::table)
+    }
+
+    fn share(&self, name: &str) -> Result<usize, usize> {
+        self.shares.binary_search_by(|share| share.name().cmp(name))
+    }
+
+    fn subscribe(&mut self, subscriber: &Subscriber) -> bool {
+        let SessionKey { shard, durable, .. } = subscriber.session;
+        let at = self.group(subscriber.session).unwrap_or_else(|at| {
+            let targets = Arc::new(Targets::new());
+            self.groups.insert(at, RouteGroup { shard, durable, targets });
+            at
+        });
+        Arc::make_mut(&mut self.groups[at].targets).subscribe(subscriber)
+    }
+
+    fn unsubscribe(&mut self, session: SessionKey) -> bool {
+        let Ok(at) = self.group(session) else { return false };
+        let targets = Arc::make_mut(&mut self.groups[at].targets);
+        let removed = targets.unsubscribe(session.slot, session.generation);
+        if targets.is_empty() {
+            self.groups.remove(at);
+        }
+        removed
+    }
+
+    fn join(&mut self, name: &str, filter: &Arc<str>, member: Arc<Member>) -> bool {
+        let at = self.share(name).unwrap_or_else(|at| {
+            self.shares.insert(at, Arc::new(ShareGroup::new(name, filter)));
+            at
+        });
+        Arc::make_mut(&mut self.shares[at]).join(member)
+    }
+
+    fn leave(&mut self, name: &str, session: SessionKey) -> bool {
+        let Ok(at) = self.share(name) else { return false };
+        let share = Arc::make_mut(&mut self.shares[at]);
+        let left = share.leave(session);
+        if share.is_empty() {
+            self.shares.remove(at);
+        }
+        left
+    }
+
+    /// Ordered by session.
+    fn subscribers(&self) -> impl Iterator<Item = Subscriber> {
+        self.groups.iter().flat_map(|group| {
+            group.targets.iter().map(|target| Subscriber {
+                session: SessionKey {
+                    shard: group.shard,
+                    durable: group.durable,
+                    slot: target.slot,
+                    generation: target.generation,
+                },
+                options: target.options,
+                subscription_id: group.targets.ids(target).first().copied().unwrap_or(0),
+            })
+        })
+    }
+}

@@ -1,0 +1,260 @@
+//! What shards say to each other.
+//!
+//! Every pair of shards is a first-in first-out channel; a mail to oneself is
+//! handled before the next packet. Nothing here blocks: see `outbox`.
+
+use std::sync::Arc;
+
+use tidegate_codec::ReasonCode;
+
+use crate::delivery::Delivery;
+use crate::ids::{ConnRef, PartitionId, SessionKey, ShardId};
+use crate::index::{Options, Targets};
+use crate::message::Message;
+use crate::outgoing::Acked;
+use crate::retained::Cursor;
+use crate::will::Will;
+
+/// One message between shards.
+#[derive(Debug)]
+pub struct Mail(pub(crate) Kind);
+
+/// A publisher's wish to be told that a message is where it must be: the
+/// publish's acknowledgement waits for it (ACK-1).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Confirm {
+    pub(crate) conn: ConnRef,
+    pub(crate) token: u32,
+}
+
+/// A claim in its partition. `generation` grows with each owner.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct ClaimRef {
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+}
+
+#[derive(Debug)]
+pub(crate) enum Kind {
+    // To a partition.
+    Claim(Box<ClaimRequest>),
+    Release(Box<ReleaseRequest>),
+    Subscribe(Box<SubscribeRequest>),
+    Unsubscribe(Box<UnsubscribeRequest>),
+    Acknowledge {
+        session: SessionKey,
+        packet_id: u16,
+        acked: Acked,
+    },
+    /// A QoS 2 packet id came in (true) or was released (false).
+    Incoming {
+        session: SessionKey,
+        packet_id: u16,
+        held: bool,
+        confirm: Confirm,
+    },
+    // To a connection.
+    Granted(Box<Granted>),
+    Refused {
+        conn: ConnRef,
+        reason: ReasonCode,
+    },
+    Evict {
+        conn: ConnRef,
+    },
+    Subscribed {
+        conn: ConnRef,
+        packet_id: u16,
+        codes: Box<[ReasonCode]>,
+    },
+    Unsubscribed {
+        conn: ConnRef,
+        packet_id: u16,
+        codes: Box<[ReasonCode]>,
+    },
+    Push {
+        conn: ConnRef,
+        packet_id: u16,
+        dup: bool,
+        delivery: Delivery,
+    },
+    Owe {
+        conn: ConnRef,
+        packet_id: u16,
+        reason: ReasonCode,
+    },
+    Mismatch {
+        conn: ConnRef,
+    },
+    Confirmed(Confirm),
+    JobDone {
+        conn: ConnRef,
+    },
+    Pace {
+        conn: ConnRef,
+        replay: Box<Replay>,
+    },
+    // To whoever owns the targets.
+    Deliver {
+        message: Arc<Message>,
+        targets: Arc<Targets>,
+        durable: bool,
+        publisher: ConnRef,
+        /// The acknowledgement waits for the durable targets.
+        confirm: Option<Confirm>,
+        /// The publisher waits for the end of a long fan-out.
+        report: bool,
+    },
+    DeliverShared {
+        session: SessionKey,
+        delivery: Delivery,
+        confirm: Option<Confirm>,
+    },
+    // Retained messages.
+    Retain {
+        message: Arc<Message>,
+        clear: bool,
+        confirm: Option<Confirm>,
+    },
+    Query(Box<Replay>),
+    Answer {
+        replay: Box<Replay>,
+        messages: Vec<Arc<Message>>,
+        more: bool,
+    },
+}
+
+impl Mail {
+    /// Bytes that it holds while it waits in an outbox.
+    pub(crate) fn bytes(&self) -> usize {
+        let content = match &self.0 {
+            Kind::Deliver { message, .. } | Kind::Retain { message, .. } => message.bytes(),
+            Kind::DeliverShared { delivery, .. } | Kind::Push { delivery, .. } => {
+                delivery.message.bytes()
+            }
+            Kind::Answer { messages, .. } => messages.iter().map(|m| m.bytes()).sum(),
+            Kind::Claim(_)
+            | Kind::Release(_)
+            | Kind::Subscribe(_)
+            | Kind::Unsubscribe(_)
+            | Kind::Acknowledge { .. }
+            | Kind::Incoming { .. }
+            | Kind::Granted(_)
+            | Kind::Refused { .. }
+            | Kind::Evict { .. }
+            | Kind::Subscribed { .. }
+            | Kind::Unsubscribed { .. }
+            | Kind::Owe { .. }
+            | Kind::Mismatch { .. }
+            | Kind::Confirmed(_)
+            | Kind::JobDone { .. }
+            | Kind::Pace { .. }
+            | Kind::Query(_) => 0,
+        };
+        size_of::<Mail>() + content
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct ClaimRequest {
+    pub(crate) conn: ConnRef,
+    pub(crate) client: Arc<str>,
+    pub(crate) hash: u64,
+    pub(crate) clean_start: bool,
+    /// Seconds; 0: the session ends with the connection.
+    pub(crate) expiry: u32,
+    /// PUBLISHes that may be unacknowledged towards this client.
+    pub(crate) window: u16,
+}
+
+#[derive(Debug)]
+pub(crate) struct Granted {
+    pub(crate) conn: ConnRef,
+    pub(crate) claim: ClaimRef,
+    /// Set for a durable session.
+    pub(crate) session: Option<SessionKey>,
+    pub(crate) present: bool,
+    /// QoS 2 packet ids that came in and are not released.
+    pub(crate) incoming: Vec<u16>,
+    /// Where the client was connected until now.
+    pub(crate) taken_from: Option<ShardId>,
+}
+
+#[derive(Debug)]
+pub(crate) struct ReleaseRequest {
+    pub(crate) partition: PartitionId,
+    pub(crate) claim: ClaimRef,
+    /// A Session Expiry Interval from DISCONNECT.
+    pub(crate) expiry: Option<u32>,
+    /// The will of a durable session, if the end was not a clean one.
+    pub(crate) will: Option<Box<Will>>,
+}
+
+/// A filter of a SUBSCRIBE that passed the checks of its connection.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) text: Box<str>,
+    pub(crate) options: Options,
+    pub(crate) retain_handling: tidegate_codec::RetainHandling,
+    /// What the SUBACK says; an error is only passed on.
+    pub(crate) code: ReasonCode,
+}
+
+#[derive(Debug)]
+pub(crate) struct SubscribeRequest {
+    pub(crate) session: SessionKey,
+    pub(crate) conn: ConnRef,
+    pub(crate) packet_id: u16,
+    pub(crate) id: u32,
+    pub(crate) filters: Vec<Wanted>,
+}
+
+#[derive(Debug)]
+pub(crate) struct UnsubscribeRequest {
+    pub(crate) session: SessionKey,
+    pub(crate) conn: ConnRef,
+    pub(crate) packet_id: u16,
+    pub(crate) filters: Vec<Box<str>>,
+}
+
+/// A walk over the retained messages that a new subscription matches. It
+/// travels between the session's owner and the shards that hold the messages,
+/// one batch at a time, so that neither keeps state for the other.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    pub(crate) owner: SessionKey,
+    pub(crate) filter: Arc<str>,
+    /// Whether one shard has all that can match.
+    pub(crate) exact: bool,
+    pub(crate) shard: ShardId,
+    pub(crate) cursor: Option<Cursor>,
+    pub(crate) options: Options,
+    pub(crate) id: u32,
+    /// The subscriber's client id, hashed.
+    pub(crate) client: u64,
+}
+
+/// Retained messages on their way to a session, and what must not overtake them.
+#[derive(Debug, Default)]
+pub(crate) struct Catchup {
+    /// Replays that have not ended.
+    pub(crate) outstanding: usize,
+    /// Topics (hashed) of which a newer retained value has already been
+    /// delivered live; the older one on its way is dropped.
+    pub(crate) fresh: Vec<u64>,
+    /// Replays that wait until the session has room.
+    pub(crate) parked: Vec<Box<Replay>>,
+}
+
+/// Topics remembered in [`Catchup::fresh`]; the oldest is forgotten.
+const FRESH_MAX: usize = 4_096;
+
+impl Catchup {
+    /// A retained publish on this topic was delivered live.
+    pub(crate) fn saw(&mut self, topic: u64) {
+        if self.fresh.len() == FRESH_MAX {
+            self.fresh.remove(0);
+        }
+        self.fresh.push(topic);
+    }
+}

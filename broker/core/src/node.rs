@@ -1,0 +1,111 @@
+//! What the shards of a node share. Locks only where the path is cold.
+
+use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use foldhash::quality::FixedState;
+
+use crate::access::Access;
+use crate::counters::Counters;
+use crate::ids::{PARTITIONS, PartitionId, ShardId};
+use crate::index::Index;
+use crate::limits::SHARDS_MAX;
+use crate::settings::Settings;
+
+/// Node-wide totals that limits are held against.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Open connections.
+    pub connections: AtomicU64,
+    /// Of these, without a complete CONNECT.
+    pub half_open: AtomicU64,
+    /// Durable sessions.
+    pub sessions: AtomicU64,
+    /// Retained messages.
+    pub retained_messages: AtomicU64,
+    /// Bytes of them.
+    pub retained_bytes: AtomicU64,
+}
+
+impl Totals {
+    /// Counts one more unless `max` is reached.
+    pub(crate) fn take(total: &AtomicU64, max: u64) -> bool {
+        total.fetch_update(Relaxed, Relaxed, |n| (n < max).then_some(n + 1)).is_ok()
+    }
+}
+
+/// One broker node.
+#[derive(Debug)]
+pub struct Node {
+    /// What it offers.
+    pub settings: Settings,
+    /// Who wants which topic.
+    pub index: Index,
+    /// One a shard.
+    pub counters: Box<[Counters]>,
+    /// Node-wide totals.
+    pub totals: Totals,
+    /// What a client may do.
+    pub access: Box<dyn Access>,
+    pub(crate) shards: u16,
+    pub(crate) seed: u64,
+}
+
+impl Node {
+    /// A node of `shards` shards. `seed` must be unpredictable: it keeps clients
+    /// from choosing topics and ids that collide.
+    ///
+    /// # Panics
+    /// When `shards` is 0 or above [`SHARDS_MAX`].
+    pub fn new(settings: Settings, shards: u16, seed: u64, access: Box<dyn Access>) -> Arc<Node> {
+        assert!((1..=SHARDS_MAX as u16).contains(&shards), "{shards} shards: 1 to {SHARDS_MAX}");
+        Arc::new(Node {
+            settings,
+            index: Index::new(seed),
+            counters: (0..shards).map(|_| Counters::default()).collect(),
+            totals: Totals::default(),
+            access,
+            shards,
+            seed,
+        })
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> u16 {
+        self.shards
+    }
+
+    /// The hash that places a client id, and that No Local compares.
+    pub(crate) fn client_hash(&self, client: &str) -> u64 {
+        hash(client, self.seed)
+    }
+
+    /// The hash that places a retained topic.
+    pub(crate) fn topic_hash(&self, topic: &str) -> u64 {
+        hash(topic, !self.seed)
+    }
+
+    /// The shard that keeps the retained message of a topic.
+    pub(crate) fn retained_shard(&self, topic: &str) -> ShardId {
+        PartitionId::of(self.topic_hash(topic)).shard(self.shards)
+    }
+
+    /// The partitions pinned to a shard, in the order of their local number.
+    pub(crate) fn partitions_of(&self, shard: ShardId) -> impl Iterator<Item = PartitionId> {
+        (shard.0..PARTITIONS).step_by(usize::from(self.shards)).map(|p| PartitionId(p as u8))
+    }
+}
+
+fn hash(text: &str, seed: u64) -> u64 {
+    // foldhash's quality variant, seeded: cheap, and not to be steered by clients.
+    FixedState::with_seed(seed).hash_one(Bytes(text))
+}
+
+struct Bytes<'a>(&'a str);
+
+impl Hash for Bytes<'_> {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write(self.0.as_bytes());
+    }
+}

@@ -1,0 +1,446 @@
+//! QoS 1 and 2 towards one client: what is in flight, and what waits.
+//!
+//! Both halves of a session use it: an ephemeral session keeps it beside its
+//! socket, a durable one in its partition. In flight is what has a packet id;
+//! ids are given in order and never while still owed [MQTT-2.2.1-3], [MQTT-4.3.2-1].
+//! On a new connection everything in flight is owed again, in its first order,
+//! before anything new [MQTT-4.4.0-1], [MQTT-4.6.0-1].
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tidegate_codec::QoS;
+
+use crate::counters::Load;
+use crate::delivery::Delivery;
+use crate::ids::Millis;
+use crate::limits::{Limits, QueuePolicy};
+
+/// Packet ids there are: 1..=65,535.
+const IDS: u64 = 65_535;
+
+/// One exchange that has begun.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    /// Counts the messages sent; the packet id is `1 + sequence % 65,535`.
+    sequence: u64,
+    qos: QoS,
+    state: FlightState,
+    /// Kept only when it may have to be sent again: a durable session's, or one
+    /// of a shared subscription.
+    delivery: Option<Delivery>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum FlightState {
+    /// PUBLISH sent, PUBACK or PUBREC owed to us.
+    Published,
+    /// PUBREC came; PUBREL sent, PUBCOMP owed to us.
+    Released,
+}
+
+/// What to send next.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// A PUBLISH.
+    Publish {
+        /// Its packet id.
+        packet_id: u16,
+        /// Whether it was sent on an earlier connection.
+        dup: bool,
+        /// The message, to be encoded.
+        delivery: Delivery,
+    },
+    /// A PUBREL that is still owed.
+    Release {
+        /// Its packet id.
+        packet_id: u16,
+    },
+}
+
+/// An acknowledgement from the client.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Acked {
+    /// PUBACK.
+    Puback,
+    /// PUBREC with a success.
+    Pubrec,
+    /// PUBREC with a reason of 0x80 or above.
+    PubrecRefused,
+    /// PUBCOMP.
+    Pubcomp,
+}
+
+/// What an acknowledgement did.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) enum Outcome {
+    /// The exchange is over.
+    Ended,
+    /// Answer with PUBREL.
+    Release,
+    /// No exchange has this packet id.
+    Unknown,
+    /// The exchange has it, but not at this step: the client breaks the protocol.
+    Mismatch,
+}
+
+/// What became of a message that had to wait.
+#[derive(Debug)]
+pub(crate) enum Queued {
+    /// It waits.
+    Kept,
+    /// So many gave way: older ones, or this one.
+    Dropped(u64),
+}
+
+/// The outgoing side of one session.
+#[derive(Debug, Default)]
+pub(crate) struct Outgoing {
+    flights: VecDeque<Flight>,
+    /// Flights before this one have been sent on the present connection.
+    current: usize,
+    waiting: VecDeque<Delivery>,
+    waiting_bytes: u64,
+    sequence: u64,
+    expired: u64,
+}
+
+impl Outgoing {
+    /// Messages that have no packet id yet.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// What the gauges count.
+    #[inline]
+    pub(crate) fn load(&self) -> Load {
+        (self.waiting.len(), self.waiting_bytes, self.flights.len())
+    }
+
+    /// Messages that expired while they waited, since the last call.
+    pub(crate) fn take_expired(&mut self) -> u64 {
+        std::mem::take(&mut self.expired)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.flights.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Whether a new message may leave at once, in front of nothing.
+    #[inline]
+    pub(crate) fn has_room(&self, window: u16) -> bool {
+        self.waiting.is_empty()
+            && self.current == self.flights.len()
+            && self.current < usize::from(window)
+    }
+
+    /// Begins an exchange for a message that leaves now. `keep`: for resending.
+    #[inline]
+    pub(crate) fn begin(&mut self, qos: QoS, keep: Option<Delivery>) -> u16 {
+        let sequence = self.free_sequence();
+        self.sequence = sequence + 1;
+        self.flights.push_back(Flight {
+            sequence,
+            qos,
+            state: FlightState::Published,
+            delivery: keep,
+        });
+        self.current += 1;
+        packet_id(sequence)
+    }
+
+    /// Takes back the exchange begun last: its message was not sent after all.
+    pub(crate) fn undo(&mut self) {
+        if let Some(flight) = self.flights.pop_back() {
+            self.sequence = flight.sequence;
+            self.current -= 1;
+        }
+    }
+
+    /// Appends a message that has to wait, within the limits.
+    pub(crate) fn wait(&mut self, delivery: Delivery, limits: &Limits) -> Queued {
+        let bytes = delivery.message.bytes() as u64;
+        let full = |own: &Outgoing| {
+            own.waiting.len() >= limits.queue_messages_max as usize
+                || own.waiting_bytes + bytes > limits.queue_bytes_max
+        };
+        let mut dropped = 0;
+        while full(self) {
+            dropped += 1;
+            let oldest = match limits.queue_policy {
+                QueuePolicy::DropNew => None,
+                QueuePolicy::DropOldest => self.waiting.pop_front(),
+            };
+            let Some(oldest) = oldest else { return Queued::Dropped(dropped) };
+            self.waiting_bytes -= oldest.message.bytes() as u64;
+        }
+        self.waiting_bytes += bytes;
+        self.waiting.push_back(delivery);
+        if dropped == 0 { Queued::Kept } else { Queued::Dropped(dropped) }
+    }
+
+    /// The next packet to send, if the window allows one. `keep` decides whether
+    /// a message that leaves for the first time is kept for resending.
+    pub(crate) fn next(&mut self, window: u16, durable: bool, now: Millis) -> Option<Next> {
+        if self.current >= usize::from(window) {
+            return None;
+        }
+        if let Some(flight) = self.flights.get(self.current) {
+            self.current += 1;
+            let packet_id = packet_id(flight.sequence);
+            return Some(match (&flight.delivery, flight.state) {
+                (Some(delivery), FlightState::Published) => {
+                    Next::Publish { packet_id, dup: true, delivery: delivery.clone() }
+                }
+                (_, FlightState::Released) | (None, FlightState::Published) => {
+                    Next::Release { packet_id }
+                }
+            });
+        }
+        loop {
+            let delivery = self.waiting.pop_front()?;
+            self.waiting_bytes -= delivery.message.bytes() as u64;
+            if delivery.message.expired(now) {
+                self.expired += 1; // [MQTT-3.3.2-5]
+                continue;
+            }
+            let keep = (durable || delivery.ticket.is_some()).then(|| delivery.clone());
+            let packet_id = self.begin(delivery.qos, keep);
+            return Some(Next::Publish { packet_id, dup: false, delivery });
+        }
+    }
+
+    /// An acknowledgement came.
+    pub(crate) fn acknowledge(&mut self, packet_id: u16, acked: Acked) -> Outcome {
+        let Some(at) = self.find(packet_id) else { return Outcome::Unknown };
+        let flight = &mut self.flights[at];
+        match (acked, flight.qos, flight.state) {
+            (Acked::Puback, QoS::AtLeastOnce, FlightState::Published)
+            | (Acked::PubrecRefused, QoS::ExactlyOnce, FlightState::Published)
+            | (Acked::Pubcomp, QoS::ExactlyOnce, FlightState::Released) => {
+                self.flights.remove(at);
+                if at < self.current {
+                    self.current -= 1;
+                }
+                Outcome::Ended
+            }
+            (Acked::Pubrec, QoS::ExactlyOnce, _) => {
+                flight.state = FlightState::Released;
+                flight.delivery = None;
+                Outcome::Release
+            }
+            (Acked::Puback | Acked::Pubrec | Acked::PubrecRefused | Acked::Pubcomp, _, _) => {
+                Outcome::Mismatch
+            }
+        }
+    }
+
+    /// A new connection: everything in flight is owed again.
+    pub(crate) fn reconnect(&mut self) {
+        self.current = 0;
+    }
+
+    /// Ends everything; yields what belonged to shared subscriptions and may
+    /// go to another member: QoS 1, and what was never sent [MQTT-4.8.2-4].
+    pub(crate) fn end(&mut self) -> Vec<Delivery> {
+        let flights = std::mem::take(&mut self.flights);
+        let waiting = std::mem::take(&mut self.waiting);
+        self.waiting_bytes = 0;
+        self.current = 0;
+        flights
+            .into_iter()
+            .filter(|f| f.qos == QoS::AtLeastOnce)
+            .filter_map(|f| f.delivery)
+            .chain(waiting)
+            .filter(|d| d.ticket.is_some())
+            .collect()
+    }
+
+    /// Takes the QoS 1 messages of shared subscriptions that have not been
+    /// acknowledged, for another member, and leaves the rest.
+    pub(crate) fn take_shared(&mut self) -> Vec<Delivery> {
+        let mut taken = Vec::new();
+        let shared = |d: &Delivery| d.ticket.is_some() && d.qos == QoS::AtLeastOnce;
+        self.flights.retain_mut(|flight| {
+            if flight.delivery.as_ref().is_some_and(shared) {
+                taken.extend(flight.delivery.take());
+                return false;
+            }
+            true
+        });
+        self.current = 0;
+        let bytes = &mut self.waiting_bytes;
+        self.waiting.retain(|delivery| {
+            if shared(delivery) {
+                *bytes -= delivery.message.bytes() as u64;
+                taken.push(delivery.clone());
+                return false;
+            }
+            true
+        });
+        taken
+    }
+
+    /// The next sequence whose packet id nobody owes.
+    #[inline]
+    fn free_sequence(&self) -> u64 {
+        let mut sequence = self.sequence;
+        while let Some(first) = self.flights.front()
+            && sequence - first.sequence >= IDS
+            && self.find(packet_id(sequence)).is_some()
+        {
+            sequence += 1;
+        }
+        sequence
+    }
+
+    /// Where the exchange with this id is. Flights are sorted by sequence; the
+    /// usual one is at the place that its distance from the first says.
+    #[inline]
+    fn find(&self, id: u16) -> Option<usize> {
+        let first = self.flights.front()?.sequence;
+        if id == 0 {
+            return None;
+        }
+        // The latest sequence before the next one with this id, then a cycle earlier, ...
+        let ahead = (u64::from(id) + IDS - u64::from(packet_id(self.sequence))) % IDS;
+        let mut candidate = (self.sequence + ahead).checked_sub(IDS);
+        if ahead == 0 && self.sequence == 0 {
+            candidate = None;
+        }
+        while let Some(sequence) = candidate
+            && sequence >= first
+        {
+            let guess = (sequence - first) as usize;
+            if self.flights.get(guess).is_some_and(|f| f.sequence == sequence) {
+                return Some(guess);
+            }
+            if let Ok(at) = self.flights.binary_search_by_key(&sequence, |f| f.sequence) {
+                return Some(at);
+            }
+            candidate = sequence.checked_sub(IDS);
+        }
+        None
+    }
+}
+
+#[inline]
+fn packet_id(sequence: u64) -> u16 {
+    (1 + sequence % IDS) as u16
+}
+
+/// The identifiers of the subscriptions that a message matched.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) enum SubscriptionIds {
+    #[default]
+    None,
+    One(u32),
+    Many(Arc<[u32]>),
+}
+
+impl SubscriptionIds {
+    pub(crate) fn as_slice(&self) -> &[u32] {
+        match self {
+            SubscriptionIds::None => &[],
+            SubscriptionIds::One(id) => std::slice::from_ref(id),
+            SubscriptionIds::Many(ids) => ids,
+        }
+    }
+
+    pub(crate) fn from_slice(ids: &[u32]) -> SubscriptionIds {
+        match ids {
+            [] => SubscriptionIds::None,
+            [id] => SubscriptionIds::One(*id),
+            many => SubscriptionIds::Many(many.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::tests::delivery;
+
+    const Q1: QoS = QoS::AtLeastOnce;
+    const Q2: QoS = QoS::ExactlyOnce;
+
+    #[test]
+    fn an_id_that_is_owed_is_never_given_again() {
+        let mut out = Outgoing::default();
+        let stuck = out.begin(Q1, None);
+        for _ in 0..200_000 {
+            let id = out.begin(Q1, None);
+            assert_ne!(id, stuck);
+            assert_ne!(id, 0);
+            assert_eq!(out.acknowledge(id, Acked::Puback), Outcome::Ended);
+        }
+        assert_eq!(out.acknowledge(stuck, Acked::Puback), Outcome::Ended);
+        assert_eq!(out.acknowledge(stuck, Acked::Puback), Outcome::Unknown);
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn acknowledgements_out_of_order_find_their_exchange() {
+        let mut out = Outgoing::default();
+        let ids: Vec<u16> = (0..100).map(|_| out.begin(Q1, None)).collect();
+        for id in ids.iter().rev() {
+            assert_eq!(out.acknowledge(*id, Acked::Puback), Outcome::Ended, "id {id}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_step_of_an_exchange_is_told_from_an_unknown_id() {
+        let mut out = Outgoing::default();
+        let one = out.begin(Q1, None);
+        let two = out.begin(Q2, None);
+        assert_eq!(out.acknowledge(one, Acked::Pubrec), Outcome::Mismatch);
+        assert_eq!(out.acknowledge(two, Acked::Puback), Outcome::Mismatch);
+        assert_eq!(out.acknowledge(two, Acked::Pubcomp), Outcome::Mismatch);
+        assert_eq!(out.acknowledge(99, Acked::Puback), Outcome::Unknown);
+        assert_eq!(out.acknowledge(two, Acked::Pubrec), Outcome::Release);
+        assert_eq!(out.acknowledge(two, Acked::Pubcomp), Outcome::Ended);
+    }
+
+    #[test]
+    fn a_resume_sends_again_in_the_first_order_before_anything_new() {
+        let mut out = Outgoing::default();
+        let limits = Limits::default();
+        for text in ["a", "b", "c"] {
+            assert!(matches!(out.wait(delivery(text, Q2), &limits), Queued::Kept));
+        }
+        let Some(Next::Publish { packet_id: first, dup: false, .. }) = out.next(2, true, 0) else {
+            panic!("the first message leaves")
+        };
+        let Some(Next::Publish { packet_id: second, .. }) = out.next(2, true, 0) else {
+            panic!("and the second")
+        };
+        assert!(out.next(2, true, 0).is_none(), "the window is full");
+        assert_eq!(out.acknowledge(first, Acked::Pubrec), Outcome::Release);
+        out.reconnect();
+        assert!(
+            matches!(out.next(1, true, 0), Some(Next::Release { packet_id }) if packet_id == first)
+        );
+        assert!(out.next(1, true, 0).is_none(), "a smaller Receive Maximum sends only that many");
+        assert_eq!(out.acknowledge(first, Acked::Pubcomp), Outcome::Ended);
+        assert!(
+            matches!(out.next(1, true, 0), Some(Next::Publish { packet_id, dup: true, .. }) if packet_id == second)
+        );
+    }
+
+    #[test]
+    fn a_full_queue_drops_by_its_policy() {
+        let mut out = Outgoing::default();
+        let mut limits = Limits { queue_messages_max: 2, ..Limits::default() };
+        out.wait(delivery("1", Q1), &limits);
+        out.wait(delivery("2", Q1), &limits);
+        assert!(matches!(out.wait(delivery("3", Q1), &limits), Queued::Dropped(1)));
+        let first = out.next(1, false, 0);
+        assert!(
+            matches!(first, Some(Next::Publish { delivery, .. }) if delivery.message.payload() == b"2")
+        );
+        limits.queue_policy = QueuePolicy::DropNew;
+        out.wait(delivery("4", Q1), &limits);
+        assert!(matches!(out.wait(delivery("5", Q1), &limits), Queued::Dropped(1)));
+        assert_eq!(out.waiting(), 2);
+    }
+}

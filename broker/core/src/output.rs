@@ -1,0 +1,130 @@
+//! What one connection has to say in this turn.
+//!
+//! An idle connection has none: the buffer comes from the shard's pool with
+//! the first packet and goes back when the socket has taken everything.
+
+use std::io::IoSlice;
+
+use bytes::Bytes;
+
+/// Buffers the pool keeps, and the capacity above which one is not kept.
+const POOL_MAX: usize = 1_024;
+const KEPT_BYTES_MAX: usize = 16 << 10;
+/// Slices offered to one write.
+const SLICES_MAX: usize = 64;
+
+/// Bytes to send, with large payloads spliced in from shared buffers.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    bytes: Vec<u8>,
+    /// Payloads, each with the place in `bytes` before which it goes.
+    splices: Vec<(usize, Bytes)>,
+    spliced: usize,
+    written: usize,
+}
+
+impl Output {
+    /// Where packets are appended.
+    #[inline]
+    pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Appends a shared payload without copying it.
+    pub(crate) fn splice(&mut self, payload: Bytes) {
+        self.spliced += payload.len();
+        self.splices.push((self.bytes.len(), payload));
+    }
+
+    /// Bytes not yet written.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() + self.spliced - self.written
+    }
+
+    /// The next slices to write, at most `SLICES_MAX`.
+    pub(crate) fn slices<'a>(&'a self, into: &mut Vec<IoSlice<'a>>) {
+        let mut skip = self.written;
+        let mut push = |mut part: &'a [u8]| {
+            if skip >= part.len() {
+                skip -= part.len();
+                return;
+            }
+            part = &part[skip..];
+            skip = 0;
+            if into.len() < SLICES_MAX {
+                into.push(IoSlice::new(part));
+            }
+        };
+        let mut from = 0;
+        for (at, payload) in &self.splices {
+            push(&self.bytes[from..*at]);
+            push(payload);
+            from = *at;
+        }
+        push(&self.bytes[from..]);
+    }
+
+    /// Only plain bytes, nothing spliced: the usual case, one slice.
+    #[inline]
+    pub(crate) fn plain(&self) -> Option<&[u8]> {
+        self.splices.is_empty().then(|| &self.bytes[self.written..])
+    }
+
+    pub(crate) fn advance(&mut self, n: usize) {
+        self.written += n;
+    }
+}
+
+/// Spare outputs of a shard.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    // Boxed on purpose: a connection holds one pointer, not four vectors.
+    #[allow(clippy::vec_box)]
+    spare: Vec<Box<Output>>,
+}
+
+impl Pool {
+    #[inline]
+    pub(crate) fn take(&mut self) -> Box<Output> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    #[inline]
+    pub(crate) fn put(&mut self, mut output: Box<Output>) {
+        if self.spare.len() < POOL_MAX && output.bytes.capacity() <= KEPT_BYTES_MAX {
+            output.bytes.clear();
+            output.splices.clear();
+            output.spliced = 0;
+            output.written = 0;
+            self.spare.push(output);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(output: &Output) -> Vec<u8> {
+        let mut slices = Vec::new();
+        output.slices(&mut slices);
+        slices.iter().flat_map(|s| s.to_vec()).collect()
+    }
+
+    #[test]
+    fn spliced_payloads_leave_in_their_place_whatever_was_written_before() {
+        let mut output = Output::default();
+        output.buffer().extend_from_slice(b"ab");
+        output.splice(Bytes::from_static(b"CDE"));
+        output.buffer().extend_from_slice(b"f");
+        output.splice(Bytes::from_static(b"GH"));
+        let all = b"abCDEfGH";
+        for written in 0..all.len() {
+            assert_eq!(text(&output), &all[written..]);
+            assert_eq!(output.len(), all.len() - written);
+            output.advance(1);
+        }
+        assert_eq!(output.len(), 0);
+    }
+}

@@ -1,0 +1,443 @@
+//! The durable half of a session.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use tidegate_codec::{Filter, QoS, ReasonCode, RetainHandling};
+
+use super::{Context, Partition};
+use crate::counters::DropReason;
+use crate::delivery::Delivery;
+use crate::ids::{ConnRef, Millis, SessionKey};
+use crate::index::Target;
+use crate::mail::{Catchup, ClaimRequest, Kind, Replay, SubscribeRequest, UnsubscribeRequest};
+use crate::message::Message;
+use crate::outgoing::{Acked, Next, Outcome, Outgoing, Queued, SubscriptionIds};
+use crate::subscriptions::Subscriptions;
+use crate::will::Will;
+
+/// Subscriptions, queue, packet ids and will of a client that may be away.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) generation: u32,
+    /// Seconds it outlives its connection; `u32::MAX`: for ever.
+    pub(super) expiry: u32,
+    /// When it ends; `Millis::MAX` while connected, and for ever.
+    pub(super) ends: Millis,
+    window: u16,
+    pub(crate) subscriptions: Subscriptions,
+    pub(crate) outgoing: Option<Box<Outgoing>>,
+    /// QoS 2 packet ids that came in and are not released.
+    incoming: Option<Box<Vec<u16>>>,
+    /// A will that waits for its delay.
+    pub(super) will: Option<(Millis, Box<Will>)>,
+    catchup: Option<Box<Catchup>>,
+}
+
+impl Session {
+    pub(super) fn new(generation: u32) -> Session {
+        Session {
+            generation,
+            expiry: 0,
+            ends: Millis::MAX,
+            window: 0,
+            subscriptions: Subscriptions::None,
+            outgoing: None,
+            incoming: None,
+            will: None,
+            catchup: None,
+        }
+    }
+
+    pub(super) fn incoming(&self) -> &[u16] {
+        self.incoming.as_deref().map_or(&[], |ids| ids)
+    }
+
+    pub(super) fn hold_incoming(&mut self, packet_id: u16, held: bool) {
+        let ids = self.incoming.get_or_insert_default();
+        match (ids.iter().position(|&id| id == packet_id), held) {
+            (None, true) => ids.push(packet_id),
+            (Some(at), false) => {
+                ids.remove(at);
+            }
+            (None, false) | (Some(_), true) => {}
+        }
+        if ids.is_empty() {
+            self.incoming = None;
+        }
+    }
+
+    /// A connection speaks for the session from now on.
+    pub(super) fn connected(
+        &mut self,
+        request: &ClaimRequest,
+        resumed: bool,
+        cx: &mut Context<'_>,
+    ) {
+        self.expiry = request.expiry;
+        self.window = request.window;
+        self.ends = Millis::MAX;
+        if self.will.take().is_some() {
+            cx.counters.wills[2].add(1);
+        }
+        if resumed {
+            cx.counters.sessions_offline.sub(1);
+        }
+        if let Some(outgoing) = &mut self.outgoing {
+            outgoing.reconnect();
+        }
+        self.set_online(true);
+    }
+
+    /// Its connection has gone.
+    pub(super) fn disconnected(&mut self, cx: &mut Context<'_>) {
+        self.ends = Millis::MAX;
+        cx.counters.sessions_offline.add(1);
+        self.set_online(false);
+        if cx.node.settings.share_redispatch_on_disconnect
+            && let Some(outgoing) = &mut self.outgoing
+        {
+            let before = outgoing.load();
+            cx.orphans.extend(outgoing.take_shared());
+            cx.counters.track(before, outgoing.load());
+        }
+    }
+
+    fn set_online(&self, online: bool) {
+        self.subscriptions.each(|_, subscription| {
+            if let Some(member) = &subscription.member {
+                member.online.store(online, Relaxed);
+            }
+        });
+    }
+}
+
+impl Context<'_> {
+    pub(super) fn publish_will(&mut self, will: &Will, origin: u64, now: Millis) {
+        self.counters.wills[0].add(1);
+        self.publishes.push(will.message(origin, now));
+    }
+}
+
+impl Partition {
+    /// Ends the session of a claim, if it has one: its will is due at the
+    /// latest now [MQTT-3.1.3-9], its subscriptions and queue are gone.
+    pub(super) fn end_session(&mut self, at: Millis, slot: u32, cx: &mut Context<'_>) {
+        let Some(claim) = self.claims.at_mut(slot) else { return };
+        let Some(mut session) = claim.session.take() else { return };
+        let (live, hash) = (claim.live.is_some(), claim.hash);
+        if let Some((_, will)) = session.will.take() {
+            cx.publish_will(&will, hash, at);
+        }
+        let key = self.session_key(slot, session.generation);
+        session.subscriptions.clear(key, &cx.node.index, cx.counters);
+        if let Some(mut outgoing) = session.outgoing.take() {
+            let before = outgoing.load();
+            cx.orphans.extend(outgoing.end());
+            cx.counters.track(before, outgoing.load());
+        }
+        if !live {
+            cx.counters.sessions_offline.sub(1);
+        }
+        cx.node.totals.sessions.fetch_sub(1, Relaxed);
+    }
+
+    /// A timer: the will's delay has passed, or the session's time is over.
+    pub(super) fn due(&mut self, at: Millis, slot: u32, generation: u32, cx: &mut Context<'_>) {
+        let Some(claim) = self.claims.at_mut(slot) else { return };
+        let hash = claim.hash;
+        let live = claim.live.is_some();
+        let Some(session) = claim.session.as_deref_mut() else { return };
+        if session.generation != generation || live {
+            return;
+        }
+        if session.will.as_ref().is_some_and(|(due, _)| *due <= at)
+            && let Some((_, will)) = session.will.take()
+        {
+            cx.publish_will(&will, hash, at);
+        }
+        if session.ends <= at {
+            self.end_session(at, slot, cx);
+            self.forget_if_empty(slot);
+        }
+    }
+
+    pub(super) fn subscribe(&mut self, request: SubscribeRequest, cx: &mut Context<'_>) {
+        let SubscribeRequest { session: key, conn, packet_id, id, filters } = request;
+        let Some((slot, session)) = self.session_mut(key) else { return };
+        let (codes, replays) =
+            session.subscriptions.subscribe(key, id, &filters, cx.node, cx.counters);
+        cx.send(conn.shard, Kind::Subscribed { conn, packet_id, codes });
+        let Some(claim) = self.claims.at_mut(slot) else { return };
+        let client = claim.hash;
+        let Some(session) = claim.session.as_deref_mut() else { return };
+        for replay in replays {
+            let catchup = session.catchup.get_or_insert_default();
+            catchup.outstanding += 1;
+            let replay = Replay { client, ..replay };
+            cx.send(replay.shard, Kind::Query(Box::new(replay)));
+        }
+    }
+
+    pub(super) fn unsubscribe(&mut self, request: UnsubscribeRequest, cx: &mut Context<'_>) {
+        let UnsubscribeRequest { session: key, conn, packet_id, filters } = request;
+        let Some((_, session)) = self.session_mut(key) else { return };
+        let codes = filters
+            .iter()
+            .map(|text| session.subscriptions.unsubscribe(key, text, cx.node, cx.counters))
+            .collect();
+        cx.send(conn.shard, Kind::Unsubscribed { conn, packet_id, codes });
+    }
+
+    /// A live message for one session of this partition.
+    pub(super) fn enqueue(
+        &mut self,
+        at: Millis,
+        slot: u32,
+        target: &Target,
+        ids: &[u32],
+        message: &Arc<Message>,
+        cx: &mut Context<'_>,
+    ) {
+        let Some(claim) = self.claims.at_mut(slot) else { return };
+        let Some(session) = claim.session.as_deref_mut() else { return };
+        if session.generation != target.generation
+            || (target.options.no_local() && message.origin == claim.hash)
+        {
+            return; // [MQTT-3.8.3-3]
+        }
+        if message.retain
+            && let Some(catchup) = &mut session.catchup
+            && catchup.outstanding > 0
+        {
+            catchup.saw(cx.node.topic_hash(message.topic()));
+        }
+        let delivery = Delivery {
+            message: Arc::clone(message),
+            qos: message.qos.min(QoS::try_from(target.options.qos()).unwrap_or_default()),
+            retain: message.retain && target.options.retain_as_published(),
+            ids: SubscriptionIds::from_slice(ids),
+            ticket: None,
+        };
+        self.accept(at, slot, delivery, cx);
+    }
+
+    pub(super) fn enqueue_one(
+        &mut self,
+        at: Millis,
+        key: SessionKey,
+        delivery: Delivery,
+        cx: &mut Context<'_>,
+    ) {
+        match self.session_mut(key) {
+            Some((slot, _)) => self.accept(at, slot, delivery, cx),
+            // The member left while the message was on its way.
+            None => cx.orphans.push(delivery),
+        }
+    }
+
+    fn accept(&mut self, at: Millis, slot: u32, delivery: Delivery, cx: &mut Context<'_>) {
+        let limits = &cx.node.settings.limits;
+        let Some(claim) = self.claims.at_mut(slot) else { return };
+        let live = claim.live;
+        let Some(session) = claim.session.as_deref_mut() else { return };
+        if delivery.qos == QoS::AtMostOnce {
+            match live {
+                Some(conn) => {
+                    let kind = Kind::Push { conn, packet_id: 0, dup: false, delivery };
+                    cx.send(conn.shard, kind);
+                }
+                // QoS 0 is not kept for a client that is away.
+                None => cx.counters.dropped(DropReason::SessionOffline, 1),
+            }
+            return;
+        }
+        let outgoing = session.outgoing.get_or_insert_default();
+        let before = outgoing.load();
+        if let Queued::Dropped(n) = outgoing.wait(delivery, limits) {
+            cx.counters.dropped(DropReason::QueueFull, n);
+        }
+        cx.counters.track(before, outgoing.load());
+        self.pump(at, slot, cx);
+    }
+
+    pub(super) fn acknowledge(
+        &mut self,
+        at: Millis,
+        key: SessionKey,
+        packet_id: u16,
+        acked: Acked,
+        cx: &mut Context<'_>,
+    ) {
+        let Some((slot, session)) = self.session_mut(key) else { return };
+        let outcome = match &mut session.outgoing {
+            Some(outgoing) => {
+                let before = outgoing.load();
+                let outcome = outgoing.acknowledge(packet_id, acked);
+                cx.counters.track(before, outgoing.load());
+                outcome
+            }
+            None => Outcome::Unknown,
+        };
+        let live = self.claims.at(slot).and_then(|claim| claim.live);
+        if let Some(conn) = live {
+            let owe = |reason| Kind::Owe { conn, packet_id, reason };
+            match (outcome, acked) {
+                (Outcome::Release, _) => cx.send(conn.shard, owe(ReasonCode::Success)),
+                (Outcome::Unknown, Acked::Pubrec) => {
+                    cx.send(conn.shard, owe(ReasonCode::PacketIdentifierNotFound));
+                }
+                (Outcome::Mismatch, _) => cx.send(conn.shard, Kind::Mismatch { conn }),
+                (Outcome::Ended, _)
+                | (Outcome::Unknown, Acked::Puback | Acked::PubrecRefused | Acked::Pubcomp) => {}
+            }
+        }
+        self.pump(at, slot, cx);
+    }
+
+    pub(super) fn retained(
+        &mut self,
+        at: Millis,
+        key: SessionKey,
+        deliveries: Vec<Delivery>,
+        cx: &mut Context<'_>,
+    ) {
+        for delivery in deliveries {
+            let Some((slot, session)) = self.session_mut(key) else { return };
+            let fresh = session.catchup.as_ref().is_some_and(|catchup| {
+                !catchup.fresh.is_empty()
+                    && catchup.fresh.contains(&cx.node.topic_hash(delivery.message.topic()))
+            });
+            if !fresh {
+                self.accept(at, slot, delivery, cx);
+            }
+        }
+    }
+
+    /// A batch of a replay has been delivered; goes on, or ends it.
+    pub(crate) fn replay_on(&mut self, replay: Box<Replay>, more: bool, cx: &mut Context<'_>) {
+        let Some((slot, session)) = self.session_mut(replay.owner) else { return };
+        let Some(catchup) = &mut session.catchup else { return };
+        if more {
+            catchup.parked.push(replay);
+            self.resume_replays(slot, cx);
+        } else {
+            catchup.outstanding -= 1;
+            if catchup.outstanding == 0 {
+                session.catchup = None;
+            }
+        }
+    }
+
+    /// Sends what the window allows.
+    pub(super) fn pump(&mut self, at: Millis, slot: u32, cx: &mut Context<'_>) {
+        let Some(claim) = self.claims.at_mut(slot) else { return };
+        let Some(conn) = claim.live else { return };
+        let Some(session) = claim.session.as_deref_mut() else { return };
+        let window = session.window;
+        if let Some(outgoing) = &mut session.outgoing {
+            let before = outgoing.load();
+            while let Some(next) = outgoing.next(window, true, at) {
+                let kind = match next {
+                    Next::Publish { packet_id, dup, delivery } => {
+                        Kind::Push { conn, packet_id, dup, delivery }
+                    }
+                    Next::Release { packet_id } => {
+                        Kind::Owe { conn, packet_id, reason: ReasonCode::Success }
+                    }
+                };
+                cx.send(conn.shard, kind);
+            }
+            cx.counters.dropped(DropReason::Expired, outgoing.take_expired());
+            cx.counters.track(before, outgoing.load());
+            if outgoing.is_empty() {
+                session.outgoing = None;
+            }
+        }
+        self.resume_replays(slot, cx);
+    }
+
+    /// Replays go on when nothing waits in front of them; the connection then
+    /// asks for the next batch once its socket has room.
+    fn resume_replays(&mut self, slot: u32, cx: &mut Context<'_>) {
+        let Some(claim) = self.claims.at_mut(slot) else { return };
+        let Some(conn): Option<ConnRef> = claim.live else { return };
+        let Some(session) = claim.session.as_deref_mut() else { return };
+        let waiting = session.outgoing.as_ref().map_or(0, |outgoing| outgoing.waiting());
+        let Some(catchup) = &mut session.catchup else { return };
+        if waiting == 0
+            && let Some(replay) = catchup.parked.pop()
+        {
+            cx.send(conn.shard, Kind::Pace { conn, replay });
+        }
+    }
+}
+
+impl Subscriptions {
+    /// Subscribes to all filters of a SUBSCRIBE; its codes, and the replays of
+    /// retained messages that it asks for [MQTT-3.3.1-9] to [MQTT-3.3.1-11].
+    pub(crate) fn subscribe(
+        &mut self,
+        key: SessionKey,
+        id: u32,
+        filters: &[crate::mail::Wanted],
+        node: &crate::node::Node,
+        counters: &crate::counters::Counters,
+    ) -> (Box<[ReasonCode]>, Vec<Replay>) {
+        let mut codes = Vec::with_capacity(filters.len());
+        let mut replays = Vec::new();
+        for wanted in filters {
+            let Ok(filter) = Filter::parse(&wanted.text) else {
+                codes.push(ReasonCode::TopicFilterInvalid);
+                continue;
+            };
+            let known = self.holds(&wanted.text);
+            if wanted.code.is_error() {
+                codes.push(wanted.code);
+                continue;
+            }
+            if !known && self.len() >= node.settings.limits.subscriptions_max as usize {
+                codes.push(ReasonCode::QuotaExceeded);
+                continue;
+            }
+            self.add(&filter, wanted.options, id, key, &node.index, counters);
+            codes.push(wanted.code);
+            let replay = match wanted.retain_handling {
+                RetainHandling::SendAlways => true,
+                RetainHandling::SendIfNew => !known,
+                RetainHandling::Never => false,
+            };
+            if replay && filter.share().is_none() && node.settings.retain_available {
+                let exact = !filter.is_wildcard();
+                let text = filter.filter();
+                replays.push(Replay {
+                    owner: key,
+                    filter: text.into(),
+                    exact,
+                    shard: if exact { node.retained_shard(text) } else { Default::default() },
+                    cursor: None,
+                    options: wanted.options,
+                    id,
+                    client: 0,
+                });
+            }
+        }
+        (codes.into(), replays)
+    }
+
+    /// Unsubscribes from one filter; its code.
+    pub(crate) fn unsubscribe(
+        &mut self,
+        key: SessionKey,
+        text: &str,
+        node: &crate::node::Node,
+        counters: &crate::counters::Counters,
+    ) -> ReasonCode {
+        let Ok(filter) = Filter::parse(text) else { return ReasonCode::TopicFilterInvalid };
+        if self.remove(&filter, key, &node.index, counters) {
+            ReasonCode::Success
+        } else {
+            ReasonCode::NoSubscriptionExisted
+        }
+    }
+}

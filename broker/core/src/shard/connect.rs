@@ -1,0 +1,316 @@
+//! CONNECT, the claim on the client id, CONNACK.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use tidegate_codec::{
+    ConnackOut, Connect, ConnectAnswer, Frame, PacketType, ReasonCode, Version, decode_connect,
+    defect, encode_connack,
+};
+
+use super::Shard;
+use crate::conn::{Phase, pause};
+use crate::counters::{CloseReason, RejectReason};
+use crate::ids::{ConnRef, Millis, PartitionId};
+use crate::keepalive::tick_of;
+use crate::mail::{ClaimRequest, Granted, Kind, ReleaseRequest};
+use crate::will::Will;
+
+/// A CONNECT that is refused: what the client is told.
+struct Refusal {
+    code: ReasonCode,
+    reason: RejectReason,
+}
+
+impl Shard {
+    /// The first packet: a CONNECT, or a bare close [MQTT-3.1.0-1].
+    pub(super) fn first_packet(&mut self, now: Millis, slot: u32, frame: &Frame, bytes: &[u8]) {
+        if frame.packet_type() != Some(PacketType::Connect) {
+            return self.reject(now, slot, RejectReason::Protocol);
+        }
+        let connect = match decode_connect(frame, bytes) {
+            Ok(connect) => connect,
+            Err(refused) => {
+                if refused.answer != ConnectAnswer::Close
+                    && let Some(output) = self.output(slot)
+                {
+                    refused.answer.encode(output.buffer());
+                }
+                return self.reject(now, slot, RejectReason::Protocol);
+            }
+        };
+        let Some(conn) = self.conns.at_mut(slot) else { return };
+        conn.version = connect.version;
+        let version = conn.version_index();
+        self.counters().packets_received[PacketType::Connect as usize][version].add(1);
+        match self.check_connect(&connect) {
+            Ok(()) => self.claim(slot, &connect),
+            Err(Refusal { code, reason }) => {
+                self.say_refused(slot, code);
+                self.reject(now, slot, reason);
+            }
+        }
+    }
+
+    fn check_connect(&self, connect: &Connect<'_>) -> Result<(), Refusal> {
+        let settings = &self.node.settings;
+        let refuse = |code, reason| Err(Refusal { code, reason });
+        if self.draining {
+            return refuse(ReasonCode::ServerUnavailable, RejectReason::Draining);
+        }
+        if connect.properties.authentication_method.is_some() {
+            return refuse(ReasonCode::BadAuthenticationMethod, RejectReason::Auth);
+        }
+        let id = connect.client_id;
+        let must_have_id = match connect.version {
+            Version::V3_1 => true,
+            Version::V3_1_1 => !connect.clean_start, // [MQTT-3.1.3-8] of 3.1.1
+            Version::V5 => false,
+        };
+        if (id.is_empty() && must_have_id && !defect::on("3:3.1.3-8"))
+            || id.len() > usize::from(settings.limits.client_id_bytes_max)
+        {
+            return refuse(ReasonCode::ClientIdentifierNotValid, RejectReason::Identifier);
+        }
+        let longest = settings.keep_alive_max_seconds;
+        let above = longest > 0 && (connect.keep_alive == 0 || connect.keep_alive > longest);
+        if above && settings.keep_alive_strict && connect.version != Version::V5 {
+            return refuse(ReasonCode::ClientIdentifierNotValid, RejectReason::KeepAlive);
+        }
+        if let Some(will) = &connect.will {
+            if will.qos as u8 > settings.qos_max && !defect::on("5:3.2.2-12") {
+                return refuse(ReasonCode::QoSNotSupported, RejectReason::Unsupported);
+            }
+            if will.retain && !settings.retain_available && !defect::on("5:3.2.2-13") {
+                return refuse(ReasonCode::RetainNotSupported, RejectReason::Unsupported);
+            }
+            if let Err(code) = self.node.access.publish(id, will.topic) {
+                return refuse(code, RejectReason::Auth);
+            }
+            if levels(will.topic) > usize::from(settings.limits.topic_levels_max) {
+                return refuse(ReasonCode::TopicNameInvalid, RejectReason::TooLarge);
+            }
+            if settings.payload_format_check
+                && will.payload_is_utf8
+                && std::str::from_utf8(will.payload).is_err()
+            {
+                return refuse(ReasonCode::PayloadFormatInvalid, RejectReason::Protocol);
+            }
+        }
+        Ok(())
+    }
+
+    fn claim(&mut self, slot: u32, connect: &Connect<'_>) {
+        let assigned = connect.client_id.is_empty();
+        let client: Arc<str> =
+            if assigned { self.assign_id().into() } else { connect.client_id.into() };
+        let hash = self.node.client_hash(&client);
+        let settings = &self.node.settings;
+        let limits = &settings.limits;
+        let Some(conn) = self.conns.at_mut(slot) else { return };
+        let asked = match connect.version {
+            Version::V5 => connect.properties.session_expiry.unwrap_or(0),
+            Version::V3_1 | Version::V3_1_1 if connect.clean_start => 0,
+            Version::V3_1 | Version::V3_1_1 => u32::MAX,
+        };
+        conn.expiry = asked.min(limits.session_expiry_max_seconds);
+        conn.expiry_cut = conn.expiry != asked;
+        let longest = settings.keep_alive_max_seconds;
+        conn.keep_alive = connect.keep_alive;
+        if longest > 0 && (connect.keep_alive == 0 || connect.keep_alive > longest) {
+            self.node.counters[self.id.index()].keepalive_clamped.add(1);
+            if connect.version == Version::V5 {
+                conn.keep_alive = longest; // told in CONNACK [MQTT-3.2.2-21]
+                conn.keep_alive_clamped = true;
+            }
+        }
+        conn.window =
+            connect.properties.receive_maximum.unwrap_or(u16::MAX).min(limits.inflight_out_max);
+        conn.packet_bytes_max = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
+        if defect::on("5:3.1.2-24") {
+            conn.packet_bytes_max = u32::MAX;
+        }
+        conn.alias_out_max =
+            connect.properties.topic_alias_maximum.min(settings.topic_alias_out_max);
+        conn.problem_information = connect.properties.request_problem_information;
+        conn.response_information = connect.properties.request_response_information;
+        conn.assigned = assigned;
+        conn.will = connect.will.as_ref().map(|will| Box::new(Will::from_wire(will)));
+        conn.hash = hash;
+        conn.client = Some(Arc::clone(&client));
+        conn.phase = Phase::Claiming;
+        conn.pause |= pause::CLAIM;
+        let request = ClaimRequest {
+            conn: conn.reference(self.id, slot),
+            client,
+            hash,
+            clean_start: connect.clean_start,
+            expiry: conn.expiry,
+            window: conn.window,
+        };
+        let home = PartitionId::of(hash).shard(self.node.shards);
+        self.send(home, Kind::Claim(Box::new(request)));
+    }
+
+    /// The claim is ours: the session begins or goes on.
+    pub(super) fn granted(&mut self, now: Millis, granted: Granted) {
+        let Granted { conn: at, claim, session, present, incoming, taken_from } = granted;
+        let id = self.id;
+        let slot = at.slot;
+        let Some(conn) = self.conn(at) else { return };
+        conn.claim = claim;
+        conn.phase = Phase::Live;
+        conn.session_durable = session.is_some();
+        if let Some(session) = session {
+            conn.session = (session.slot, session.generation);
+        }
+        if !incoming.is_empty() {
+            conn.active().incoming = incoming;
+        }
+        let (gone, released) = (conn.gone, conn.released);
+        let counters = self.counters();
+        counters.sessions_online.add(1);
+        counters.auth[0].add(1);
+        counters.half_open.sub(1);
+        if let Some(from) = taken_from {
+            counters.takeovers[usize::from(from != id)].add(1);
+        }
+        self.node.totals.half_open.fetch_sub(1, Relaxed);
+        let unread =
+            self.conns.at(slot).map_or(0, |c| c.active.as_ref().map_or(0, |a| a.incoming.len()));
+        self.counters().inflight[0].add(unread as u64);
+        if gone {
+            self.end(now, slot, CloseReason::Client, true);
+            if released {
+                self.vacate(slot);
+            }
+            return;
+        }
+        if !self.say_connack(slot, present) {
+            return self.end(now, slot, CloseReason::ProtocolError, true);
+        }
+        if let Some(conn) = self.conns.at_mut(slot)
+            && conn.keep_alive > 0
+        {
+            conn.seen = tick_of(now);
+            let due = conn.seen + keep_alive_ticks(conn.keep_alive);
+            let watched = (slot, conn.generation);
+            self.wheel.insert(watched, due);
+        }
+        self.unpause(slot, pause::CLAIM);
+    }
+
+    /// The claim was refused.
+    pub(super) fn claim_refused(&mut self, now: Millis, at: ConnRef, code: ReasonCode) {
+        let Some(conn) = self.conn(at) else { return };
+        let (gone, released) = (conn.gone, conn.released);
+        conn.phase = Phase::HalfOpen;
+        conn.will = None;
+        if !gone {
+            self.say_refused(at.slot, code);
+        }
+        self.reject(now, at.slot, RejectReason::Sessions);
+        if released {
+            self.vacate(at.slot);
+        }
+    }
+
+    fn say_refused(&mut self, slot: u32, code: ReasonCode) {
+        let Some(conn) = self.conns.at(slot) else { return };
+        let version = conn.version;
+        if let Some(output) = self.output(slot) {
+            let connack = ConnackOut { reason: code, ..ConnackOut::default() };
+            encode_connack(output.buffer(), version, &connack);
+            self.sent(slot, PacketType::Connack);
+        }
+    }
+
+    /// CONNACK; false when the client's Maximum Packet Size does not let it
+    /// through even without what may be left out.
+    fn say_connack(&mut self, slot: u32, present: bool) -> bool {
+        let node = Arc::clone(&self.node);
+        let settings = &node.settings;
+        let limits = &settings.limits;
+        let Some(conn) = self.conns.at(slot) else { return false };
+        let version = conn.version;
+        let client = conn.client.clone().unwrap_or_else(|| "".into());
+        let packet_bytes_max = conn.packet_bytes_max as usize;
+        let flag = |available: bool| (!available).then_some(false);
+        let present = if defect::on("5:3.2.2-3") { false } else { present };
+        let mut connack = ConnackOut {
+            session_present: present,
+            reason: ReasonCode::Success,
+            session_expiry: conn.expiry_cut.then_some(conn.expiry),
+            receive_maximum: (limits.inflight_in_max != u16::MAX).then_some(limits.inflight_in_max),
+            maximum_qos: (settings.qos_max < 2).then_some(settings.qos_max),
+            retain_available: flag(settings.retain_available),
+            maximum_packet_size: Some(limits.packet_bytes_max),
+            assigned_client_id: (conn.assigned && !defect::on("5:3.2.2-16")).then_some(&*client),
+            topic_alias_maximum: (settings.topic_alias_in_max > 0)
+                .then_some(settings.topic_alias_in_max),
+            wildcard_available: flag(settings.wildcard_subscription_available),
+            subscription_ids_available: flag(settings.subscription_identifier_available),
+            shared_available: flag(settings.shared_subscription_available),
+            server_keep_alive: (conn.keep_alive_clamped && !defect::on("5:3.2.2-21"))
+                .then_some(conn.keep_alive),
+            response_information: (conn.response_information
+                && !settings.response_information.is_empty())
+            .then_some(settings.response_information.as_str()),
+            ..ConnackOut::default()
+        };
+        let Some(output) = self.output(slot) else { return false };
+        let buffer = output.buffer();
+        let start = buffer.len();
+        encode_connack(buffer, version, &connack);
+        if buffer.len() - start > packet_bytes_max {
+            buffer.truncate(start);
+            connack.response_information = None;
+            encode_connack(buffer, version, &connack);
+        }
+        if buffer.len() - start > packet_bytes_max {
+            buffer.truncate(start); // [MQTT-3.1.2-24]
+            return false;
+        }
+        self.sent(slot, PacketType::Connack);
+        true
+    }
+
+    /// Sends the present owner of a client id away [MQTT-3.1.4-3].
+    pub(super) fn evict(&mut self, now: Millis, at: ConnRef) {
+        let Some(conn) = self.conn(at) else { return };
+        if conn.phase != Phase::Live {
+            return; // its release is on the way
+        }
+        let blocked = conn.blocked;
+        if conn.version == Version::V5 && !blocked && !defect::on("5:3.1.4-3") {
+            self.say_disconnect(at.slot, ReasonCode::SessionTakenOver);
+        }
+        self.end(now, at.slot, CloseReason::Takeover, true);
+    }
+
+    /// A unique client id for a client that has none [MQTT-3.1.3-6].
+    fn assign_id(&mut self) -> String {
+        self.assigned += 1;
+        let node = self.node.client_hash("") as u32;
+        format!("tg-{node:08x}-{:x}-{:x}", self.id.0, self.assigned)
+    }
+
+    /// Gives a claim back that nobody uses any more.
+    pub(super) fn give_back(&mut self, slot: u32, expiry: Option<u32>, will: Option<Box<Will>>) {
+        let Some(conn) = self.conns.at(slot) else { return };
+        let partition = PartitionId::of(conn.hash);
+        let home = partition.shard(self.node.shards);
+        let request = ReleaseRequest { partition, claim: conn.claim, expiry, will };
+        self.send(home, Kind::Release(Box::new(request)));
+    }
+}
+
+/// One and a half times the keep alive, in ticks, rounded up [MQTT-3.1.2-22].
+pub(super) fn keep_alive_ticks(seconds: u16) -> u32 {
+    (u32::from(seconds) * 1_500).div_ceil(crate::keepalive::TICK_MS as u32) + 1
+}
+
+/// Levels of a topic.
+pub(super) fn levels(topic: &str) -> usize {
+    1 + topic.bytes().filter(|&b| b == b'/').count()
+}

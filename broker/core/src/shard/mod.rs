@@ -1,0 +1,596 @@
+//! A shard: the connections of one thread, and the partitions pinned to it.
+//!
+//! Pure: the shell hands it bytes, mail and the time, and pulls out bytes, mail
+//! and events. The order of a turn is the shell's; see `docs/architecture`.
+//!
+//! Upholds ACK-1 and ACK-2 (`acknowledge`), ORD-1 (each pair of shards is one
+//! queue, a publisher's long fan-out is finished before its next packet is
+//! read), BND-1, BND-2 and LOCK-1.
+
+mod acknowledge;
+mod connect;
+mod deliver;
+mod distribute;
+mod end;
+mod outbox;
+mod publish;
+mod receive;
+mod retain;
+mod subscribe;
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use crate::conn::{Conn, Phase};
+use crate::counters::{CloseReason, Counters, DropReason, RejectReason};
+use crate::delivery::Delivery;
+use crate::ids::{ConnRef, Millis, PartitionId, ShardId};
+use crate::index::RouteCache;
+use crate::keepalive::{Wheel, tick_of};
+use crate::limits::{Limits, ROUTE_CACHE_MAX};
+use crate::mail::{Kind, Mail};
+use crate::message::Message;
+use crate::node::{Node, Totals};
+use crate::output::{Output, Pool};
+use crate::partition::{Change, Context, Partition};
+use crate::retained::{Retained, Sweep};
+use crate::slab::Slab;
+
+use distribute::Job;
+use outbox::Outbox;
+
+/// A connection that was opened.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Opened {
+    /// Its place; the shell keeps its socket under the same number.
+    pub slot: u32,
+    /// Tells this tenant of the slot from the ones before.
+    pub generation: u32,
+}
+
+/// Why a socket is to be closed without a word. Already counted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Refused {
+    /// `limits.connections_max`.
+    Connections,
+    /// `limits.half_open_max`.
+    HalfOpen,
+    /// The node is shutting down.
+    Draining,
+}
+
+/// What became of received bytes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Received {
+    /// So many were used; the rest is offered again, before what comes after it.
+    pub consumed: usize,
+    /// What to do with the socket.
+    pub then: Then,
+}
+
+/// What the shell does with a socket after [`Shard::receive`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Then {
+    /// Go on reading.
+    Read,
+    /// Do not read until [`Event::Resume`]; then offer the rest again first.
+    Pause,
+    /// Stop reading; [`Event::Close`] follows.
+    Close,
+}
+
+/// Why a socket ended from outside.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Hangup {
+    /// The peer closed.
+    Eof,
+    /// The socket failed.
+    Error,
+}
+
+/// What a write did.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Written {
+    /// All that was offered was taken.
+    All,
+    /// So many bytes were taken, then it would have blocked.
+    Some(usize),
+    /// The socket failed.
+    Failed,
+}
+
+/// What the shell has to do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Event {
+    /// Read this connection again, its kept bytes first.
+    Resume(u32),
+    /// Close its socket, then call [`Shard::release`].
+    Close(u32),
+}
+
+/// Marks a wheel entry that watches for the CONNECT, not the keep alive.
+const FOR_CONNECT: u32 = 1 << 31;
+
+/// One shard of a node.
+#[derive(Debug)]
+pub struct Shard {
+    id: ShardId,
+    node: Arc<Node>,
+    conns: Slab<Conn>,
+    generation: u32,
+    assigned: u64,
+    pool: Pool,
+    /// Connections with output to flush.
+    dirty: Vec<u32>,
+    /// An output has grown beyond what one turn may gather.
+    pressed: bool,
+    events: VecDeque<Event>,
+    wheel: Wheel,
+    routes: RouteCache,
+    retained: Retained<Arc<Message>>,
+    retained_sweep: Sweep,
+    partitions: Vec<Partition>,
+    /// No partition has a timer before this.
+    partitions_due: Millis,
+    outboxes: Vec<Outbox>,
+    /// Mail to oneself, handled before the next packet.
+    local: VecDeque<Mail>,
+    jobs: VecDeque<Job>,
+    draining: bool,
+    drain_next: u32,
+    scratch: Vec<u8>,
+    sweep_due: Millis,
+}
+
+impl Shard {
+    /// The shard `id` of a node, without connections, at time `now`.
+    pub fn new(node: Arc<Node>, id: ShardId, now: Millis) -> Shard {
+        let seed = node.seed;
+        Shard {
+            id,
+            partitions: node.partitions_of(id).map(|p| Partition::new(p, id)).collect(),
+            outboxes: (0..node.shards).map(|_| Outbox::default()).collect(),
+            routes: RouteCache::new(ROUTE_CACHE_MAX, seed ^ u64::from(id.0)),
+            node,
+            conns: Slab::default(),
+            generation: 0,
+            assigned: 0,
+            pool: Pool::default(),
+            dirty: Vec::new(),
+            pressed: false,
+            events: VecDeque::new(),
+            wheel: Wheel::new(now),
+            retained: Retained::new(),
+            retained_sweep: Sweep::default(),
+            partitions_due: Millis::MAX,
+            local: VecDeque::new(),
+            jobs: VecDeque::new(),
+            draining: false,
+            drain_next: 0,
+            scratch: Vec::new(),
+            sweep_due: 0,
+        }
+    }
+
+    /// A socket was accepted.
+    ///
+    /// # Errors
+    /// A limit is reached, or the node drains: close the socket at once.
+    pub fn open(&mut self, now: Millis) -> Result<Opened, Refused> {
+        let limits = &self.node.settings.limits;
+        let totals = &self.node.totals;
+        let counters = self.counters();
+        counters.connections_accepted.add(1);
+        let reject = |reason: RejectReason, refused: Refused| {
+            counters.connections_rejected[reason as usize].add(1);
+            Err(refused)
+        };
+        if self.draining {
+            return reject(RejectReason::Draining, Refused::Draining);
+        }
+        if !Totals::take(&totals.connections, u64::from(limits.connections_max)) {
+            return reject(RejectReason::Limit, Refused::Connections);
+        }
+        if !Totals::take(&totals.half_open, u64::from(limits.half_open_max)) {
+            totals.connections.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+            return reject(RejectReason::HalfOpen, Refused::HalfOpen);
+        }
+        counters.connections.add(1);
+        counters.half_open.add(1);
+        let due = tick_of(now + Millis::from(limits.connect_timeout_ms)) + 1;
+        self.generation = self.generation.wrapping_add(1) & !FOR_CONNECT;
+        let generation = self.generation;
+        let slot = self.conns.insert(Conn::new(generation, tick_of(now)));
+        self.wheel.insert((slot, generation | FOR_CONNECT), due);
+        Ok(Opened { slot, generation })
+    }
+
+    /// The peer closed, or the socket failed; [`Event::Close`] follows.
+    pub fn hangup(&mut self, now: Millis, slot: u32, cause: Hangup) {
+        let reason = match cause {
+            Hangup::Eof => CloseReason::Client,
+            Hangup::Error => CloseReason::IoError,
+        };
+        self.lose(now, slot, reason);
+        self.settle(now);
+    }
+
+    /// Mail from another shard, in order. To be called whatever the state of
+    /// the outboxes is: that nobody waits with unread mail is what keeps two
+    /// shards that flood each other from a deadlock.
+    pub fn mail(&mut self, now: Millis, from: ShardId, batch: Vec<Mail>) {
+        let _ = from;
+        for mail in batch {
+            self.handle(now, mail);
+            self.settle(now);
+        }
+    }
+
+    /// Mail for another shard, at most one batch; `None` when there is none.
+    pub fn outbound(&mut self, to: ShardId) -> Option<Vec<Mail>> {
+        let batch = self.outboxes[to.index()].take()?;
+        self.counters().cross_messages.add(batch.len() as u64);
+        self.relieve(to);
+        Some(batch)
+    }
+
+    /// Puts a batch back in front: the target's mailbox is full.
+    pub fn unsend(&mut self, to: ShardId, batch: Vec<Mail>) {
+        let counters = &self.node.counters[self.id.index()];
+        counters.cross_messages.sub(batch.len() as u64);
+        self.outboxes[to.index()].put_back(batch);
+    }
+
+    /// Timers: keep alive, time to CONNECT, wills, expiry.
+    pub fn tick(&mut self, now: Millis) {
+        while let Some(due) = self.wheel.due(now) {
+            for (slot, generation) in due {
+                self.look_after(now, slot, generation);
+            }
+        }
+        if self.partitions_due <= now {
+            self.partitions_due = Millis::MAX;
+            for at in 0..self.partitions.len() {
+                self.with_partition(now, at, |partition, cx| partition.tick(now, cx));
+            }
+        }
+        if self.sweep_due <= now {
+            self.sweep_due = now + 1_000;
+            self.sweep_retained(now);
+        }
+        self.settle(now);
+    }
+
+    /// When to call [`Shard::tick`] next; `None`: nothing is timed.
+    #[inline]
+    pub fn next_tick(&self) -> Option<Millis> {
+        let mut next = self.wheel.next_due().unwrap_or(Millis::MAX).min(self.partitions_due);
+        if self.retained.len() > 0 {
+            next = next.min(self.sweep_due);
+        }
+        (next != Millis::MAX).then_some(next)
+    }
+
+    /// A bounded step of a long job; true while there is more.
+    pub fn work(&mut self, now: Millis) -> bool {
+        self.step(now);
+        self.settle(now);
+        !self.jobs.is_empty()
+    }
+
+    /// Whether an output has grown so much that it should be flushed now.
+    #[inline]
+    pub fn pressed(&self) -> bool {
+        self.pressed
+    }
+
+    /// Whether there is output to flush or an event to take.
+    pub fn has_output(&self) -> bool {
+        !self.dirty.is_empty() || !self.events.is_empty()
+    }
+
+    /// Writes what connections have to say, one attempt each (more when a
+    /// queue refills an output). A socket that would block is left until
+    /// [`Shard::writable`].
+    pub fn flush(&mut self, now: Millis, write: &mut dyn FnMut(u32, &[IoSlice<'_>]) -> Written) {
+        self.pressed = false;
+        let mut at = 0;
+        while let Some(&slot) = self.dirty.get(at) {
+            at += 1;
+            self.flush_one(now, slot, write);
+        }
+        self.dirty.drain(..at);
+    }
+
+    /// The socket takes bytes again.
+    pub fn writable(&mut self, now: Millis, slot: u32) {
+        let _ = now;
+        if let Some(conn) = self.conns.at_mut(slot)
+            && conn.blocked
+        {
+            conn.blocked = false;
+            if !conn.dirty {
+                conn.dirty = true;
+                self.dirty.push(slot);
+            }
+        }
+    }
+
+    /// What the shell has to do next.
+    #[inline]
+    pub fn next_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The shell has closed the socket of an [`Event::Close`].
+    pub fn release(&mut self, slot: u32) {
+        let Some(conn) = self.conns.at_mut(slot) else { return };
+        if conn.phase == Phase::Claiming {
+            conn.released = true; // its claim is still to come, and to be given back
+            return;
+        }
+        self.vacate(slot);
+    }
+
+    /// Publishes a retained message of the broker's own.
+    pub fn publish_system(&mut self, now: Millis, topic: &str, payload: &[u8]) {
+        self.publish_own(now, topic, payload);
+        self.settle(now);
+    }
+
+    /// Refuses new connections from now on.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Ends up to `n` connections for a shutdown; how many are left.
+    pub fn disconnect_some(&mut self, now: Millis, n: usize) -> usize {
+        self.drain_some(now, n);
+        self.settle(now);
+        self.connections()
+    }
+
+    /// Open connections.
+    pub fn connections(&self) -> usize {
+        self.conns.len()
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.node.counters[self.id.index()]
+    }
+
+    /// Sends mail; to oneself it is handled before the next packet.
+    #[inline]
+    fn send(&mut self, to: ShardId, kind: Kind) {
+        if to == self.id {
+            self.local.push_back(Mail(kind));
+        } else {
+            self.outboxes[to.index()].push(Mail(kind));
+        }
+    }
+
+    /// Handles mail to oneself until there is none.
+    #[inline]
+    fn settle(&mut self, now: Millis) {
+        while let Some(mail) = self.local.pop_front() {
+            self.handle(now, mail);
+        }
+    }
+
+    fn handle(&mut self, now: Millis, mail: Mail) {
+        match mail.0 {
+            Kind::Claim(request) => {
+                let partition = PartitionId::of(request.hash);
+                self.propose(now, partition, Change::Claim(request));
+            }
+            Kind::Release(request) => {
+                self.propose(now, request.partition, Change::Release(request));
+            }
+            Kind::Subscribe(request) => {
+                let (partition, _) = PartitionId::split(request.session.slot);
+                self.propose(now, partition, Change::Subscribe(request));
+            }
+            Kind::Unsubscribe(request) => {
+                let (partition, _) = PartitionId::split(request.session.slot);
+                self.propose(now, partition, Change::Unsubscribe(request));
+            }
+            Kind::Acknowledge { session, packet_id, acked } => {
+                let (partition, _) = PartitionId::split(session.slot);
+                self.propose(now, partition, Change::Acknowledge { session, packet_id, acked });
+            }
+            Kind::Incoming { session, packet_id, held, confirm } => {
+                let (partition, _) = PartitionId::split(session.slot);
+                let change = Change::Incoming { session, packet_id, held, confirm };
+                self.propose(now, partition, change);
+            }
+            Kind::Granted(granted) => self.granted(now, *granted),
+            Kind::Refused { conn, reason } => self.claim_refused(now, conn, reason),
+            Kind::Evict { conn } => self.evict(now, conn),
+            Kind::Subscribed { conn, packet_id, codes } => {
+                self.subscribed(conn, packet_id, &codes);
+            }
+            Kind::Unsubscribed { conn, packet_id, codes } => {
+                self.unsubscribed(conn, packet_id, &codes);
+            }
+            Kind::Push { conn, packet_id, dup, delivery } => {
+                self.push(now, conn, packet_id, dup, delivery);
+            }
+            Kind::Owe { conn, packet_id, reason } => self.owe(conn, packet_id, reason),
+            Kind::Mismatch { conn } => self.mismatch(now, conn),
+            Kind::Confirmed(confirm) => self.confirmed(confirm),
+            Kind::JobDone { conn } => self.job_done(conn),
+            Kind::Pace { conn, replay } => self.pace(conn, replay),
+            Kind::Deliver { message, targets, durable, publisher, confirm, report } => {
+                self.fan_out(now, Job::new(message, targets, durable, publisher, confirm, report));
+            }
+            Kind::DeliverShared { session, delivery, confirm } => {
+                self.deliver_shared(now, session, delivery, confirm);
+            }
+            Kind::Retain { message, clear, confirm } => {
+                self.retain(now, &message, clear);
+                self.confirm(confirm);
+            }
+            Kind::Query(replay) => self.answer(now, replay),
+            Kind::Answer { replay, messages, more } => self.replayed(now, replay, messages, more),
+        }
+    }
+
+    fn propose(&mut self, now: Millis, partition: PartitionId, change: Change) {
+        let at = usize::from(partition.0) / usize::from(self.node.shards);
+        self.with_partition(now, at, |partition, cx| partition.propose(now, change, cx));
+    }
+
+    /// Runs `act` on a partition and carries out what follows from it.
+    fn with_partition(
+        &mut self,
+        now: Millis,
+        at: usize,
+        act: impl FnOnce(&mut Partition, &mut Context<'_>),
+    ) {
+        let (mut mails, mut publishes, mut orphans) = (Vec::new(), Vec::new(), Vec::new());
+        let node = Arc::clone(&self.node);
+        let mut cx = Context {
+            node: &node,
+            counters: &node.counters[self.id.index()],
+            mails: &mut mails,
+            publishes: &mut publishes,
+            orphans: &mut orphans,
+        };
+        let Some(partition) = self.partitions.get_mut(at) else { return };
+        act(partition, &mut cx);
+        if let Some(due) = partition.next_tick() {
+            self.partitions_due = self.partitions_due.min(due);
+        }
+        for message in publishes {
+            self.publish_message(now, message);
+        }
+        for (to, mail) in mails {
+            // QoS 0 gives way when another shard does not keep up; the rest is
+            // bounded by windows.
+            let best_effort = matches!(mail.0, Kind::Push { packet_id: 0, .. });
+            if to == self.id {
+                self.local.push_back(mail);
+            } else if best_effort && self.outboxes[to.index()].is_over() {
+                self.counters().dropped(DropReason::PeerBuffer, 1);
+            } else {
+                self.outboxes[to.index()].push(mail);
+            }
+        }
+        self.redispatch(now, orphans);
+    }
+
+    fn redispatch(&mut self, now: Millis, orphans: Vec<Delivery>) {
+        for delivery in orphans {
+            self.another_member(now, delivery);
+        }
+    }
+
+    /// The connection, if it is still the one that is meant.
+    fn conn(&mut self, conn: ConnRef) -> Option<&mut Conn> {
+        self.conns.at_mut(conn.slot).filter(|c| c.generation == conn.generation)
+    }
+
+    /// The output of a connection, marked for the next flush.
+    fn output(&mut self, slot: u32) -> Option<&mut Output> {
+        let conn = self.conns.at_mut(slot)?;
+        Some(output_of(conn, slot, &mut self.pool, &mut self.dirty))
+    }
+
+    fn flush_one(
+        &mut self,
+        now: Millis,
+        slot: u32,
+        write: &mut dyn FnMut(u32, &[IoSlice<'_>]) -> Written,
+    ) {
+        let Some(conn) = self.conns.at_mut(slot) else { return };
+        conn.dirty = false;
+        while !conn.blocked
+            && let Some(output) = conn.output.as_deref_mut()
+        {
+            let offered;
+            let written = match output.plain() {
+                Some(bytes) => {
+                    offered = bytes.len();
+                    write(slot, &[IoSlice::new(bytes)])
+                }
+                None => {
+                    let mut slices = Vec::new();
+                    output.slices(&mut slices);
+                    offered = slices.iter().map(|slice| slice.len()).sum();
+                    write(slot, &slices)
+                }
+            };
+            match written {
+                Written::All => {
+                    output.advance(offered);
+                    if output.len() == 0
+                        && let Some(output) = conn.output.take()
+                    {
+                        self.pool.put(output);
+                    }
+                }
+                Written::Some(n) => {
+                    output.advance(n);
+                    conn.blocked = true;
+                }
+                Written::Failed => {
+                    conn.output = None;
+                    if conn.phase != Phase::Closing {
+                        self.lose(now, slot, CloseReason::IoError);
+                        return;
+                    }
+                }
+            }
+        }
+        if conn.phase == Phase::Closing {
+            self.tell_close(slot);
+        } else if !conn.blocked && conn.active.is_some() {
+            self.refill(now, slot);
+        }
+    }
+
+    /// Queues [`Event::Close`] once.
+    fn tell_close(&mut self, slot: u32) {
+        if let Some(conn) = self.conns.at_mut(slot)
+            && !conn.told
+        {
+            conn.told = true;
+            self.events.push_back(Event::Close(slot));
+        }
+    }
+
+    /// Clears a reason not to read; resumes when it was the last.
+    fn unpause(&mut self, slot: u32, bit: u8) {
+        if let Some(conn) = self.conns.at_mut(slot)
+            && conn.pause & bit != 0
+        {
+            conn.pause &= !bit;
+            if conn.pause == 0 && conn.phase == Phase::Live {
+                self.events.push_back(Event::Resume(slot));
+            }
+        }
+    }
+}
+
+/// See [`Shard::output`]; for callers that hold the connection.
+#[inline]
+fn output_of<'a>(
+    conn: &'a mut Conn,
+    slot: u32,
+    pool: &mut Pool,
+    dirty: &mut Vec<u32>,
+) -> &'a mut Output {
+    if !conn.dirty {
+        conn.dirty = true;
+        dirty.push(slot);
+    }
+    conn.output.get_or_insert_with(|| pool.take())
+}
+
+/// Whether a connection takes another packet in this turn.
+#[inline]
+fn has_room(conn: &Conn, limits: &Limits) -> bool {
+    !conn.blocked
+        && conn.output.as_ref().is_none_or(|o| o.len() < limits.write_buffer_bytes_max as usize)
+}

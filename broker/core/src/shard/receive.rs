@@ -1,0 +1,205 @@
+//! Bytes in: frames, packets, and what each kind of packet sets off.
+
+use tidegate_codec::{
+    DecodeError, Direction, Frame, Packet, PacketType, QoS, ReasonCode, Version, decode, defect,
+    encode_disconnect, encode_pingresp, frame,
+};
+
+use super::{Received, Shard, Then};
+use crate::conn::Phase;
+use crate::counters::{CloseReason, RejectReason};
+use crate::ids::Millis;
+use crate::keepalive::tick_of;
+use crate::outgoing::Acked;
+
+impl Shard {
+    /// Bytes from a socket: what was kept, and what came. Handles whole packets
+    /// until there are none, or the connection has to wait.
+    pub fn receive(&mut self, now: Millis, slot: u32, bytes: &[u8]) -> Received {
+        let packet_bytes_max = self.node.settings.limits.packet_bytes_max;
+        let mut consumed = 0;
+        loop {
+            let Some(conn) = self.conns.at_mut(slot) else {
+                return Received { consumed: bytes.len(), then: Then::Close };
+            };
+            if conn.phase == Phase::Closing {
+                return Received { consumed: bytes.len(), then: Then::Close };
+            }
+            if conn.pause != 0 {
+                return Received { consumed, then: Then::Pause };
+            }
+            let rest = &bytes[consumed..];
+            match frame(rest, packet_bytes_max) {
+                Ok(Some(frame)) => {
+                    conn.seen = tick_of(now);
+                    consumed += frame.total;
+                    self.packet(now, slot, &frame, &rest[..frame.total]);
+                    self.settle(now);
+                }
+                Ok(None) => return Received { consumed, then: Then::Read },
+                Err(error) => {
+                    self.bad_packet(now, slot, &error);
+                    self.settle(now);
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn packet(&mut self, now: Millis, slot: u32, frame: &Frame, bytes: &[u8]) {
+        let Some(conn) = self.conns.at_mut(slot) else { return };
+        if conn.phase == Phase::HalfOpen {
+            return self.first_packet(now, slot, frame, bytes);
+        }
+        let version = conn.version;
+        let received = conn.version_index();
+        if let Some(kind) = frame.packet_type() {
+            self.counters().packets_received[kind as usize][received].add(1);
+        }
+        match decode(frame, bytes, version, Direction::FromClient) {
+            Ok(packet) => self.decoded(now, slot, version, packet),
+            Err(error) => self.bad_packet(now, slot, &error),
+        }
+    }
+
+    #[inline]
+    fn decoded(&mut self, now: Millis, slot: u32, version: Version, packet: Packet<'_>) {
+        match packet {
+            Packet::Publish(publish) => self.publish(now, slot, version, &publish),
+            Packet::Puback(ack) => {
+                self.acknowledged(now, slot, ack.packet_id, Acked::Puback);
+            }
+            Packet::Pubrec(ack) if ack.reason.is_error() => {
+                self.acknowledged(now, slot, ack.packet_id, Acked::PubrecRefused);
+            }
+            Packet::Pubrec(ack) => self.acknowledged(now, slot, ack.packet_id, Acked::Pubrec),
+            Packet::Pubcomp(ack) => self.acknowledged(now, slot, ack.packet_id, Acked::Pubcomp),
+            Packet::Pubrel(ack) => self.pubrel(slot, version, ack.packet_id),
+            Packet::Subscribe(subscribe) => self.subscribe(now, slot, version, &subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(now, slot, &unsubscribe),
+            Packet::Pingreq => {
+                if !defect::on("5:3.12.4-1")
+                    && let Some(output) = self.output(slot)
+                {
+                    encode_pingresp(output.buffer()); // [MQTT-3.12.4-1]
+                    self.sent(slot, PacketType::Pingresp);
+                }
+            }
+            Packet::Disconnect(disconnect) => {
+                self.disconnect(now, slot, version, disconnect.reason, disconnect.session_expiry);
+            }
+            Packet::Connect(_) // a second one [MQTT-3.1.0-2]
+            | Packet::Connack(_)
+            | Packet::Suback(_)
+            | Packet::Unsuback(_)
+            | Packet::Pingresp
+            | Packet::Auth(_) => self.fail(now, slot, ReasonCode::ProtocolError),
+        }
+    }
+
+    fn disconnect(
+        &mut self,
+        now: Millis,
+        slot: u32,
+        version: Version,
+        reason: ReasonCode,
+        expiry: Option<u32>,
+    ) {
+        let Some(conn) = self.conns.at_mut(slot) else { return };
+        let expiry_max = self.node.settings.limits.session_expiry_max_seconds;
+        if let Some(expiry) = expiry {
+            if conn.expiry == 0 && expiry != 0 && !defect::on("5:3.14.2-2") {
+                // [MQTT-3.14.2-2]; being no valid DISCONNECT, it keeps the will
+                return self.fail(now, slot, ReasonCode::ProtocolError);
+            }
+            conn.expiry = expiry.min(expiry_max);
+        }
+        // [MQTT-3.14.4-3]: only a normal disconnection drops the will.
+        let clean = version != Version::V5 || reason == ReasonCode::Success;
+        let keep_will = (!clean || defect::on("5:3.14.4-3")) && !defect::on("5:3.1.2-8");
+        self.end(now, slot, CloseReason::Client, keep_will);
+    }
+
+    /// A packet that is not one: told to a 5.0 client, then the end.
+    pub(super) fn bad_packet(&mut self, now: Millis, slot: u32, error: &DecodeError) {
+        self.fail(now, slot, error.reason());
+    }
+
+    /// Ends a connection for what its client did: DISCONNECT with the reason
+    /// to a 5.0 client that is connected [MQTT-4.13.1-1], a bare close else.
+    pub(super) fn fail(&mut self, now: Millis, slot: u32, reason: ReasonCode) {
+        let Some(conn) = self.conns.at_mut(slot) else { return };
+        match conn.phase {
+            Phase::Live => {
+                if conn.version == Version::V5 {
+                    self.say_disconnect(slot, reason);
+                }
+                self.end(now, slot, close_reason(reason), true);
+            }
+            Phase::HalfOpen => self.reject(now, slot, RejectReason::Protocol),
+            Phase::Claiming => self.lose(now, slot, CloseReason::ProtocolError),
+            Phase::Closing => {}
+        }
+    }
+
+    /// DISCONNECT to a 5.0 client.
+    pub(super) fn say_disconnect(&mut self, slot: u32, reason: ReasonCode) {
+        let strings = self.node.settings.reason_strings;
+        let Some(conn) = self.conns.at_mut(slot) else { return };
+        let mut text = strings.then(|| reason_text(reason));
+        if conn.packet_bytes_max < 64 {
+            text = None; // [MQTT-3.14.2-3]
+        }
+        let packet_bytes_max = conn.packet_bytes_max as usize;
+        if let Some(output) = self.output(slot) {
+            let start = output.buffer().len();
+            encode_disconnect(output.buffer(), reason, None, text, None);
+            if output.buffer().len() - start > packet_bytes_max {
+                output.buffer().truncate(start);
+                return;
+            }
+            self.sent(slot, PacketType::Disconnect);
+        }
+    }
+
+    /// Counts a packet to a client.
+    #[inline]
+    pub(super) fn sent(&mut self, slot: u32, kind: PacketType) {
+        if let Some(conn) = self.conns.at(slot) {
+            self.counters().packets_sent[kind as usize][conn.version_index()].add(1);
+        }
+    }
+}
+
+/// How an end is counted that a client brought about.
+fn close_reason(reason: ReasonCode) -> CloseReason {
+    match reason {
+        ReasonCode::KeepAliveTimeout => CloseReason::KeepAlive,
+        ReasonCode::NotAuthorized | ReasonCode::BadUserNameOrPassword => CloseReason::Auth,
+        ReasonCode::QuotaExceeded | ReasonCode::ServerBusy => CloseReason::Overload,
+        _other => CloseReason::ProtocolError,
+    }
+}
+
+/// A short reason string, for those who read a trace.
+pub(super) fn reason_text(reason: ReasonCode) -> &'static str {
+    match reason {
+        ReasonCode::MalformedPacket => "malformed packet",
+        ReasonCode::ProtocolError => "protocol error",
+        ReasonCode::PacketTooLarge => "packet too large",
+        ReasonCode::ReceiveMaximumExceeded => "receive maximum exceeded",
+        ReasonCode::TopicAliasInvalid => "topic alias invalid",
+        ReasonCode::KeepAliveTimeout => "keep alive timeout",
+        ReasonCode::SessionTakenOver => "session taken over",
+        ReasonCode::ServerShuttingDown => "server shutting down",
+        ReasonCode::QoSNotSupported => "QoS not supported",
+        ReasonCode::RetainNotSupported => "retain not supported",
+        _other => "disconnected by the server",
+    }
+}
+
+/// The lower of two QoS levels, from an option byte.
+#[inline]
+pub(super) fn qos_of(level: u8) -> QoS {
+    QoS::try_from(level).unwrap_or_default()
+}

@@ -1,0 +1,50 @@
+//! A will: the message that a client leaves for its end.
+
+use std::sync::Arc;
+
+use crate::ids::Millis;
+use crate::message::{Draft, Message, expires_at};
+use tidegate_codec::{QoS, Will as Wire};
+
+/// A will as it waits; its message expiry starts when it is published
+/// [MQTT-3.1.3.2.4].
+#[derive(Clone, Debug)]
+pub(crate) struct Will {
+    topic: Box<str>,
+    payload: Box<[u8]>,
+    forward: Box<[u8]>,
+    qos: QoS,
+    retain: bool,
+    expiry: Option<u32>,
+    /// Seconds between the end of the connection and the message.
+    pub(crate) delay: u32,
+}
+
+impl Will {
+    pub(crate) fn from_wire(will: &Wire<'_>) -> Will {
+        Will {
+            topic: will.topic.into(),
+            payload: will.payload.into(),
+            forward: will.forward.to_vec().into(),
+            qos: will.qos,
+            retain: will.retain,
+            expiry: will.message_expiry,
+            delay: will.delay,
+        }
+    }
+
+    /// The message, published now by the client with this hash.
+    pub(crate) fn message(&self, origin: u64, now: Millis) -> Arc<Message> {
+        let mut draft = Draft {
+            topic: &self.topic,
+            forward: &self.forward,
+            payload: &self.payload,
+            qos: self.qos,
+            retain: self.retain,
+            origin,
+            expires: expires_at(self.expiry, now),
+            shared: None,
+        };
+        Arc::clone(draft.share())
+    }
+}

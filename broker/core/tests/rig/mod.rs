@@ -1,0 +1,284 @@
+//! A node in one thread: several shards, mailboxes between them, and clients
+//! whose bytes go straight in and out. The clock is the test's.
+#![allow(dead_code, missing_docs, unreachable_pub, reason = "each test uses a part of it")]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use tidegate_codec::{Version, frame};
+use tidegate_core::access::Open;
+use tidegate_core::ids::ShardId;
+use tidegate_core::mail::Mail;
+use tidegate_core::settings::Settings;
+use tidegate_core::{Event, Hangup, Node, Shard, Then, Written};
+
+pub struct Rig {
+    pub node: Arc<Node>,
+    pub shards: Vec<Shard>,
+    pub now: u64,
+    sockets: BTreeMap<(usize, u32), Socket>,
+    mailboxes: Vec<VecDeque<(ShardId, Vec<Mail>)>>,
+    /// Batches a mailbox takes.
+    pub mailbox_max: usize,
+    next_client: u64,
+    /// What closed sockets had been sent and nobody has read.
+    closed: Vec<(u64, Version, Vec<u8>)>,
+}
+
+struct Socket {
+    client: u64,
+    version: Version,
+    stash: Vec<u8>,
+    paused: bool,
+    sent: Vec<u8>,
+    /// How many more bytes it takes before it would block.
+    room: usize,
+}
+
+/// A client's connection: which shard, which socket.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd)]
+pub struct Client {
+    pub shard: usize,
+    pub slot: u32,
+    id: u64,
+}
+
+impl Rig {
+    pub fn new(shards: u16, settings: Settings) -> Rig {
+        let node = Node::new(settings, shards, 0x7ead_5eed, Box::new(Open));
+        let now = 1_000_000;
+        Rig {
+            shards: (0..shards).map(|n| Shard::new(Arc::clone(&node), ShardId(n), now)).collect(),
+            mailboxes: (0..shards).map(|_| VecDeque::new()).collect(),
+            node,
+            now,
+            sockets: BTreeMap::new(),
+            mailbox_max: usize::MAX,
+            next_client: 0,
+            closed: Vec::new(),
+        }
+    }
+
+    /// A socket, nothing sent yet.
+    pub fn open(&mut self, shard: usize) -> Client {
+        let opened = self.shards[shard].open(self.now).expect("within the limits");
+        self.next_client += 1;
+        let socket = Socket {
+            client: self.next_client,
+            version: Version::V3_1_1,
+            stash: Vec::new(),
+            paused: false,
+            sent: Vec::new(),
+            room: usize::MAX,
+        };
+        self.sockets.insert((shard, opened.slot), socket);
+        Client { shard, slot: opened.slot, id: self.next_client }
+    }
+
+    fn socket(&mut self, client: Client) -> Option<&mut Socket> {
+        self.sockets.get_mut(&(client.shard, client.slot)).filter(|s| s.client == client.id)
+    }
+
+    /// Whether the broker still has the connection.
+    pub fn is_open(&mut self, client: Client) -> bool {
+        self.socket(client).is_some()
+    }
+
+    /// The version that answers are read in.
+    pub fn speaks(&mut self, client: Client, version: Version) {
+        if let Some(socket) = self.socket(client) {
+            socket.version = version;
+        }
+    }
+
+    /// How many more bytes the socket takes before it would block.
+    pub fn set_room(&mut self, client: Client, room: usize) {
+        let now = self.now;
+        if let Some(socket) = self.socket(client) {
+            socket.room = room;
+            if room > 0 {
+                self.shards[client.shard].writable(now, client.slot);
+            }
+        }
+        self.run();
+    }
+
+    /// Bytes from the client, and all that follows from them.
+    pub fn send(&mut self, client: Client, bytes: &[u8]) {
+        self.give(client, bytes);
+        self.run();
+    }
+
+    /// As [`Rig::send`], but nothing is carried between shards yet.
+    pub fn give(&mut self, client: Client, bytes: &[u8]) {
+        if let Some(socket) = self.socket(client) {
+            socket.stash.extend_from_slice(bytes);
+            self.feed(client.shard, client.slot);
+        }
+    }
+
+    fn feed(&mut self, shard: usize, slot: u32) {
+        let Some(socket) = self.sockets.get_mut(&(shard, slot)) else { return };
+        if socket.paused {
+            return;
+        }
+        let stash = std::mem::take(&mut socket.stash);
+        let received = self.shards[shard].receive(self.now, slot, &stash);
+        assert!(received.consumed <= stash.len(), "no more is used than was given");
+        let Some(socket) = self.sockets.get_mut(&(shard, slot)) else { return };
+        match received.then {
+            Then::Read => socket.stash = stash[received.consumed..].to_vec(),
+            Then::Pause => {
+                socket.stash = stash[received.consumed..].to_vec();
+                socket.paused = true;
+            }
+            Then::Close => {}
+        }
+    }
+
+    /// The packets that came for the client since the last call, raw.
+    pub fn packets(&mut self, client: Client) -> Vec<Vec<u8>> {
+        let mut bytes = match self.socket(client) {
+            Some(socket) => std::mem::take(&mut socket.sent),
+            None => self
+                .closed
+                .iter_mut()
+                .find(|(id, _, _)| *id == client.id)
+                .map(|(_, _, sent)| std::mem::take(sent))
+                .unwrap_or_default(),
+        };
+        let mut packets = Vec::new();
+        while let Ok(Some(frame)) = frame(&bytes, u32::MAX) {
+            let rest = bytes.split_off(frame.total);
+            packets.push(std::mem::replace(&mut bytes, rest));
+        }
+        if !bytes.is_empty()
+            && let Some(socket) = self.socket(client)
+        {
+            socket.sent = bytes; // the beginning of one
+        }
+        packets
+    }
+
+    /// The socket ends without a word.
+    pub fn abort(&mut self, client: Client) {
+        let now = self.now;
+        if self.socket(client).is_some() {
+            self.shards[client.shard].hangup(now, client.slot, Hangup::Eof);
+        }
+        self.run();
+    }
+
+    /// Lets time pass, timers included.
+    pub fn advance(&mut self, ms: u64) {
+        let end = self.now + ms;
+        loop {
+            let next = self.shards.iter().filter_map(Shard::next_tick).min();
+            match next {
+                Some(next) if next <= end => {
+                    self.now = self.now.max(next);
+                    for shard in &mut self.shards {
+                        shard.tick(self.now);
+                    }
+                    self.run();
+                }
+                Some(_) | None => break,
+            }
+        }
+        self.now = end;
+    }
+
+    /// Turns of all shards until nothing is left to do.
+    pub fn run(&mut self) {
+        for _ in 0..100_000 {
+            let mut busy = false;
+            for at in 0..self.shards.len() {
+                busy |= self.turn(at);
+            }
+            if !busy {
+                return;
+            }
+        }
+        panic!("the shards do not come to rest");
+    }
+
+    /// One turn of one shard; whether it did anything.
+    pub fn turn(&mut self, at: usize) -> bool {
+        let mut busy = false;
+        while let Some((from, batch)) = self.mailboxes[at].pop_front() {
+            busy = true;
+            self.shards[at].mail(self.now, from, batch);
+        }
+        busy |= self.shards[at].work(self.now);
+        loop {
+            let sockets = &mut self.sockets;
+            self.shards[at].flush(self.now, &mut |slot, slices| {
+                let Some(socket) = sockets.get_mut(&(at, slot)) else { return Written::Failed };
+                let offered: usize = slices.iter().map(|s| s.len()).sum();
+                let taken = offered.min(socket.room);
+                let all: Vec<u8> = slices.iter().flat_map(|s| s.iter().copied()).collect();
+                socket.sent.extend_from_slice(&all[..taken]);
+                if socket.room != usize::MAX {
+                    socket.room -= taken;
+                }
+                if taken == offered { Written::All } else { Written::Some(taken) }
+            });
+            let Some(event) = self.shards[at].next_event() else { break };
+            busy = true;
+            match event {
+                Event::Resume(slot) => {
+                    if let Some(socket) = self.sockets.get_mut(&(at, slot)) {
+                        socket.paused = false;
+                    }
+                    self.feed(at, slot);
+                }
+                Event::Close(slot) => {
+                    if let Some(mut socket) = self.sockets.remove(&(at, slot)) {
+                        socket.stash.clear();
+                        self.closed.push((socket.client, socket.version, socket.sent));
+                    }
+                    self.shards[at].release(slot);
+                }
+            }
+        }
+        for to in 0..self.shards.len() {
+            while self.mailboxes[to].len() < self.mailbox_max
+                && let Some(batch) = self.shards[at].outbound(ShardId(to as u16))
+            {
+                busy = true;
+                self.mailboxes[to].push_back((ShardId(at as u16), batch));
+            }
+        }
+        busy
+    }
+}
+
+/// A connected 3.1.1 client.
+pub fn connect(rig: &mut Rig, shard: usize, id: &str, clean: bool) -> Client {
+    let client = rig.open(shard);
+    let mut packet = vec![0x10, 12 + id.len() as u8, 0, 4, b'M', b'Q', b'T', b'T', 4];
+    packet.extend([if clean { 2 } else { 0 }, 0, 0, 0, id.len() as u8]);
+    packet.extend(id.as_bytes());
+    rig.send(client, &packet);
+    client
+}
+
+/// A SUBSCRIBE to one filter.
+pub fn subscribe(rig: &mut Rig, client: Client, filter: &str, qos: u8) {
+    let mut packet = vec![0x82, 5 + filter.len() as u8, 0, 1, 0, filter.len() as u8];
+    packet.extend(filter.as_bytes());
+    packet.push(qos);
+    rig.send(client, &packet);
+}
+
+/// A short PUBLISH.
+pub fn publish(rig: &mut Rig, client: Client, topic: &str, qos: u8, id: u8, payload: &[u8]) {
+    let mut packet = vec![0x30 | qos << 1, 0, 0, topic.len() as u8];
+    packet.extend(topic.as_bytes());
+    if qos > 0 {
+        packet.extend([0, id]);
+    }
+    packet.extend(payload);
+    packet[1] = packet.len() as u8 - 2;
+    rig.send(client, &packet);
+}

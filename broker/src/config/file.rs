@@ -1,0 +1,385 @@
+//! The config as typed: every key once, with its doc, unit, range and default.
+//!
+//! A table is a struct of options; [`Key`]s beside it feed the check, the
+//! environment overlay, the effective summary and `docs/config.md`. Unknown
+//! keys are refused, with the nearest name.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use tidegate_core::limits::{Limits, QueuePolicy, SHARDS_MAX};
+use tidegate_core::settings::Settings;
+use toml::{Table, Value};
+
+use super::key::{Fallback, Key, Setting};
+use super::listener::Transport;
+use super::nearest::nearest;
+use super::problem::{Faults, Problem};
+use crate::telemetry::log::{LogFormat, LogLevel};
+
+macro_rules! fallback {
+    ($ty:ty, = $default:expr) => {{
+        let value: $ty = $default;
+        Fallback::Value(value.show())
+    }};
+    ($ty:ty, => $text:literal) => {
+        Fallback::Text($text)
+    };
+}
+
+macro_rules! maybe {
+    () => {
+        None
+    };
+    ($value:expr) => {
+        Some($value)
+    };
+}
+
+/// `key: type [min, max], "unit" = default;` or `key: type => "what if not set";`
+macro_rules! tables {
+    ($(
+        $(#[doc = $table_doc:literal])+
+        $table:ident {
+            $(
+                $(#[doc = $doc:literal])+
+                $key:ident: $ty:ty $([$min:expr, $max:expr])? $(, $unit:literal)?
+                    $(= $default:expr)? $(=> $unset:literal)?;
+            )+
+        }
+    )+) => {$(
+        $(#[doc = $table_doc])+
+        #[derive(Clone, Debug, Default)]
+        pub struct $table {
+            $($(#[doc = $doc])+ pub $key: Option<$ty>,)+
+        }
+
+        impl $table {
+            /// What the table is about.
+            pub const DOC: &'static str = concat!($($table_doc),+);
+            /// Its keys, in the order of the reference.
+            pub const KEYS: &'static [Key] = &[$(Key {
+                name: stringify!($key),
+                doc: concat!($($doc),+),
+                shape: <$ty as Setting>::SHAPE,
+                range: maybe!($(($min as u64, $max as u64))?),
+                unit: maybe!($($unit)?),
+                default: || fallback!($ty, $(= $default)? $(=> $unset)?),
+            }),+];
+
+            /// From TOML. What is wrong goes to `faults` and counts as not set.
+            fn read(path: &str, table: &Table, faults: &mut Faults) -> $table {
+                let mut typed = $table::default();
+                for (name, value) in table {
+                    let path = format!("{path}.{name}");
+                    match name.as_str() {
+                        $(stringify!($key) => {
+                            let key = key_in(Self::KEYS, stringify!($key));
+                            match key.read(&path, value) {
+                                Ok(value) => typed.$key = Some(value),
+                                Err(problem) => faults.push(problem),
+                            }
+                        })+
+                        _ => {
+                            let hint = hint_for_key(&path, name, Self::KEYS);
+                            faults.push(Problem::Unknown { key: path, hint });
+                        }
+                    }
+                }
+                typed
+            }
+
+            /// Each key's value in effect before anything is derived.
+            pub fn effective(&self) -> Vec<(&'static str, Fallback)> {
+                vec![$((
+                    stringify!($key),
+                    match &self.$key {
+                        Some(value) => Fallback::Value(value.show()),
+                        None => (key_in(Self::KEYS, stringify!($key)).default)(),
+                    },
+                )),+]
+            }
+
+            $($(
+                /// The value of the key, or its default.
+                pub fn $key(&self) -> $ty {
+                    self.$key.clone().unwrap_or_else(|| $default)
+                }
+            )?)+
+        }
+    )+};
+}
+
+fn key_in(keys: &'static [Key], name: &str) -> &'static Key {
+    keys.iter().find(|key| key.name == name).expect("the macro makes both from one list")
+}
+
+tables! {
+    /// The node as a whole.
+    NodeTable {
+        /// Name of the node in logs and `$SYS`.
+        name: String = "tidegate".into();
+        /// Where the node keeps its files.
+        data_dir: PathBuf = "./tidegate-data".into();
+        /// Shards, each a thread with its own sockets and connections.
+        shards: u16 [1, SHARDS_MAX] => "one a core, within the CPU quota";
+        /// Time from SIGTERM to the exit at the latest; connections are asked to leave within it.
+        drain_seconds: u32 [0, 3_600], "seconds" = 25;
+        /// Idle timeout of the load balancer in front, if there is one. TCP keepalive and
+        /// `mqtt.keep_alive_max_seconds` are derived from it, so that a connection never
+        /// stays silent for so long.
+        lb_idle_timeout_seconds: u32 [5, 86_400], "seconds"
+            => "no load balancer; TCP keepalive is 300 s idle, 300 s interval, 2 probes";
+    }
+
+    /// What clients are offered.
+    MqttTable {
+        /// The highest QoS a client may publish with.
+        qos_max: u8 [0, 2] = Settings::default().qos_max;
+        /// Whether retained messages are kept.
+        retain_available: bool = Settings::default().retain_available;
+        /// Whether filters may hold wildcards.
+        wildcard_subscription_available: bool = Settings::default().wildcard_subscription_available;
+        /// Whether subscription identifiers are taken.
+        subscription_identifier_available: bool
+            = Settings::default().subscription_identifier_available;
+        /// Whether shared subscriptions (`$share`) are offered.
+        shared_subscription_available: bool = Settings::default().shared_subscription_available;
+        /// The highest topic alias a client may set; 0: none.
+        topic_alias_in_max: u16 [0, 65_535] = Settings::default().topic_alias_in_max;
+        /// The highest topic alias used towards a client, never above its own maximum; 0: none.
+        topic_alias_out_max: u16 [0, 65_535] = Settings::default().topic_alias_out_max;
+        /// The longest keep alive; 0: no limit. A 5.0 client above it, or with none, is told
+        /// Server Keep Alive. If not set, `node.lb_idle_timeout_seconds` gives it.
+        keep_alive_max_seconds: u16 [0, 65_535], "seconds"
+            = Settings::default().keep_alive_max_seconds;
+        /// Whether a 3.x client above that limit is refused instead of honoured.
+        keep_alive_strict: bool = Settings::default().keep_alive_strict;
+        /// Whether a payload that claims to be UTF-8 is checked.
+        payload_format_check: bool = Settings::default().payload_format_check;
+        /// Whether a QoS 1 message of a shared subscription goes to another member when its
+        /// member disconnects (true) or when its session ends (false).
+        share_redispatch_on_disconnect: bool = Settings::default().share_redispatch_on_disconnect;
+        /// Whether a publish that is not allowed closes a 3.x connection (true) or is
+        /// acknowledged and dropped (false).
+        refused_publish_closes: bool = Settings::default().refused_publish_closes;
+        /// Response Information for clients that ask; empty: never sent.
+        response_information: String = Settings::default().response_information;
+        /// Whether reason strings go along with reason codes, to 5.0 clients that have not
+        /// declined problem information.
+        reason_strings: bool = Settings::default().reason_strings;
+        /// Time between two publications of the `$SYS` topics; 0: none.
+        sys_interval_seconds: u32 [0, 86_400], "seconds" = Settings::default().sys_interval_seconds;
+    }
+
+    /// The bounds. Reaching one has the outcome stated here, and is counted.
+    LimitsTable {
+        /// Open connections; one more is closed at once, or refused with 0x97.
+        connections_max: u32 [1, 100_000_000] = Limits::default().connections_max;
+        /// Connections that have not completed CONNECT; one more is closed at once.
+        half_open_max: u32 [1, 100_000_000] = Limits::default().half_open_max;
+        /// Time from accept to a complete CONNECT; then closed.
+        connect_timeout_ms: u32 [100, 600_000], "milliseconds"
+            = Limits::default().connect_timeout_ms;
+        /// Size of one packet, header included; a larger one is 0x95 and closes.
+        packet_bytes_max: u32 [1_024, 268_435_455], "bytes" = Limits::default().packet_bytes_max;
+        /// Length of a client id; a longer one is refused with 0x85 (3.x: 0x02).
+        client_id_bytes_max: u16 [23, 65_535], "bytes" = Limits::default().client_id_bytes_max;
+        /// Levels of a topic or filter; deeper is 0x90 for a topic, 0x8F for a filter.
+        topic_levels_max: u16 [1, 65_535] = Limits::default().topic_levels_max;
+        /// Subscriptions of one session; one more is refused with 0x97 (3.x: 0x80).
+        subscriptions_max: u32 [1, 10_000_000] = Limits::default().subscriptions_max;
+        /// QoS 1 and 2 messages that wait for one session; beyond, `queue_policy` decides.
+        queue_messages_max: u32 [1, 100_000_000] = Limits::default().queue_messages_max;
+        /// Bytes that wait for one session; beyond, `queue_policy` decides.
+        queue_bytes_max: u64 [1_024, 1_u64 << 40], "bytes" = Limits::default().queue_bytes_max;
+        /// What gives way when a session's queue is full: its oldest message, or the new one.
+        queue_policy: QueuePolicy = Limits::default().queue_policy;
+        /// Unacknowledged QoS 1 and 2 messages out to one session; further ones wait.
+        inflight_out_max: u16 [1, 65_535] = Limits::default().inflight_out_max;
+        /// Unreleased QoS 1 and 2 messages in from one connection (Receive Maximum); beyond is
+        /// 0x93, and before 5.0 the socket is not read.
+        inflight_in_max: u16 [1, 65_535] = Limits::default().inflight_in_max;
+        /// Bytes encoded for one socket that does not take them; further messages wait in the
+        /// session's queue.
+        write_buffer_bytes_max: u32 [4_096, 268_435_455], "bytes"
+            = Limits::default().write_buffer_bytes_max;
+        /// Retained messages; a further one is not stored (0x97 at QoS 1 and 2).
+        retained_messages_max: u64 [0, 1_000_000_000] = Limits::default().retained_messages_max;
+        /// Bytes of retained messages; as above.
+        retained_bytes_max: u64 [0, 1_u64 << 44], "bytes" = Limits::default().retained_bytes_max;
+        /// Durable sessions; a CONNECT for one more is refused with 0x97 (3.x: 0x03).
+        sessions_max: u32 [1, 100_000_000] = Limits::default().sessions_max;
+        /// Time that a session may outlive its connection; a longer wish is cut to it and the
+        /// client is told. 4294967295: for ever.
+        session_expiry_max_seconds: u32 [0, u32::MAX], "seconds"
+            = Limits::default().session_expiry_max_seconds;
+    }
+
+    /// Metrics and health over HTTP.
+    AdminTable {
+        /// Address and port of the admin port.
+        bind: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8888));
+    }
+
+    /// What the node says on stderr.
+    LogTable {
+        /// The least severe level that is written.
+        level: LogLevel = LogLevel::Info;
+        /// Lines for people or for machines.
+        format: LogFormat = LogFormat::Plain;
+        /// Levels of single modules, such as `tidegate::net=debug`, separated by commas.
+        filter: String = String::new();
+    }
+
+    /// A place where clients come in; NAME stands in logs and metrics. Without any such
+    /// table there is one listener, named `default`.
+    ListenerTable {
+        /// Address and port; port 0: the kernel chooses.
+        bind: SocketAddr => "must be set; the listener named `default` has 127.0.0.1:1883";
+        /// What carries MQTT.
+        transport: Transport = Transport::Tcp;
+        /// Whether clients may connect without credentials.
+        anonymous: bool => "true on a loopback address; elsewhere it must be set to true";
+        /// Length of the accept queue of each shard's socket; the kernel cuts it to
+        /// `net.core.somaxconn`.
+        backlog: u32 [16, 65_535] = 1_024;
+    }
+}
+
+/// The whole file, as typed.
+#[derive(Clone, Debug, Default)]
+pub struct File {
+    /// `[node]`
+    pub node: NodeTable,
+    /// `[mqtt]`
+    pub mqtt: MqttTable,
+    /// `[limits]`
+    pub limits: LimitsTable,
+    /// `[admin]`
+    pub admin: AdminTable,
+    /// `[log]`
+    pub log: LogTable,
+    /// `[listener.NAME]`, by name.
+    pub listeners: BTreeMap<String, ListenerTable>,
+}
+
+/// Each table's title in the reference, its doc and its keys.
+pub const TABLES: &[(&str, &str, &[Key])] = &[
+    ("node", NodeTable::DOC, NodeTable::KEYS),
+    ("listener.NAME", ListenerTable::DOC, ListenerTable::KEYS),
+    ("mqtt", MqttTable::DOC, MqttTable::KEYS),
+    ("limits", LimitsTable::DOC, LimitsTable::KEYS),
+    ("admin", AdminTable::DOC, AdminTable::KEYS),
+    ("log", LogTable::DOC, LogTable::KEYS),
+];
+
+const TABLE_NAMES: [&str; 6] = ["node", "mqtt", "limits", "admin", "log", "listener"];
+
+impl File {
+    /// From TOML. What is wrong goes to `faults` and counts as not set.
+    pub fn read(table: &Table, faults: &mut Faults) -> File {
+        let mut file = File::default();
+        for (name, value) in table {
+            if !TABLE_NAMES.contains(&name.as_str()) {
+                let hint = hint_for_table(name);
+                faults.push(Problem::Unknown { key: name.clone(), hint });
+                continue;
+            }
+            let Some(table) = as_table(name, value, faults) else { continue };
+            match name.as_str() {
+                "node" => file.node = NodeTable::read(name, table, faults),
+                "mqtt" => file.mqtt = MqttTable::read(name, table, faults),
+                "limits" => file.limits = LimitsTable::read(name, table, faults),
+                "admin" => file.admin = AdminTable::read(name, table, faults),
+                "log" => file.log = LogTable::read(name, table, faults),
+                _ => file.listeners = listeners(table, faults),
+            }
+        }
+        file
+    }
+}
+
+fn listeners(tables: &Table, faults: &mut Faults) -> BTreeMap<String, ListenerTable> {
+    let mut listeners = BTreeMap::new();
+    for (name, value) in tables {
+        let path = format!("listener.{name}");
+        // `[listener] bind = …` forgets the name; say so rather than 'not a table'.
+        if !value.is_table() && ListenerTable::KEYS.iter().any(|key| key.name == name) {
+            let hint = format!("a listener has a name; use listener.default.{name}");
+            faults.push(Problem::Unknown { key: path, hint });
+        } else if let Some(table) = as_table(&path, value, faults) {
+            listeners.insert(name.clone(), ListenerTable::read(&path, table, faults));
+        }
+    }
+    listeners
+}
+
+fn as_table<'a>(path: &str, value: &'a Value, faults: &mut Faults) -> Option<&'a Table> {
+    let table = value.as_table();
+    if table.is_none() {
+        faults.push(Problem::NotATable { key: path.into() });
+    }
+    table
+}
+
+/// The key at a path such as `["limits", "packet_bytes_max"]`.
+pub fn key_at(path: &[String]) -> Option<&'static Key> {
+    let (title, name) = match path {
+        [table, _, name] if table == "listener" => ("listener.NAME", name),
+        [table, name] => (table.as_str(), name),
+        _ => return None,
+    };
+    let (_, _, keys) = TABLES.iter().find(|(known, _, _)| *known == title)?;
+    keys.iter().find(|key| key.name == name)
+}
+
+/// Whether a path of one segment names a table.
+pub fn is_table(name: &str) -> bool {
+    TABLE_NAMES.contains(&name)
+}
+
+fn names(keys: &'static [Key]) -> impl Iterator<Item = &'static str> {
+    keys.iter().map(|key| key.name)
+}
+
+fn hint_for_key(path: &str, typed: &str, keys: &'static [Key]) -> String {
+    let table = path.strip_suffix(typed).unwrap_or(path);
+    if let Some(hint) = hint_elsewhere(typed, |name| name == typed) {
+        return hint;
+    }
+    if let Some(name) = nearest(typed, names(keys)) {
+        return format!("did you mean {table}{name}?");
+    }
+    let all = TABLES.iter().flat_map(|(_, _, keys)| names(keys));
+    if let Some(near) = nearest(typed, all)
+        && let Some(hint) = hint_elsewhere(typed, |name| name == near)
+    {
+        return hint;
+    }
+    let known: Vec<_> = names(keys).collect();
+    format!("[{}] takes {}", table.trim_end_matches('.'), known.join(", "))
+}
+
+fn hint_elsewhere(typed: &str, wanted: impl Fn(&str) -> bool) -> Option<String> {
+    let (title, name) = TABLES.iter().find_map(|(title, _, keys)| {
+        names(keys).find(|name| wanted(name)).map(|name| (title, name))
+    })?;
+    Some(match name == typed {
+        true => format!("{name} belongs to [{title}]"),
+        false => format!("did you mean {title}.{name}?"),
+    })
+}
+
+fn hint_for_table(typed: &str) -> String {
+    if let Some(hint) = hint_elsewhere(typed, |name| name == typed) {
+        return hint;
+    }
+    match nearest(typed, TABLE_NAMES) {
+        Some(name) => format!("did you mean [{name}]?"),
+        None => {
+            "the tables are [node], [mqtt], [limits], [admin], [log] and [listener.NAME]".into()
+        }
+    }
+}

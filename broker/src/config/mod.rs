@@ -1,0 +1,48 @@
+//! The configuration of a node: TOML, then the environment, then flags.
+//!
+//! [`file`] holds the keys as typed: all optional, each defined once with its
+//! doc, unit, range and default. [`resolve`] turns them into a [`Config`]:
+//! complete, checked, typed. Upholds CFG-1: a config that parses is runnable;
+//! and every fault of a config is told at once, with what would do.
+
+pub mod file;
+pub mod keepalive;
+pub mod key;
+pub mod listener;
+pub mod nearest;
+pub mod overlay;
+pub mod problem;
+pub mod reference;
+pub mod resolve;
+
+pub use keepalive::TcpKeepalive;
+pub use listener::{Listener, Transport};
+pub use overlay::{Flags, Overlay};
+pub use problem::{ConfigError, Problem};
+pub use resolve::{Config, Warning};
+
+use file::File;
+use problem::Faults;
+
+/// Reads a config: the text of a file, overlaid with the environment and flags.
+///
+/// All faults of all three are in the error.
+pub fn load(text: &str, overlay: &Overlay) -> Result<Config, ConfigError> {
+    read(text, overlay).map(|(_, config)| config)
+}
+
+/// As [`load`], with what was typed, for the summary.
+pub fn read(text: &str, overlay: &Overlay) -> Result<(File, Config), ConfigError> {
+    let mut faults = Faults::default();
+    let mut table = match text.parse::<toml::Table>() {
+        Ok(table) => table,
+        Err(error) => {
+            faults.push(Problem::syntax(text, &error));
+            toml::Table::new()
+        }
+    };
+    let origins = overlay.apply(&mut table, &mut faults);
+    let file = File::read(&table, &mut faults);
+    let config = resolve::resolve(&file, &mut faults);
+    faults.into_result((file, config), &origins)
+}

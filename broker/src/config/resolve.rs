@@ -1,0 +1,278 @@
+//! The config as meant: complete, checked, typed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tidegate_core::limits::Limits;
+use tidegate_core::settings::Settings;
+use tracing_subscriber::EnvFilter;
+
+use super::file::{File, ListenerTable};
+use super::keepalive::{TcpKeepalive, keep_alive_below};
+use super::listener::Listener;
+use super::problem::{Faults, Problem};
+use crate::telemetry::log::Log;
+
+/// Listeners a node; a name is a label in metrics.
+pub const LISTENERS_MAX: usize = 16;
+const LISTENER_NAME_MAX: usize = 32;
+const NODE_NAME_MAX: usize = 64;
+const RESPONSE_INFORMATION_MAX: usize = 1_024;
+const DEFAULT_LISTENER: &str = "default";
+const DEFAULT_BIND: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1883);
+
+/// A node's config. It runs (CFG-1).
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name of the node.
+    pub name: String,
+    /// Where the node keeps its files.
+    pub data_dir: PathBuf,
+    /// Shards; none: one a core, within the CPU quota.
+    pub shards: Option<usize>,
+    /// From SIGTERM to the exit at the latest.
+    pub drain: Duration,
+    /// For each accepted socket.
+    pub keepalive: TcpKeepalive,
+    /// Where clients come in, at least one; a listener's index is its place here.
+    pub listeners: Vec<Listener>,
+    /// What clients are offered, and the bounds.
+    pub settings: Settings,
+    /// Address of the admin port.
+    pub admin_bind: SocketAddr,
+    /// What is logged, and how.
+    pub log: Log,
+    /// What runs, but perhaps not as meant; logged at start.
+    pub warnings: Vec<Warning>,
+}
+
+impl Default for Config {
+    /// What runs without a file, flags or environment.
+    fn default() -> Config {
+        let mut faults = Faults::default();
+        let config = resolve(&File::default(), &mut faults);
+        faults.into_result(config, &Default::default()).expect("a test resolves the defaults")
+    }
+}
+
+/// What runs, but perhaps not as meant.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Warning {
+    #[error(
+        "mqtt.keep_alive_max_seconds: {keep_alive} does not keep clients below \
+         node.lb_idle_timeout_seconds = {timeout}; use 1 to {most}, or remove the key"
+    )]
+    KeepAliveAboveBalancer { keep_alive: u16, timeout: u32, most: u16 },
+    #[error("listener.{name}: anybody who reaches {bind} can publish and subscribe")]
+    OpenToAnybody { name: String, bind: SocketAddr },
+}
+
+/// Checks what was typed and fills in the rest.
+///
+/// The result is of use only when `faults` stayed empty.
+pub fn resolve(file: &File, faults: &mut Faults) -> Config {
+    let node = &file.node;
+    let mut warnings = Vec::new();
+    let settings = settings(file, &mut warnings, faults);
+    let listeners = listeners(file, &mut warnings, faults);
+    let admin_bind = file.admin.bind();
+    check_addresses(&listeners, admin_bind, faults);
+    check_name("node.name", &node.name(), NODE_NAME_MAX, "letters, digits, '.', '-', '_'", faults);
+    check_filter(&file.log.filter(), faults);
+    Config {
+        name: node.name(),
+        data_dir: node.data_dir(),
+        shards: node.shards.map(usize::from),
+        drain: Duration::from_secs(node.drain_seconds().into()),
+        keepalive: node
+            .lb_idle_timeout_seconds
+            .map_or_else(TcpKeepalive::default, TcpKeepalive::below),
+        listeners,
+        settings,
+        admin_bind,
+        log: Log { level: file.log.level(), format: file.log.format(), filter: file.log.filter() },
+        warnings,
+    }
+}
+
+fn settings(file: &File, warnings: &mut Vec<Warning>, faults: &mut Faults) -> Settings {
+    let mqtt = &file.mqtt;
+    let timeout = file.node.lb_idle_timeout_seconds;
+    let keep_alive_max_seconds = match (mqtt.keep_alive_max_seconds, timeout) {
+        (None, Some(timeout)) => keep_alive_below(timeout),
+        (None, None) => mqtt.keep_alive_max_seconds(),
+        (Some(keep_alive), None) => keep_alive,
+        (Some(keep_alive), Some(timeout)) => {
+            if keep_alive == 0 || u32::from(keep_alive) >= timeout {
+                let most = keep_alive_below(timeout);
+                warnings.push(Warning::KeepAliveAboveBalancer { keep_alive, timeout, most });
+            }
+            keep_alive
+        }
+    };
+    let response_information = mqtt.response_information();
+    if response_information.len() > RESPONSE_INFORMATION_MAX {
+        faults.push(Problem::TextTooLong {
+            key: "mqtt.response_information".into(),
+            len: response_information.len(),
+            max: RESPONSE_INFORMATION_MAX,
+        });
+    }
+    // A UTF-8 string of MQTT holds no NUL [MQTT-1.5.4-2], and should hold no
+    // control character.
+    if response_information.chars().any(char::is_control) {
+        faults.push(Problem::NotAName {
+            key: "mqtt.response_information".into(),
+            value: response_information.clone(),
+            max: RESPONSE_INFORMATION_MAX,
+            allowed: "characters that are not control characters",
+        });
+    }
+    Settings {
+        limits: limits(file, faults),
+        qos_max: mqtt.qos_max(),
+        retain_available: mqtt.retain_available(),
+        wildcard_subscription_available: mqtt.wildcard_subscription_available(),
+        subscription_identifier_available: mqtt.subscription_identifier_available(),
+        shared_subscription_available: mqtt.shared_subscription_available(),
+        topic_alias_in_max: mqtt.topic_alias_in_max(),
+        topic_alias_out_max: mqtt.topic_alias_out_max(),
+        keep_alive_max_seconds,
+        keep_alive_strict: mqtt.keep_alive_strict(),
+        payload_format_check: mqtt.payload_format_check(),
+        share_redispatch_on_disconnect: mqtt.share_redispatch_on_disconnect(),
+        refused_publish_closes: mqtt.refused_publish_closes(),
+        response_information,
+        reason_strings: mqtt.reason_strings(),
+        sys_interval_seconds: mqtt.sys_interval_seconds(),
+    }
+}
+
+fn limits(file: &File, faults: &mut Faults) -> Limits {
+    let typed = &file.limits;
+    let limits = Limits {
+        connections_max: typed.connections_max(),
+        half_open_max: typed.half_open_max(),
+        connect_timeout_ms: typed.connect_timeout_ms(),
+        packet_bytes_max: typed.packet_bytes_max(),
+        client_id_bytes_max: typed.client_id_bytes_max(),
+        topic_levels_max: typed.topic_levels_max(),
+        subscriptions_max: typed.subscriptions_max(),
+        queue_messages_max: typed.queue_messages_max(),
+        queue_bytes_max: typed.queue_bytes_max(),
+        queue_policy: typed.queue_policy(),
+        inflight_out_max: typed.inflight_out_max(),
+        inflight_in_max: typed.inflight_in_max(),
+        write_buffer_bytes_max: typed.write_buffer_bytes_max(),
+        retained_messages_max: typed.retained_messages_max(),
+        retained_bytes_max: typed.retained_bytes_max(),
+        sessions_max: typed.sessions_max(),
+        session_expiry_max_seconds: typed.session_expiry_max_seconds(),
+    };
+    if limits.queue_bytes_max < u64::from(limits.packet_bytes_max) {
+        faults.push(Problem::BelowOther {
+            key: "limits.queue_bytes_max".into(),
+            value: limits.queue_bytes_max,
+            than: "limits.packet_bytes_max",
+            least: limits.packet_bytes_max.into(),
+            why: "so a large message could never wait",
+        });
+    }
+    limits
+}
+
+fn listeners(file: &File, warnings: &mut Vec<Warning>, faults: &mut Faults) -> Vec<Listener> {
+    let default = [(DEFAULT_LISTENER.to_owned(), ListenerTable::default())].into();
+    let typed = if file.listeners.is_empty() { &default } else { &file.listeners };
+    if typed.len() > LISTENERS_MAX {
+        let (key, count) = ("listener".into(), typed.len());
+        faults.push(Problem::TooManyListeners { key, count, max: LISTENERS_MAX });
+    }
+    typed.iter().filter_map(|(name, table)| listener(name, table, warnings, faults)).collect()
+}
+
+fn listener(
+    name: &str,
+    table: &ListenerTable,
+    warnings: &mut Vec<Warning>,
+    faults: &mut Faults,
+) -> Option<Listener> {
+    let key = format!("listener.{name}");
+    // Lower case and single underscores, so that the environment can name it.
+    if name.contains("__") || name.contains(['-', '.']) || name != name.to_ascii_lowercase() {
+        let allowed = "lower-case letters, digits and single '_'";
+        let (value, max) = (name.into(), LISTENER_NAME_MAX);
+        faults.push(Problem::NotAName { key: key.clone(), value, max, allowed });
+    } else {
+        let allowed = "lower-case letters, digits and single '_'";
+        check_name(&key, name, LISTENER_NAME_MAX, allowed, faults);
+    }
+    let bind_key = format!("{key}.bind");
+    let bind = match table.bind {
+        Some(bind) => bind,
+        None if faults.about(&bind_key) => return None,
+        None if name == DEFAULT_LISTENER => DEFAULT_BIND,
+        None => {
+            faults.push(Problem::BindMissing { key: bind_key });
+            return None;
+        }
+    };
+    let anonymous_key = format!("{key}.anonymous");
+    match table.anonymous {
+        Some(true) if !bind.ip().is_loopback() => {
+            warnings.push(Warning::OpenToAnybody { name: name.into(), bind });
+        }
+        Some(true) => {}
+        Some(false) => faults.push(Problem::NobodyCanConnect { key: anonymous_key }),
+        None if bind.ip().is_loopback() || faults.about(&anonymous_key) => {}
+        None => faults.push(Problem::OpenWithoutSayingSo { key: bind_key, bind }),
+    }
+    Some(Listener {
+        name: name.into(),
+        bind,
+        transport: table.transport(),
+        anonymous: true,
+        backlog: table.backlog(),
+    })
+}
+
+/// Two sockets of a node on one address: the second could not be opened, or
+/// would steal connections of the first.
+fn check_addresses(listeners: &[Listener], admin: SocketAddr, faults: &mut Faults) {
+    let mut taken: Vec<(String, SocketAddr)> = Vec::new();
+    let binds = listeners.iter().map(|l| (format!("listener.{}.bind", l.name), l.bind));
+    for (key, bind) in binds.chain([("admin.bind".to_owned(), admin)]) {
+        if let Some((other, other_bind)) = taken.iter().find(|(_, taken)| overlap(*taken, bind)) {
+            let (other, taken) = (other.clone(), *other_bind);
+            faults.push(Problem::AddressTaken { key: key.clone(), bind, other, taken });
+        }
+        taken.push((key, bind));
+    }
+}
+
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let unspecified = a.ip().is_unspecified() || b.ip().is_unspecified();
+    let same_place = a.ip() == b.ip() || (unspecified && a.is_ipv4() == b.is_ipv4());
+    a.port() == b.port() && a.port() != 0 && same_place
+}
+
+fn check_name(key: &str, name: &str, max: usize, allowed: &'static str, faults: &mut Faults) {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if name.is_empty() || name.len() > max || !name.chars().all(fits) {
+        faults.push(Problem::NotAName { key: key.into(), value: name.into(), max, allowed });
+    }
+}
+
+fn check_filter(filter: &str, faults: &mut Faults) {
+    if let Err(error) = EnvFilter::builder().parse(filter) {
+        faults.push(Problem::NotAFilter {
+            key: "log.filter".into(),
+            value: filter.into(),
+            message: error.to_string(),
+            example: "tidegate::net=debug",
+        });
+    }
+}

@@ -1,0 +1,4 @@
+//! Sockets: how they are opened, what is set on them, and how bytes pass.
+
+pub mod listener;
+pub(crate) mod transport;

@@ -1,0 +1,133 @@
+//! A node: the shards, the admin thread, and the way up and down.
+//!
+//! Everything that can fail for a reason of the operator's (ports, descriptors)
+//! happens before the first shard starts, so that a node either runs whole or
+//! says why not and exits with 1.
+
+pub mod cores;
+pub mod panic;
+pub mod shutdown;
+pub mod sys;
+
+mod admin_thread;
+mod source;
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tidegate_core::Node;
+use tidegate_core::access::Open;
+use tidegate_core::ids::ShardId;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use self::cores::Cores;
+use crate::config::Config;
+use crate::net::listener::{self, Bound, ListenOptions};
+use crate::shard::{self, Plan, Shared};
+use crate::telemetry::health::Health;
+
+pub use self::panic::EXIT_PANIC;
+
+/// The exit status when a shard cannot go on.
+pub const EXIT_SHARD_FAILED: i32 = EXIT_PANIC;
+
+/// Runs a node until it is told to stop.
+///
+/// # Errors
+/// When the node cannot start. Whatever breaks later ends the process.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    panic::exit_on_panic();
+    let descriptors = raise_descriptor_limit();
+    let cores = Cores::detect();
+    let shards = cores.shards(config.shards);
+
+    let mut bound = bind_all(&config, shards)?;
+    let admin = TcpListener::bind(config.admin_bind)
+        .with_context(|| format!("admin.bind: cannot listen on {}", config.admin_bind))?;
+    let admin_address = admin.local_addr().context("the admin port's address")?;
+
+    let seed = RandomState::new().build_hasher().finish();
+    let node = Node::new(config.settings.clone(), shards as u16, seed, Box::new(Open));
+    let shared =
+        Arc::new(Shared::new(node, bound.len()).context("cannot open the shards' mailboxes")?);
+    let (drained, mut all_drained) = mpsc::channel(shards);
+    let (started, mut all_started) = mpsc::channel(shards);
+    let mut threads = Vec::with_capacity(shards);
+    for index in 0..shards {
+        let plan = Plan {
+            id: ShardId(index as u16),
+            core: cores.core(index, shards),
+            listeners: bound.iter_mut().map(|bound| bound.sockets.remove(0)).collect(),
+            shared: Arc::clone(&shared),
+            started: started.clone(),
+            drained: drained.clone(),
+        };
+        threads.push(shard::start(plan).context("cannot start a shard's thread")?);
+    }
+    for _ in 0..shards {
+        all_started.blocking_recv().context("a shard did not start")?;
+    }
+    let health = Arc::new(Health::default());
+    admin_thread::start(admin, &config, Arc::clone(&shared), Arc::clone(&health))
+        .context("cannot start the admin thread")?;
+
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = %config.name,
+        shards,
+        cores = cores.mask.len(),
+        cpu_quota = cores.quota,
+        descriptors,
+        admin = %admin_address,
+        durability = "memory",
+        "tidegate starts"
+    );
+    info!("eBPF steering is off: this build has none; the kernel spreads connections by hash");
+    if shards > cores.mask.len() {
+        warn!(shards, cores = cores.mask.len(), "more shards than cores: they are not pinned");
+    }
+    for bound in &bound {
+        info!(listener = %bound.name, address = %bound.address, "listening for MQTT");
+    }
+    shutdown::wait(shared, &mut all_drained, threads, &health, config.drain, || {
+        announce(&bound, admin_address);
+    })
+}
+
+/// Opens all listeners on all shards.
+fn bind_all(config: &Config, shards: usize) -> anyhow::Result<Vec<Bound>> {
+    let bind = |wanted: &crate::config::Listener| {
+        let options = ListenOptions { backlog: wanted.backlog, keepalive: Some(config.keepalive) };
+        listener::bind(&wanted.name, wanted.bind, options, shards)
+    };
+    Ok(config.listeners.iter().map(bind).collect::<Result<_, _>>()?)
+}
+
+/// What scripts and tests wait for, on stdout.
+fn announce(bound: &[Bound], admin: SocketAddr) {
+    let mut text = String::new();
+    for bound in bound {
+        text.push_str(&format!("listening mqtt {} {}\n", bound.name, bound.address));
+    }
+    text.push_str(&format!("listening admin {admin}\nready\n"));
+    let mut stdout = std::io::stdout().lock();
+    // A reader that left is not our failure.
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// Every connection is a descriptor: takes all that the hard limit gives.
+fn raise_descriptor_limit() -> u64 {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => maximum.unwrap_or(u64::MAX),
+        Err(error) => {
+            warn!(%error, ?current, ?maximum, "cannot raise the limit of open descriptors");
+            current.unwrap_or(u64::MAX)
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The way down: SIGTERM or SIGINT drains, a second one ends at once.
+//!
+//! Readiness goes first, so that a load balancer looks elsewhere; then the
+//! shards close their listeners and end their connections at a pace; when the
+//! last is gone, or the deadline is there, the process ends with 0.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use tidegate_core::ids::{Millis, ShardId};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::{info, warn};
+
+use crate::shard::Shared;
+use crate::shard::clock::Reading;
+use crate::shard::mailbox::{Mailbox, Order};
+use crate::telemetry::health::{Health, Phase};
+
+/// How long the threads may take to end after everything is drained.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
+/// Between two looks at whether they did, or at a full queue of orders.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+/// Waits for the signal, then brings the node down within `drain`. `ready` is
+/// called once signals are caught.
+pub(super) fn wait(
+    shared: Arc<Shared>,
+    drained: &mut mpsc::Receiver<ShardId>,
+    threads: Vec<JoinHandle<()>>,
+    health: &Health,
+    drain: Duration,
+    ready: impl FnOnce(),
+) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut signals = Signals::new().context("cannot catch signals")?;
+        health.enter(Phase::Ready);
+        ready();
+        let name = signals.next().await.0;
+        info!(signal = name, deadline_ms = drain.as_millis() as u64, "shutting down");
+        health.enter(Phase::Draining);
+        tokio::select! {
+            () = bring_down(&shared, drained, threads, health, drain) => Ok(()),
+            (name, number) = signals.next() => {
+                warn!(signal = name, "second signal: not waiting");
+                std::process::exit(128 + number)
+            }
+        }
+    })
+}
+
+async fn bring_down(
+    shared: &Shared,
+    drained: &mut mpsc::Receiver<ShardId>,
+    threads: Vec<JoinHandle<()>>,
+    health: &Health,
+    drain: Duration,
+) {
+    let deadline = Instant::now() + drain;
+    let until = Reading::take().millis() + drain.as_millis() as Millis;
+    for mailbox in &shared.mailboxes {
+        give(mailbox, deadline, || Order::Drain { until }).await;
+    }
+    for _ in 0..threads.len() {
+        if timeout_at(deadline, drained.recv()).await.is_err() {
+            let left: u64 =
+                shared.node.counters.iter().map(|shard| shard.connections.value()).sum();
+            warn!(connections = left, "the deadline is there: the rest is cut off");
+            break;
+        }
+    }
+    health.enter(Phase::Drained);
+    let deadline = Instant::now() + STOP_PATIENCE;
+    for mailbox in &shared.mailboxes {
+        give(mailbox, deadline, || Order::Stop).await;
+    }
+    while Instant::now() < deadline && !threads.iter().all(JoinHandle::is_finished) {
+        sleep(LOOK_AGAIN).await;
+    }
+    info!("stopped");
+}
+
+/// Gives an order, waiting for room until `deadline`.
+async fn give<M>(mailbox: &Mailbox<M>, deadline: Instant, order: impl Fn() -> Order) {
+    while mailbox.order(order()).is_err() && Instant::now() < deadline {
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The next of the two, with its number.
+    async fn next(&mut self) -> (&'static str, i32) {
+        tokio::select! {
+            _ = self.terminate.recv() => ("SIGTERM", SignalKind::terminate().as_raw_value()),
+            _ = self.interrupt.recv() => ("SIGINT", SignalKind::interrupt().as_raw_value()),
+        }
+    }
+}

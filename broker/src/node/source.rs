@@ -1,0 +1,44 @@
+//! What telemetry sees of the shards.
+
+use tidegate_core::counters::Counters;
+
+use crate::shard::Shared;
+use crate::shard::mailbox::Order;
+use crate::telemetry::source::{ListenerCounts, ShellCounts, Source};
+
+impl Source for Shared {
+    fn counters(&self) -> &[Counters] {
+        &self.node.counters
+    }
+
+    fn shell(&self, shard: usize) -> ShellCounts {
+        let meters = &self.meters[shard];
+        ShellCounts {
+            bytes_received: meters.bytes_received.value(),
+            bytes_sent: meters.bytes_sent.value(),
+            receives: meters.receives.value(),
+            sends: meters.sends.value(),
+            accept_halts: meters.accept_halts.value(),
+            mailbox_full: meters.mailbox_full.value(),
+            mailbox_depth: Some(self.mailboxes[shard].depth() as u64),
+            wakes: meters.wakes.value(),
+            sleeps: meters.sleeps.value(),
+        }
+    }
+
+    fn listener(&self, shard: usize, listener: usize) -> Option<ListenerCounts> {
+        let meters = self.meters[shard].listeners.get(listener)?;
+        Some(ListenerCounts {
+            connections: meters.connections.value(),
+            accepted: meters.accepted.value(),
+        })
+    }
+
+    fn ping(&self) {
+        for mailbox in &self.mailboxes {
+            // A shard whose queue of orders is full has cause enough to move,
+            // or it is stuck.
+            let _ = mailbox.order(Order::Ping);
+        }
+    }
+}

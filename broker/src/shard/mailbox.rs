@@ -1,0 +1,221 @@
+//! How other threads reach a shard: two bounded queues and one eventfd.
+//!
+//! Mail from the other shards comes in batches; orders from the node come
+//! through a queue of their own, so that a flood of mail cannot delay a drain.
+//! Nobody blocks: a full queue gives the item back.
+//!
+//! The eventfd is written only when the shard is not known to be awake. The
+//! protocol is Dekker's: the shard says "asleep" and then looks at the queues
+//! once more; a sender pushes and then looks at "asleep". The fences make it
+//! impossible that both miss the other.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+use crossbeam_queue::ArrayQueue;
+use crossbeam_utils::CachePadded;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
+use tidegate_core::ids::{Millis, ShardId};
+use tidegate_core::limits::MAILBOX_BATCHES_MAX;
+
+/// Orders that may wait for one shard.
+const ORDERS_MAX: usize = 64;
+
+/// What the node asks of a shard.
+#[derive(Debug)]
+pub enum Order {
+    /// Run a turn, so that `turns` moves: `/livez` asks an idle shard for a
+    /// sign of life this way.
+    Ping,
+    /// Publish `$SYS` topics (retained): topic and payload.
+    PublishSystem(Vec<(String, String)>),
+    /// Close the listeners, refuse new clients, end the connections; all of
+    /// them by `until`.
+    Drain {
+        /// The node's deadline.
+        until: Millis,
+    },
+    /// End the shard's loop.
+    Stop,
+}
+
+/// A shard's letter box. `M` is what other shards send.
+#[derive(Debug)]
+pub struct Mailbox<M> {
+    mail: ArrayQueue<(ShardId, Vec<M>)>,
+    orders: ArrayQueue<Order>,
+    asleep: CachePadded<AtomicBool>,
+    wake: OwnedFd,
+}
+
+impl<M> Mailbox<M> {
+    /// An empty mailbox of a shard that counts as awake.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub fn new() -> Result<Mailbox<M>, Errno> {
+        Ok(Mailbox {
+            mail: ArrayQueue::new(MAILBOX_BATCHES_MAX),
+            orders: ArrayQueue::new(ORDERS_MAX),
+            asleep: CachePadded::new(AtomicBool::new(false)),
+            wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        })
+    }
+
+    /// Puts a batch in. Does not wake the shard: the sender does that once,
+    /// after its last batch of the turn.
+    ///
+    /// # Errors
+    /// The batch comes back when the mailbox is full.
+    pub fn post(&self, from: ShardId, batch: Vec<M>) -> Result<(), Vec<M>> {
+        self.mail.push((from, batch)).map_err(|(_, batch)| batch)
+    }
+
+    /// Gives an order and wakes the shard.
+    ///
+    /// # Errors
+    /// The order comes back when too many wait already.
+    pub fn order(&self, order: Order) -> Result<(), Order> {
+        self.orders.push(order)?;
+        self.wake();
+        Ok(())
+    }
+
+    /// Wakes the shard if it sleeps; whether it did.
+    pub fn wake(&self) -> bool {
+        fence(Ordering::SeqCst);
+        // The plain load first: most of the time the shard is awake, and a
+        // swap would take the cache line from it.
+        let sleeps =
+            self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst);
+        if sleeps {
+            // It fails only if the counter overflows, and then the shard's
+            // edge is there already.
+            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        }
+        sleeps
+    }
+
+    /// The shard is about to sleep. False: something came meanwhile, stay awake.
+    pub fn fall_asleep(&self) -> bool {
+        self.asleep.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        if self.is_empty() {
+            return true;
+        }
+        self.wake_up();
+        false
+    }
+
+    /// The shard is awake, whatever woke it.
+    pub fn wake_up(&self) {
+        self.asleep.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.mail.is_empty() && self.orders.is_empty()
+    }
+
+    /// Batches of mail that wait.
+    pub fn depth(&self) -> usize {
+        self.mail.len()
+    }
+
+    /// The oldest batch.
+    pub fn next_batch(&self) -> Option<(ShardId, Vec<M>)> {
+        self.mail.pop()
+    }
+
+    /// The oldest order.
+    pub fn next_order(&self) -> Option<Order> {
+        self.orders.pop()
+    }
+
+    /// What becomes readable when the shard is woken.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::time::Timespec;
+
+    use super::*;
+
+    const ALICE: ShardId = ShardId(0);
+
+    #[test]
+    fn a_full_mailbox_gives_the_batch_back() {
+        let mailbox = Mailbox::new().expect("an eventfd");
+        for n in 0..MAILBOX_BATCHES_MAX {
+            mailbox.post(ALICE, vec![n]).expect("room");
+        }
+        assert_eq!(mailbox.post(ALICE, vec![7, 8]), Err(vec![7, 8]));
+    }
+
+    #[test]
+    fn an_awake_shard_costs_the_sender_no_system_call() {
+        let mailbox = Mailbox::new().expect("an eventfd");
+        mailbox.post(ALICE, vec![1]).expect("room");
+        assert!(!mailbox.wake());
+    }
+
+    #[test]
+    fn only_the_first_sender_writes_the_eventfd() {
+        let mailbox: Mailbox<u8> = Mailbox::new().expect("an eventfd");
+        assert!(mailbox.fall_asleep());
+        assert!(mailbox.wake());
+        assert!(!mailbox.wake());
+    }
+
+    #[test]
+    fn mail_that_came_before_the_nap_prevents_it() {
+        let mailbox = Mailbox::new().expect("an eventfd");
+        mailbox.post(ALICE, vec![1]).expect("room");
+        assert!(!mailbox.fall_asleep());
+    }
+
+    #[test]
+    fn no_wake_up_is_lost_between_two_threads() {
+        const ROUNDS: usize = 20_000;
+        let mailbox = Arc::new(Mailbox::new().expect("an eventfd"));
+        let sender = std::thread::spawn({
+            let mailbox = Arc::clone(&mailbox);
+            move || {
+                for n in 0..ROUNDS {
+                    let mut batch = vec![n];
+                    while let Err(back) = mailbox.post(ALICE, batch) {
+                        batch = back;
+                        std::thread::yield_now();
+                    }
+                    mailbox.wake();
+                    if n % 64 == 0 {
+                        std::thread::yield_now();
+                    }
+                }
+            }
+        });
+        let mut seen = 0;
+        while seen < ROUNDS {
+            while let Some((_, batch)) = mailbox.next_batch() {
+                assert_eq!(batch, [seen]);
+                seen += 1;
+            }
+            if seen < ROUNDS && mailbox.fall_asleep() {
+                let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
+                let woken = poll(&mut [PollFd::new(&mailbox.wake, PollFlags::IN)], Some(&patience))
+                    .expect("poll");
+                assert_eq!(woken, 1, "asleep with {} of {ROUNDS} batches seen", seen);
+                rustix::io::read(&mailbox.wake, &mut [0; 8]).expect("the counter");
+                mailbox.wake_up();
+            }
+        }
+        sender.join().expect("the sender");
+    }
+}

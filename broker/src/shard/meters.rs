@@ -1,0 +1,47 @@
+//! What the shell of a shard counts beside the core's counters. Same rule: one
+//! writer, many readers.
+
+use tidegate_core::counters::Count;
+
+/// The shell's counts of one shard.
+#[derive(Debug, Default)]
+pub struct Meters {
+    /// Bytes read from sockets.
+    pub bytes_received: Count,
+    /// Bytes written to sockets.
+    pub bytes_sent: Count,
+    /// Reads that brought bytes.
+    pub receives: Count,
+    /// Send attempts.
+    pub sends: Count,
+    /// Times that accepting was halted because the process or the machine was
+    /// out of descriptors or memory.
+    pub accept_halts: Count,
+    /// Times that another shard's mailbox was full.
+    pub mailbox_full: Count,
+    /// Wake-ups of other shards.
+    pub wakes: Count,
+    /// Times that the shard slept.
+    pub sleeps: Count,
+    /// What is counted for each listener, in the order of the config.
+    pub listeners: Box<[ListenerMeters]>,
+}
+
+/// What is counted for one listener on one shard.
+#[derive(Debug, Default)]
+pub struct ListenerMeters {
+    /// Connections taken in.
+    pub accepted: Count,
+    /// Gauge: open connections.
+    pub connections: Count,
+}
+
+impl Meters {
+    /// All zero, for a shard with so many listeners.
+    pub fn new(listeners: usize) -> Meters {
+        Meters {
+            listeners: (0..listeners).map(|_| ListenerMeters::default()).collect(),
+            ..Meters::default()
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! A shard: one thread, one core, one epoll instance, one slab of connections.
+//!
+//! The thread runs a tokio current_thread runtime with a single task. That task
+//! watches the shard's epoll instance through tokio's, takes turns as long as
+//! there is something to do (see `driver.rs`), and sleeps otherwise: an idle
+//! shard wakes for nothing but its core's next tick.
+//!
+//! Other threads reach a shard through its [`mailbox::Mailbox`] alone.
+
+pub mod mailbox;
+pub mod meters;
+
+pub(crate) mod clock;
+
+mod acceptor;
+mod drain;
+mod driver;
+mod linger;
+mod poller;
+mod table;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::thread::{CpuSet, sched_setaffinity};
+use tidegate_core::Node;
+use tidegate_core::ids::{Millis, ShardId};
+use tidegate_core::mail::Mail;
+use tokio::io::Interest;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep, sleep};
+use tracing::{error, warn};
+
+use self::clock::Reading;
+use self::driver::{Driver, Next};
+use self::mailbox::Mailbox;
+use self::meters::Meters;
+
+/// Turns without a pause before tokio has a look at its own affairs.
+const TURNS_BEFORE_YIELD: u32 = 16;
+
+/// What the shards of a node share with each other and with the node's threads.
+pub struct Shared {
+    /// The shared part of the core.
+    pub node: Arc<Node>,
+    /// A mailbox a shard.
+    pub mailboxes: Box<[Mailbox<Mail>]>,
+    /// The shell's counts, a shard.
+    pub meters: Box<[Meters]>,
+}
+
+impl Shared {
+    /// Mailboxes and meters for the shards of `node`, which has so many listeners.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub fn new(node: Arc<Node>, listeners: usize) -> io::Result<Shared> {
+        let shards = node.counters.len();
+        let mailboxes = (0..shards).map(|_| Mailbox::new()).collect::<Result<_, _>>()?;
+        let meters = (0..shards).map(|_| Meters::new(listeners)).collect();
+        Ok(Shared { node, mailboxes, meters })
+    }
+}
+
+/// What one shard is started with.
+pub(crate) struct Plan {
+    pub(crate) id: ShardId,
+    /// The core to stay on, if any.
+    pub(crate) core: Option<usize>,
+    /// Its listening sockets, in the order of the config.
+    pub(crate) listeners: Vec<OwnedFd>,
+    pub(crate) shared: Arc<Shared>,
+    /// Told once, when the shard is about to take its first turn.
+    pub(crate) started: mpsc::Sender<ShardId>,
+    /// Told once, when the shard's last connection went in a drain.
+    pub(crate) drained: mpsc::Sender<ShardId>,
+}
+
+/// Starts the shard's thread. A shard that cannot go on ends the process: the
+/// sessions of a dead shard would look alive to the rest.
+///
+/// # Errors
+/// When there can be no thread.
+pub(crate) fn start(plan: Plan) -> io::Result<JoinHandle<()>> {
+    let name = format!("shard-{}", plan.id.0);
+    std::thread::Builder::new().name(name).spawn(move || {
+        let shard = plan.id.0;
+        if let Err(error) = run(plan) {
+            error!(shard, %error, "a shard failed");
+            std::process::exit(crate::node::EXIT_SHARD_FAILED);
+        }
+    })
+}
+
+fn run(plan: Plan) -> io::Result<()> {
+    if let Some(core) = plan.core {
+        let mut set = CpuSet::new();
+        set.set(core);
+        if let Err(error) = sched_setaffinity(None, &set) {
+            warn!(shard = plan.id.0, core, %error, "cannot pin the shard to its core");
+        }
+    }
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    let driver = Driver::new(plan.id, plan.shared, plan.listeners, plan.drained)?;
+    // There is room for one message of each shard.
+    let _ = plan.started.try_send(plan.id);
+    runtime.block_on(drive(driver))
+}
+
+async fn drive(mut driver: Driver) -> io::Result<()> {
+    // Deprecated for the sake of types whose `as_raw_fd` may change its mind;
+    // that of an `Arc<OwnedFd>` cannot, and the successor asks for `unsafe`.
+    #[allow(deprecated)]
+    let outer = AsyncFd::with_interest(driver.poller().descriptor(), Interest::READABLE)?;
+    let mut readiness: Option<AsyncFdReadyGuard<'_, Arc<OwnedFd>>> = None;
+    let mut alarm = Alarm { sleep: pin!(sleep(Duration::ZERO)), at: None };
+    let mut turns = 0;
+    loop {
+        match driver.turn()? {
+            Next::Again => {
+                turns += 1;
+                if turns == TURNS_BEFORE_YIELD {
+                    turns = 0;
+                    tokio::task::yield_now().await;
+                }
+            }
+            Next::Sleep(until) => {
+                turns = 0;
+                if !driver.mailbox().fall_asleep() {
+                    continue;
+                }
+                // Only here, after the inner epoll said that it is empty: an
+                // edge of the outer one comes only with the next inner event.
+                if let Some(mut readiness) = readiness.take() {
+                    readiness.clear_ready();
+                }
+                driver.meters().sleeps.add(1);
+                readiness = alarm.readable_before(&outer, until).await?;
+                driver.mailbox().wake_up();
+            }
+            Next::Stop => return Ok(()),
+        }
+    }
+}
+
+/// The one timer of a shard, moved only when its time changes.
+struct Alarm<'a> {
+    sleep: Pin<&'a mut Sleep>,
+    at: Option<Millis>,
+}
+
+impl Alarm<'_> {
+    /// Waits for the inner epoll or for the alarm.
+    async fn readable_before<'fd>(
+        &mut self,
+        outer: &'fd AsyncFd<Arc<OwnedFd>>,
+        until: Option<Millis>,
+    ) -> io::Result<Option<AsyncFdReadyGuard<'fd, Arc<OwnedFd>>>> {
+        let Some(until) = until else { return outer.readable().await.map(Some) };
+        if self.at != Some(until) || self.sleep.is_elapsed() {
+            let left = until.saturating_sub(Reading::take().millis());
+            self.sleep.as_mut().reset(Instant::now() + Duration::from_millis(left));
+            self.at = Some(until);
+        }
+        tokio::select! {
+            biased;
+            readiness = outer.readable() => readiness.map(Some),
+            () = self.sleep.as_mut() => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Every metric once: its name, type, unit, labels and help. The exposition
+//! and `docs/metrics.md` are made from this list.
+//!
+//! Names are `tidegate_<thing>_<unit>`; a counter's text ends in `_total`.
+//! Labels come from closed sets, never from clients. At 64 shards and one
+//! listener a node stays below 1,500 series.
+
+use std::fmt::Write;
+
+/// A metric family.
+#[derive(Debug)]
+pub struct Metric {
+    /// Without the `_total` or `_info` that the text appends.
+    pub name: &'static str,
+    /// Counter, gauge or info.
+    pub kind: Kind,
+    /// The base unit that the name ends in, if any.
+    pub unit: Option<&'static str>,
+    /// Names of its labels, in order.
+    pub labels: &'static [&'static str],
+    /// What it tells. Without a full stop at the end.
+    pub help: &'static str,
+}
+
+/// The type of a metric.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Always 1; the labels tell.
+    Info,
+}
+
+impl Kind {
+    /// The type's name in the text.
+    pub fn label(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Info => "info",
+        }
+    }
+
+    /// What the text appends to the name.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Kind::Counter => "_total",
+            Kind::Gauge => "",
+            Kind::Info => "_info",
+        }
+    }
+}
+
+const fn kind(word: &str) -> Kind {
+    match word.as_bytes() {
+        b"counter" => Kind::Counter,
+        b"gauge" => Kind::Gauge,
+        b"info" => Kind::Info,
+        _ => panic!("a metric is a counter, a gauge or an info"),
+    }
+}
+
+macro_rules! metrics {
+    ($($id:ident $kind:ident $name:literal $($unit:literal)? [$($label:literal),*] $help:literal;)+) => {
+        $(
+            #[doc = $help]
+            pub const $id: Metric = Metric {
+                name: $name,
+                kind: kind(stringify!($kind)),
+                unit: unit!($($unit)?),
+                labels: &[$($label),*],
+                help: $help,
+            };
+        )+
+        /// All metrics, in the order of the text.
+        pub const ALL: &[Metric] = &[$($id),+];
+    };
+}
+
+macro_rules! unit {
+    () => {
+        None
+    };
+    ($unit:literal) => {
+        Some($unit)
+    };
+}
+
+metrics! {
+    CONNECTIONS gauge "tidegate_connections" ["listener", "transport", "shard"]
+        "Open connections";
+    CONNECTIONS_LIMIT gauge "tidegate_connections_limit" ["listener"]
+        "Open connections that the node takes at most";
+    CONNECTIONS_HALF_OPEN gauge "tidegate_connections_half_open" []
+        "Open connections that have not completed CONNECT";
+    CONNECTIONS_ACCEPTED counter "tidegate_connections_accepted" ["listener", "shard"]
+        "Connections accepted";
+    CONNECTIONS_CLOSED counter "tidegate_connections_closed" ["listener", "reason"]
+        "Connections that ended, by reason";
+    CONNECTIONS_REJECTED counter "tidegate_connections_rejected" ["listener", "reason"]
+        "Connections refused before or at CONNECT, by reason";
+    ACCEPT_HALTS counter "tidegate_accept_halts" []
+        "Times that accepting was halted for want of descriptors or memory";
+    KEEPALIVE_CLAMPED counter "tidegate_keepalive_clamped" []
+        "Connections told a Server Keep Alive below their own wish";
+    AUTH counter "tidegate_auth" ["stage", "result"]
+        "Authentications, by result";
+    SOCKET_RECEIVED counter "tidegate_socket_received_bytes" "bytes" []
+        "Bytes read from client sockets";
+    SOCKET_SENT counter "tidegate_socket_sent_bytes" "bytes" []
+        "Bytes written to client sockets";
+    SOCKET_READS counter "tidegate_socket_reads" []
+        "Reads from client sockets that brought bytes";
+    SOCKET_WRITES counter "tidegate_socket_writes" []
+        "Attempts to write to client sockets";
+
+    SHARD_IMBALANCE gauge "tidegate_shard_imbalance_ratio" "ratio" ["listener"]
+        "Connections of the fullest shard divided by the mean of all shards";
+    SHARD_BUSY counter "tidegate_shard_busy_seconds" "seconds" ["shard"]
+        "Time that the shard spent in turns";
+    SHARD_TURNS counter "tidegate_shard_turns" ["shard"]
+        "Turns of the shard's loop";
+    SHARD_SLEEPS counter "tidegate_shard_sleeps" ["shard"]
+        "Times that the shard slept";
+    SHARD_WAKES counter "tidegate_shard_wakes" ["shard"]
+        "Wake-ups that the shard sent to others";
+    SHARD_CROSS_MESSAGES counter "tidegate_shard_cross_messages" ["from"]
+        "Mails that the shard sent to others";
+    SHARD_MAILBOX_DEPTH gauge "tidegate_shard_mailbox_depth" ["shard"]
+        "Batches of mail that wait for the shard";
+    SHARD_OUTBOX_DEPTH gauge "tidegate_shard_outbox_depth" ["shard"]
+        "Mails of the shard that wait for a full mailbox of another";
+    SHARD_MAILBOX_FULL counter "tidegate_shard_mailbox_full" ["shard"]
+        "Times that the shard found another's mailbox full";
+    SHARD_MAILBOX_PAUSES counter "tidegate_shard_mailbox_pauses" ["shard"]
+        "Publishers paused because another shard's mailbox was full";
+
+    PACKETS_RECEIVED counter "tidegate_packets_received" ["type", "version"]
+        "MQTT packets in";
+    PACKETS_SENT counter "tidegate_packets_sent" ["type", "version"]
+        "MQTT packets out";
+    MESSAGES_RECEIVED counter "tidegate_messages_received" ["qos"]
+        "PUBLISH packets accepted";
+    MESSAGES_DELIVERED counter "tidegate_messages_delivered" ["qos"]
+        "PUBLISH packets sent to subscribers, by the QoS of the delivery";
+    MESSAGES_DROPPED counter "tidegate_messages_dropped" ["reason"]
+        "Messages not delivered or not accepted, by reason";
+    MESSAGE_BYTES_RECEIVED counter "tidegate_message_bytes_received" []
+        "Payload bytes of accepted messages";
+    MESSAGE_BYTES_SENT counter "tidegate_message_bytes_sent" []
+        "Payload bytes of messages sent to subscribers";
+    SESSIONS gauge "tidegate_sessions" ["state"]
+        "Sessions with a connection (online) and durable sessions without (offline)";
+    SUBSCRIPTIONS gauge "tidegate_subscriptions" ["kind"]
+        "Subscriptions, by kind";
+    RETAINED_MESSAGES gauge "tidegate_retained_messages" []
+        "Retained messages";
+    RETAINED_BYTES gauge "tidegate_retained_bytes" "bytes" []
+        "Bytes of retained messages";
+    QUEUED_MESSAGES gauge "tidegate_queued_messages" []
+        "Messages that wait in session queues";
+    QUEUED_BYTES gauge "tidegate_queued_bytes" "bytes" []
+        "Bytes of messages that wait in session queues";
+    INFLIGHT_MESSAGES gauge "tidegate_inflight_messages" ["direction"]
+        "QoS 1 and 2 messages in flight";
+    WILL_MESSAGES counter "tidegate_will_messages" ["result"]
+        "Wills, by what became of them";
+    ROUTE_CACHE_LOOKUPS counter "tidegate_route_cache_lookups" ["result"]
+        "Lookups of a topic in the shards' route caches";
+    SESSION_TAKEOVERS counter "tidegate_session_takeovers" ["scope"]
+        "Sessions taken over from a live connection of the same shard (shard) or another of the node (node)";
+
+    DRAIN_STATE gauge "tidegate_drain_state" []
+        "0: serving; 1: draining; 2: drained";
+    DRAIN_SESSIONS_REMAINING gauge "tidegate_drain_sessions_remaining" []
+        "Sessions with a connection that a drain still waits for";
+    BUILD info "tidegate_build" ["version", "commit", "features"]
+        "What runs";
+    COLLECTOR_UP gauge "tidegate_collector_up" ["collector"]
+        "Whether the source of some metrics could be read; if not, they are absent";
+
+    PROCESS_CPU counter "process_cpu_seconds" "seconds" []
+        "User and system CPU time";
+    PROCESS_OPEN_FDS gauge "process_open_fds" []
+        "Open file descriptors; absent where the kernel does not count them";
+    PROCESS_MAX_FDS gauge "process_max_fds" []
+        "Limit of open file descriptors";
+    PROCESS_VIRTUAL_MEMORY gauge "process_virtual_memory_bytes" "bytes" []
+        "Virtual memory";
+    PROCESS_RESIDENT_MEMORY gauge "process_resident_memory_bytes" "bytes" []
+        "Resident memory";
+    PROCESS_THREADS gauge "process_threads" []
+        "Threads";
+    PROCESS_START_TIME gauge "process_start_time_seconds" "seconds" []
+        "When the process started, in seconds since 1970";
+}
+
+const HEAD: &str = "\
+# Metrics
+
+<!-- Generated by `cargo xtask docs` from broker/src/telemetry/metric.rs. Do not edit. -->
+
+`GET /metrics` on the admin port answers in OpenMetrics to a scraper that asks
+for it, and else in the older Prometheus text. Names, labels and values are the
+same in both.
+
+Labels come from closed sets. `listener` and `transport` are absent where a
+number is not kept a listener: a node with one listener always has them, one
+with several has them on the metrics that its shards count a listener. A metric
+whose source cannot be read is absent, not zero.
+
+| Metric | Type | Labels | Meaning |
+|---|---|---|---|
+";
+
+/// The text of `docs/metrics.md`.
+pub fn markdown() -> String {
+    let mut out = HEAD.to_owned();
+    for metric in ALL {
+        let Metric { name, kind, labels, help, .. } = metric;
+        let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
+        let (suffix, kind, labels) = (kind.suffix(), kind.label(), labels.join(", "));
+        let _ = writeln!(out, "| `{name}{suffix}` | {kind} | {labels} | {help} |");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_keep_the_rules() {
+        for (i, metric) in ALL.iter().enumerate() {
+            let Metric { name, kind, unit, labels, help } = metric;
+            assert!(name.starts_with("tidegate_") || name.starts_with("process_"), "{name}");
+            assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{name}");
+            assert!(!name.ends_with("_total") && !name.ends_with("_info"), "{name}: appended");
+            assert!(unit.is_none_or(|unit| name.ends_with(&format!("_{unit}"))), "{name}");
+            for base in ["bytes", "seconds", "ratio"] {
+                assert_eq!(name.ends_with(base), *unit == Some(base), "{name}: unit");
+            }
+            for other in ["_ms", "_micros", "_kb", "_minutes", "_percent", "_count"] {
+                assert!(!name.ends_with(other), "{name}: not a base unit");
+            }
+            assert_eq!(*kind == Kind::Info, *name == "tidegate_build");
+            for label in *labels {
+                assert!(!["client", "client_id", "topic", "ip", "le", "quantile"].contains(label));
+            }
+            assert!(
+                !help.is_empty() && !help.ends_with('.'),
+                "{name}: the text adds the full stop"
+            );
+            assert!(ALL[..i].iter().all(|other| other.name != *name), "{name} twice");
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! What a node tells its operator: logs, and metrics.
+
+pub mod exposition;
+pub mod health;
+pub mod log;
+pub mod metric;
+pub mod process;
+pub mod registry;
+pub mod source;
+pub mod throttle;
+pub mod watch;

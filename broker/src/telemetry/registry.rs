@@ -1,0 +1,367 @@
+//! The metrics of a node, read from the shards at scrape time.
+//!
+//! A shard only counts. A scrape, on a node thread, reads the counts, sums
+//! those that are not told a shard, and writes the text. Its cost depends on
+//! the number of shards and listeners, not on connections or sessions.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use tidegate_core::counters::{
+    CloseReason, Count, Counters, DropReason, RejectReason, SubscriptionKind, WillResult,
+};
+
+use super::exposition::{Families, Format, Series, classic};
+use super::health::{Health, Phase};
+use super::metric::{self, Metric};
+use super::process::Process;
+use super::source::{ListenerCounts, ShellCounts, Source};
+use crate::config::Config;
+
+/// The packet types by their index, and who may send them: (name, client, server).
+const PACKETS: [(&str, bool, bool); 16] = [
+    ("reserved", false, false),
+    ("connect", true, false),
+    ("connack", false, true),
+    ("publish", true, true),
+    ("puback", true, true),
+    ("pubrec", true, true),
+    ("pubrel", true, true),
+    ("pubcomp", true, true),
+    ("subscribe", true, false),
+    ("suback", false, true),
+    ("unsubscribe", true, false),
+    ("unsuback", false, true),
+    ("pingreq", true, false),
+    ("pingresp", false, true),
+    ("disconnect", true, true),
+    ("auth", true, true),
+];
+const VERSIONS: [&str; 3] = ["3.1", "3.1.1", "5.0"];
+const QOS: [&str; 3] = ["0", "1", "2"];
+
+/// The metrics of one node.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+}
+
+impl Metrics {
+    /// Of the node that `config` describes and `source` counts.
+    pub fn new(config: &Config, source: Arc<dyn Source>, health: Arc<Health>) -> Metrics {
+        let listeners = config.listeners.iter();
+        let node = NodeCollector {
+            listeners: listeners.map(|l| (l.name.clone(), l.transport.label())).collect(),
+            connections_max: config.settings.limits.connections_max,
+            source,
+            health,
+        };
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(node));
+        Metrics { registry }
+    }
+
+    /// The text of a scrape.
+    pub fn text(&self, format: Format) -> String {
+        let mut text = String::with_capacity(64 << 10);
+        encode(&mut text, &self.registry).expect("a String takes all that is written");
+        match format {
+            Format::OpenMetrics => text,
+            Format::Classic => classic(&text),
+        }
+    }
+}
+
+/// Reads all that a node counts.
+struct NodeCollector {
+    /// Name and transport, in the order of the config.
+    listeners: Vec<(String, &'static str)>,
+    connections_max: u32,
+    source: Arc<dyn Source>,
+    health: Arc<Health>,
+}
+
+impl fmt::Debug for NodeCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeCollector").field("listeners", &self.listeners).finish_non_exhaustive()
+    }
+}
+
+impl Collector for NodeCollector {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut families = Families(encoder);
+        let scrape = Scrape::of(self);
+        scrape.connections(&mut families)?;
+        scrape.shards(&mut families)?;
+        scrape.mqtt(&mut families)?;
+        self.node(&scrape, &mut families)?;
+        process(&mut families)
+    }
+}
+
+impl NodeCollector {
+    fn node(&self, scrape: &Scrape<'_>, families: &mut Families<'_>) -> fmt::Result {
+        let (state, remaining) = match self.health.phase() {
+            Phase::Starting | Phase::Ready => (0, 0),
+            Phase::Draining => (1, scrape.sum(|c| &c.sessions_online)),
+            Phase::Drained => (2, scrape.sum(|c| &c.sessions_online)),
+        };
+        families.single(&metric::DRAIN_STATE, state)?;
+        families.single(&metric::DRAIN_SESSIONS_REMAINING, remaining)?;
+        let features = if cfg!(feature = "defects") { "defects" } else { "" };
+        let commit = option_env!("TIDEGATE_COMMIT").unwrap_or("unknown");
+        families.family(&metric::BUILD, |series| {
+            series.inform(&[env!("CARGO_PKG_VERSION"), commit, features])
+        })
+    }
+}
+
+/// The numbers of one scrape.
+struct Scrape<'a> {
+    node: &'a NodeCollector,
+    counters: &'a [Counters],
+    shell: Vec<ShellCounts>,
+    /// The labels of shards, by index.
+    shards: Vec<String>,
+}
+
+impl<'a> Scrape<'a> {
+    fn of(node: &'a NodeCollector) -> Scrape<'a> {
+        let counters = node.source.counters();
+        let indexes = 0..counters.len();
+        Scrape {
+            node,
+            counters,
+            shell: indexes.clone().map(|shard| node.source.shell(shard)).collect(),
+            shards: indexes.map(|shard| shard.to_string()).collect(),
+        }
+    }
+
+    fn sum(&self, count: impl Fn(&Counters) -> &Count) -> u64 {
+        self.counters.iter().map(|counters| count(counters).value()).sum()
+    }
+
+    fn sum_shell(&self, count: impl Fn(&ShellCounts) -> u64) -> u64 {
+        self.shell.iter().map(count).sum()
+    }
+
+    /// The label of what is not counted a listener: its name when there is but
+    /// one, else none.
+    fn only_listener(&self) -> (&str, &str) {
+        match self.node.listeners.as_slice() {
+            [(name, transport)] => (name, transport),
+            _ => ("", ""),
+        }
+    }
+
+    /// Calls `add` for each listener and shard with what is counted there.
+    fn each_listener(
+        &self,
+        mut add: impl FnMut((&str, &str), usize, &ListenerCounts) -> fmt::Result,
+    ) -> fmt::Result {
+        for (shard, counters) in self.counters.iter().enumerate() {
+            let told = |listener| self.node.source.listener(shard, listener);
+            if told(0).is_none() {
+                let counts = ListenerCounts {
+                    connections: counters.connections.value(),
+                    accepted: counters.connections_accepted.value(),
+                };
+                add(self.only_listener(), shard, &counts)?;
+                continue;
+            }
+            for (listener, (name, transport)) in self.node.listeners.iter().enumerate() {
+                add((name, transport), shard, &told(listener).unwrap_or_default())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn connections(&self, families: &mut Families<'_>) -> fmt::Result {
+        let (listener, _) = self.only_listener();
+        families.family(&metric::CONNECTIONS, |series| {
+            self.each_listener(|(name, transport), shard, counts| {
+                series.add(&[name, transport, &self.shards[shard]], counts.connections)
+            })
+        })?;
+        families.family(&metric::CONNECTIONS_LIMIT, |series| {
+            series.add(&[listener], u64::from(self.node.connections_max))
+        })?;
+        families.single(&metric::CONNECTIONS_HALF_OPEN, self.sum(|c| &c.half_open))?;
+        families.family(&metric::CONNECTIONS_ACCEPTED, |series| {
+            self.each_listener(|(name, _), shard, counts| {
+                series.add(&[name, &self.shards[shard]], counts.accepted)
+            })
+        })?;
+        families.family(&metric::CONNECTIONS_CLOSED, |series| {
+            CloseReason::ALL.iter().try_for_each(|&reason| {
+                let count = self.sum(|c| &c.connections_closed[reason as usize]);
+                series.add(&[listener, reason.label()], count)
+            })
+        })?;
+        families.family(&metric::CONNECTIONS_REJECTED, |series| {
+            RejectReason::ALL.iter().try_for_each(|&reason| {
+                let count = self.sum(|c| &c.connections_rejected[reason as usize]);
+                series.add(&[listener, reason.label()], count)
+            })
+        })?;
+        families.single(&metric::ACCEPT_HALTS, self.sum_shell(|s| s.accept_halts))?;
+        families.single(&metric::KEEPALIVE_CLAMPED, self.sum(|c| &c.keepalive_clamped))?;
+        families.family(&metric::AUTH, |series| {
+            ["accepted", "refused"].iter().enumerate().try_for_each(|(i, result)| {
+                series.add(&["connect", result], self.sum(|c| &c.auth[i]))
+            })
+        })?;
+        families.single(&metric::SOCKET_RECEIVED, self.sum_shell(|s| s.bytes_received))?;
+        families.single(&metric::SOCKET_SENT, self.sum_shell(|s| s.bytes_sent))?;
+        families.single(&metric::SOCKET_READS, self.sum_shell(|s| s.receives))?;
+        families.single(&metric::SOCKET_WRITES, self.sum_shell(|s| s.sends))
+    }
+
+    fn shards(&self, families: &mut Families<'_>) -> fmt::Result {
+        families.family(&metric::SHARD_IMBALANCE, |series| {
+            let loads = self.counters.iter().map(|c| c.connections.value());
+            series.add(&[self.only_listener().0], imbalance(loads))
+        })?;
+        families.family(&metric::SHARD_BUSY, |series| {
+            self.counters.iter().zip(&self.shards).try_for_each(|(counters, shard)| {
+                series.add(&[shard], counters.busy_micros.value() as f64 / 1e6)
+            })
+        })?;
+        self.by_shard(families, &metric::SHARD_TURNS, |c| &c.turns)?;
+        self.by_shell(families, &metric::SHARD_SLEEPS, |s| Some(s.sleeps))?;
+        self.by_shell(families, &metric::SHARD_WAKES, |s| Some(s.wakes))?;
+        self.by_shard(families, &metric::SHARD_CROSS_MESSAGES, |c| &c.cross_messages)?;
+        if self.shell.iter().any(|shell| shell.mailbox_depth.is_some()) {
+            self.by_shell(families, &metric::SHARD_MAILBOX_DEPTH, |s| s.mailbox_depth)?;
+        }
+        self.by_shard(families, &metric::SHARD_OUTBOX_DEPTH, |c| &c.outbox_depth)?;
+        self.by_shell(families, &metric::SHARD_MAILBOX_FULL, |s| Some(s.mailbox_full))?;
+        self.by_shard(families, &metric::SHARD_MAILBOX_PAUSES, |c| &c.mailbox_pauses)
+    }
+
+    fn by_shard(
+        &self,
+        families: &mut Families<'_>,
+        metric: &'static Metric,
+        count: impl Fn(&Counters) -> &Count,
+    ) -> fmt::Result {
+        families.family(metric, |series| {
+            self.counters
+                .iter()
+                .zip(&self.shards)
+                .try_for_each(|(counters, shard)| series.add(&[shard], count(counters).value()))
+        })
+    }
+
+    fn by_shell(
+        &self,
+        families: &mut Families<'_>,
+        metric: &'static Metric,
+        count: impl Fn(&ShellCounts) -> Option<u64>,
+    ) -> fmt::Result {
+        families.family(metric, |series| {
+            self.shell
+                .iter()
+                .zip(&self.shards)
+                .filter_map(|(shell, shard)| Some((shard, count(shell)?)))
+                .try_for_each(|(shard, count)| series.add(&[shard], count))
+        })
+    }
+
+    fn mqtt(&self, families: &mut Families<'_>) -> fmt::Result {
+        families.family(&metric::PACKETS_RECEIVED, |series| {
+            self.packets(series, |packet| packet.1, |c| &c.packets_received)
+        })?;
+        families.family(&metric::PACKETS_SENT, |series| {
+            self.packets(series, |packet| packet.2, |c| &c.packets_sent)
+        })?;
+        self.labelled(families, &metric::MESSAGES_RECEIVED, &QOS, |c| &c.messages_received)?;
+        self.labelled(families, &metric::MESSAGES_DELIVERED, &QOS, |c| &c.messages_delivered)?;
+        let reasons: Vec<_> = DropReason::ALL.iter().map(|reason| reason.label()).collect();
+        self.labelled(families, &metric::MESSAGES_DROPPED, &reasons, |c| &c.messages_dropped)?;
+        let received = self.sum(|c| &c.message_bytes_received);
+        families.single(&metric::MESSAGE_BYTES_RECEIVED, received)?;
+        families.single(&metric::MESSAGE_BYTES_SENT, self.sum(|c| &c.message_bytes_sent))?;
+        families.family(&metric::SESSIONS, |series| {
+            series.add(&["online"], self.sum(|c| &c.sessions_online))?;
+            series.add(&["offline"], self.sum(|c| &c.sessions_offline))
+        })?;
+        let kinds: Vec<_> = SubscriptionKind::ALL.iter().map(|kind| kind.label()).collect();
+        self.labelled(families, &metric::SUBSCRIPTIONS, &kinds, |c| &c.subscriptions)?;
+        families.single(&metric::RETAINED_MESSAGES, self.sum(|c| &c.retained_messages))?;
+        families.single(&metric::RETAINED_BYTES, self.sum(|c| &c.retained_bytes))?;
+        families.single(&metric::QUEUED_MESSAGES, self.sum(|c| &c.queued_messages))?;
+        families.single(&metric::QUEUED_BYTES, self.sum(|c| &c.queued_bytes))?;
+        let directions = ["in", "out"];
+        self.labelled(families, &metric::INFLIGHT_MESSAGES, &directions, |c| &c.inflight)?;
+        let results: Vec<_> = WillResult::ALL.iter().map(|result| result.label()).collect();
+        self.labelled(families, &metric::WILL_MESSAGES, &results, |c| &c.wills)?;
+        let lookups = ["hit", "miss"];
+        self.labelled(families, &metric::ROUTE_CACHE_LOOKUPS, &lookups, |c| &c.route_cache)?;
+        let scopes = ["shard", "node"];
+        self.labelled(families, &metric::SESSION_TAKEOVERS, &scopes, |c| &c.takeovers)
+    }
+
+    /// A family with one label, whose values are the indexes of an array.
+    fn labelled<const N: usize>(
+        &self,
+        families: &mut Families<'_>,
+        metric: &'static Metric,
+        labels: &[&str],
+        counts: impl Fn(&Counters) -> &[Count; N],
+    ) -> fmt::Result {
+        debug_assert_eq!(labels.len(), N, "{}", metric.name);
+        families.family(metric, |series| {
+            labels
+                .iter()
+                .enumerate()
+                .try_for_each(|(i, label)| series.add(&[label], self.sum(|c| &counts(c)[i])))
+        })
+    }
+
+    /// By type and version. What the standard does not know is told only if it
+    /// was counted all the same.
+    fn packets(
+        &self,
+        series: &mut Series<'_>,
+        sent_by_that_side: impl Fn(&(&str, bool, bool)) -> bool,
+        counts: impl Fn(&Counters) -> &[[Count; 3]; 16],
+    ) -> fmt::Result {
+        for (kind, packet) in PACKETS.iter().enumerate() {
+            for (version, label) in VERSIONS.iter().enumerate() {
+                let count = self.sum(|c| &counts(c)[kind][version]);
+                let only_v5 = packet.0 == "auth";
+                if count > 0 || (sent_by_that_side(packet) && (version == 2 || !only_v5)) {
+                    series.add(&[packet.0, label], count)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn process(families: &mut Families<'_>) -> fmt::Result {
+    let process = Process::read();
+    families.family(&metric::COLLECTOR_UP, |series| {
+        series.add(&["process"], u64::from(process.is_some()))
+    })?;
+    let Some(process) = process else { return Ok(()) };
+    families.single(&metric::PROCESS_CPU, process.cpu_seconds)?;
+    families.optional(&metric::PROCESS_OPEN_FDS, process.open_fds)?;
+    families.optional(&metric::PROCESS_MAX_FDS, process.max_fds)?;
+    families.optional(&metric::PROCESS_VIRTUAL_MEMORY, process.virtual_bytes)?;
+    families.optional(&metric::PROCESS_RESIDENT_MEMORY, process.resident_bytes)?;
+    families.optional(&metric::PROCESS_THREADS, process.threads)?;
+    families.optional(&metric::PROCESS_START_TIME, process.start_seconds)
+}
+
+/// The greatest load over the mean; 1 when there is none.
+fn imbalance(loads: impl Iterator<Item = u64> + Clone) -> f64 {
+    let shards = loads.clone().count() as f64;
+    let (sum, most) = (loads.clone().sum::<u64>(), loads.max().unwrap_or(0));
+    if sum == 0 { 1.0 } else { most as f64 * shards / sum as f64 }
+}

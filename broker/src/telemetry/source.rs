@@ -1,0 +1,57 @@
+//! Where a scrape finds the numbers: what the shards count, seen from outside.
+
+use tidegate_core::counters::Counters;
+
+/// The shards of a node, as telemetry sees them. The runtime implements it.
+///
+/// All methods are called from a node thread, and take no lock that a shard
+/// could wait for.
+pub trait Source: Send + Sync + 'static {
+    /// What the core counts, one a shard.
+    fn counters(&self) -> &[Counters];
+
+    /// What the shell counts for one shard.
+    fn shell(&self, shard: usize) -> ShellCounts;
+
+    /// What is counted for one listener on one shard; none where listeners are
+    /// not told apart.
+    fn listener(&self, shard: usize, listener: usize) -> Option<ListenerCounts> {
+        let _ = (shard, listener);
+        None
+    }
+
+    /// Asks every shard for a turn, so that an idle one shows that it lives.
+    fn ping(&self);
+}
+
+/// What the shell of one shard counts.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ShellCounts {
+    /// Bytes read from sockets.
+    pub bytes_received: u64,
+    /// Bytes written to sockets.
+    pub bytes_sent: u64,
+    /// Reads that brought bytes.
+    pub receives: u64,
+    /// Attempts to send.
+    pub sends: u64,
+    /// Times that accepting was halted for want of descriptors or memory.
+    pub accept_halts: u64,
+    /// Times that another shard's mailbox was full.
+    pub mailbox_full: u64,
+    /// Gauge: batches in the shard's mailbox; none where it is not known.
+    pub mailbox_depth: Option<u64>,
+    /// Wake-ups of other shards.
+    pub wakes: u64,
+    /// Times that the shard slept.
+    pub sleeps: u64,
+}
+
+/// What is counted for one listener on one shard.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ListenerCounts {
+    /// Gauge: open connections.
+    pub connections: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+}

@@ -1,0 +1,126 @@
+//! An admin port on loopback, over counts that the test sets.
+#![allow(dead_code)]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tidegate::admin::{AdminState, serve};
+use tidegate::config::{Overlay, load};
+use tidegate::telemetry::health::{Health, Phase};
+use tidegate::telemetry::source::{ListenerCounts, ShellCounts, Source};
+use tidegate_core::counters::Counters;
+
+type ByListener = fn(usize, usize) -> Option<ListenerCounts>;
+
+struct Shards {
+    counters: Vec<Counters>,
+    by_listener: ByListener,
+    /// Whether a ping makes the shards take a turn.
+    alive: AtomicBool,
+}
+
+impl Source for Shards {
+    fn counters(&self) -> &[Counters] {
+        &self.counters
+    }
+    fn shell(&self, _shard: usize) -> ShellCounts {
+        ShellCounts { mailbox_depth: Some(0), ..ShellCounts::default() }
+    }
+    fn listener(&self, shard: usize, listener: usize) -> Option<ListenerCounts> {
+        (self.by_listener)(shard, listener)
+    }
+    fn ping(&self) {
+        if self.alive.load(Ordering::Relaxed) {
+            self.counters.iter().for_each(|counters| counters.turns.add(1));
+        }
+    }
+}
+
+/// An admin port that runs.
+pub(crate) struct Rig {
+    shards: Arc<Shards>,
+    health: Arc<Health>,
+    addr: SocketAddr,
+}
+
+/// An answer.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    head: String,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let lines = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
+        lines.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, v)| v)
+    }
+}
+
+impl Rig {
+    pub(crate) fn new(shards: usize) -> Rig {
+        Rig::with(shards, "", |_, _| None)
+    }
+
+    pub(crate) fn with(shards: usize, config: &str, by_listener: ByListener) -> Rig {
+        let config = load(config, &Overlay::default()).expect("a good config");
+        let counters = (0..shards).map(|_| Counters::default()).collect();
+        let shards = Arc::new(Shards { counters, by_listener, alive: AtomicBool::new(true) });
+        let health = Arc::new(Health::default());
+        let state = Arc::new(AdminState::new(&config, shards.clone(), health.clone()));
+        let (tell, told) = std::sync::mpsc::channel();
+        // Serves until the test's process ends.
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(async move {
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+                let listener = listener.expect("a free port");
+                tell.send(listener.local_addr().expect("bound")).expect("the rig waits");
+                serve(listener, state).await.expect("serves");
+            });
+        });
+        let addr = told.recv().expect("the thread tells");
+        Rig { shards, health, addr }
+    }
+
+    pub(crate) fn counters(&self) -> &[Counters] {
+        &self.shards.counters
+    }
+
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.health.enter(phase);
+    }
+
+    pub(crate) fn hang_shards(&self) {
+        self.shards.alive.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        self.request("GET", path, "*/*")
+    }
+
+    pub(crate) fn get_accepting(&self, path: &str, accept: &str) -> Answer {
+        self.request("GET", path, accept)
+    }
+
+    pub(crate) fn open(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.addr).expect("the port is open");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+        stream
+    }
+
+    pub(crate) fn request(&self, method: &str, path: &str, accept: &str) -> Answer {
+        let mut stream = self.open();
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n");
+        stream.write_all(head.as_bytes()).expect("sent");
+        let mut answer = String::new();
+        // To the end: the port closes after its answer.
+        stream.read_to_string(&mut answer).expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+        Answer { status, head: head.to_owned(), body: body.to_owned() }
+    }
+}
