@@ -242,20 +242,20 @@ fn retain_is_refused_when_it_is_not_available() {
 // 5.0 [MQTT-3.2.2-15]: what happens to a client that sends more.
 #[test]
 fn packet_over_the_announced_maximum_is_refused() {
-    let server = broker("[limits]\npacket_bytes_max = 1000\n");
+    let server = broker("[limits]\npacket_bytes_max = 2000\n");
     for v in ALL {
         let mut client = Connect::new(v, &unique("s")).open(server.mqtt);
         if v.is_5() {
-            assert_eq!(client.connack.props.number(prop::MAXIMUM_PACKET_SIZE), Some(1000));
+            assert_eq!(client.connack.props.number(prop::MAXIMUM_PACKET_SIZE), Some(2000));
         }
         let overhead = Publish::new("t", 1, b"").bytes(v).len() + 1;
-        let fits = vec![b'x'; 1000 - overhead];
+        let fits = vec![b'x'; 2000 - overhead];
         client.publish("t", 1, &fits);
-        let over = vec![b'x'; 1000 - overhead + 1];
+        let over = vec![b'x'; 2000 - overhead + 1];
         client.send(&Publish::new("t", 1, &over).bytes(v));
         client.expect_end(0x95);
         // The limit holds at CONNECT as well, for the will in particular.
-        let will = Will::new("w", &[b'x'; 1000]);
+        let will = Will::new("w", &[b'x'; 2000]);
         let mut client = Connect::new(v, &unique("s")).will(will).attempt(server.mqtt);
         client.expect_connect_end(0x95);
     }

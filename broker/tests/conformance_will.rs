@@ -309,9 +309,9 @@ fn refused_connect_leaves_no_will() {
 // PROTOCOL: a will beyond the size limit is refused at CONNECT.
 #[test]
 fn will_beyond_the_packet_limit_is_refused_at_connect() {
-    let server = broker("[limits]\npacket_bytes_max = 1000\n");
+    let server = broker("[limits]\npacket_bytes_max = 2000\n");
     for v in ALL {
-        let connect = Connect::new(v, &unique("w")).will(Will::new("t", &[0; 1000]));
+        let connect = Connect::new(v, &unique("w")).will(Will::new("t", &[0; 2000]));
         connect.attempt(server.mqtt).expect_connect_end(0x95);
     }
 }
