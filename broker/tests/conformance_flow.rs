@@ -257,12 +257,14 @@ fn message_too_large_for_the_client_counts_as_delivered() {
         publisher.publish(&topic, qos, b"small");
         client.hears("small");
         client.ping();
-        // The same out of the queue, and for retained messages.
+        // The same out of the queue (which QoS 0 has none of), and for retained messages.
         client.leave();
         publisher.publish(&topic, qos, &[b'x'; 500]);
-        publisher.publish(&topic, qos.max(1), b"queued");
+        publisher.publish(&topic, qos, b"queued");
         let mut client = open(&connect);
-        client.hears("queued");
+        if qos > 0 {
+            client.hears("queued");
+        }
         let kept = unique("kept");
         publisher.retain(&kept, qos, &[b'x'; 500]);
         client.subscribe(&kept, qos);

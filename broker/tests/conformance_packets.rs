@@ -248,6 +248,10 @@ fn disconnect_of_the_broker_has_a_reason_of_the_table() {
         assert!(!props.has(prop::SESSION_EXPIRY));
         client.expect_closed();
     }
+    // Nor may a client use a code that is not its own, or none at all.
+    for reason in [0x01, 0x10, 0x84, 0x8b, 0x8e, 0xff] {
+        ends(v, &disconnect(reason, NONE), 0x82);
+    }
 }
 
 // 5.0 [MQTT-1.5.5-1]: remaining length, property length, and inside a property.
@@ -317,6 +321,10 @@ fn every_protocol_error_closes_the_connection() {
             (vec![0x40, 1, 0], 0x81),
         ] {
             ends(v, &bytes, code);
+        }
+        if v.is_5() {
+            // 3.14.2.2.2: a session without an expiry does not get one in DISCONNECT.
+            ends(v, &disconnect(0, [four(prop::SESSION_EXPIRY, 60)]), 0x82);
         }
         // And has no consequences for anyone else.
         let (mut publisher, mut subscriber, topic) = pair(v, 1);

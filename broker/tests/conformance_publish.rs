@@ -380,6 +380,15 @@ fn publish_that_is_not_allowed_closes_old_clients_when_configured() {
     client.ping();
 }
 
+/// Requires that a client's acknowledgement with a code that its table does not
+/// list is a protocol error.
+#[track_caller]
+fn unlisted_reasons_are_refused(kind: u8, unlisted: &[u8]) {
+    for reason in unlisted {
+        ends(Version::V5, &ack_reason(kind, 7, *reason), 0x82);
+    }
+}
+
 // 5.0 [MQTT-3.4.2-1]
 #[test]
 fn puback_reasons_are_of_the_table() {
@@ -391,6 +400,7 @@ fn puback_reasons_are_of_the_table() {
         let reason = publisher.expect_answer(PUBACK, 1);
         assert!(allowed.contains(&reason), "PUBACK {reason:#04x} for {topic}");
     }
+    unlisted_reasons_are_refused(PUBACK, &[0x01, 0x11, 0x92, 0xff]);
     subscriber.hears("x");
 }
 
@@ -408,6 +418,7 @@ fn pubrec_reasons_are_of_the_table() {
         let reason = publisher.expect_answer(PUBREC, id);
         assert!(allowed.contains(&reason), "PUBREC {reason:#04x} for {topic}");
     }
+    unlisted_reasons_are_refused(PUBREC, &[0x01, 0x11, 0x92, 0xff]);
     subscriber.hears("x");
 }
 
@@ -436,6 +447,7 @@ fn pubrec_for_an_unknown_id_is_answered_with_pubrel_0x92() {
             }
         }
     }
+    unlisted_reasons_are_refused(PUBREL, &[0x01, 0x10, 0x80, 0x91]);
 }
 
 // 5.0 [MQTT-3.7.2-1]: success for a known id, 0x92 for an unknown one; plain before.
@@ -452,9 +464,9 @@ fn pubrel_for_an_unknown_id_is_answered_with_pubcomp_0x92() {
             let reason = client.expect_answer(PUBCOMP, id);
             assert_eq!(reason, if v.is_5() { 0x92 } else { 0 });
         }
-        // PUBACK and PUBCOMP for nothing are ignored, or an error, never fatal to others.
         client.ping();
     }
+    unlisted_reasons_are_refused(PUBCOMP, &[0x01, 0x10, 0x80, 0x91]);
 }
 
 // PROTOCOL: 0x10 may be said, and is a success.
