@@ -47,16 +47,16 @@ const WORKERS: usize = 4;
 /// After this long a test counts as red.
 const TEST_SECONDS_MAX: u64 = 180;
 
-const USAGE: &str = "usage: cargo xtask conformance check\n       \
-     cargo xtask conformance mutate [--list] [--only ID] [--profile NAME]";
+/// What `cargo xtask` says of it.
+pub(crate) const USAGE: &str =
+    "conformance check | mutate [--list] [--only ID] [--profile NAME]: statements and their tests";
 
 /// Runs `check` or `mutate`.
-pub(crate) fn run(args: &[String]) -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has a parent")?;
+pub(crate) fn run(root: &Path, args: &[String]) -> Result<()> {
     match args.split_first() {
         Some((verb, [])) if verb == "check" => check(root),
         Some((verb, rest)) if verb == "mutate" => mutate(root, &Options::parse(rest)?),
-        _ => bail!(USAGE),
+        _ => bail!("usage: cargo xtask {USAGE}"),
     }
 }
 
@@ -237,9 +237,13 @@ impl Options {
         while let Some(arg) = args.next() {
             match arg.as_str() {
                 "--list" => options.list = true,
-                "--only" => options.only = Some(args.next().context(USAGE)?.clone()),
-                "--profile" => options.profile = args.next().context(USAGE)?.clone(),
-                _ => bail!(USAGE),
+                "--only" => {
+                    options.only = Some(args.next().context("usage: a value must follow")?.clone())
+                }
+                "--profile" => {
+                    options.profile = args.next().context("usage: a value must follow")?.clone()
+                }
+                _ => bail!("usage: cargo xtask {USAGE}"),
             }
         }
         Ok(options)
@@ -345,7 +349,8 @@ struct Rig {
 
 impl Rig {
     fn build(root: &Path, profile: &str) -> Result<Rig> {
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
+        let target =
+            std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
         let target = target.join("defects");
         say("building the broker with the feature `defects` ...");
         let built = Command::new("cargo")
@@ -371,7 +376,9 @@ impl Rig {
         let mut tests = BTreeMap::new();
         for line in String::from_utf8_lossy(&output.stdout).lines() {
             let Some(path) = field(line, "\"executable\":\"") else { continue };
-            let Some(target) = line.split_once("\"target\":{").map(|(_, rest)| rest) else { continue };
+            let Some(target) = line.split_once("\"target\":{").map(|(_, rest)| rest) else {
+                continue;
+            };
             if !target.starts_with("\"kind\":[\"test\"]") {
                 continue;
             }

@@ -1,11 +1,49 @@
-//! Chores of the workspace.
+//! Chores of the workspace: `cargo xtask layers | docs [--check] | conformance check|mutate`.
+//!
+//! Depends on nothing of ours, so that it builds at once and works on a tree
+//! that does not.
 
 mod conformance;
+mod docs;
+mod layers;
 
-fn main() -> anyhow::Result<()> {
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// A chore: gets the root of the workspace and its own arguments.
+type Chore = fn(&Path, &[String]) -> anyhow::Result<()>;
+
+/// Name, usage, chore.
+const CHORES: &[(&str, &str, Chore)] = &[
+    ("layers", "layers: each ring depends only on the rings inside it", layers::run),
+    ("conformance", conformance::USAGE, conformance::run),
+    ("docs", "docs [--check]: write the generated pages, or fail on drift", docs::run),
+];
+
+#[allow(clippy::print_stderr)]
+fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    match args.split_first() {
-        Some((chore, rest)) if chore == "conformance" => conformance::run(rest),
-        _ => anyhow::bail!("usage: cargo xtask conformance check | mutate"),
+    let chosen = args.split_first().and_then(|(name, rest)| {
+        let chore = CHORES.iter().find(|(known, ..)| known == name)?;
+        Some((chore.2, rest))
+    });
+    let Some((chore, rest)) = chosen else {
+        eprintln!("usage: cargo xtask CHORE\n");
+        for (_, usage, _) in CHORES {
+            eprintln!("  {usage}");
+        }
+        return ExitCode::from(2);
+    };
+    match chore(&root(), rest) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn root() -> PathBuf {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().expect("xtask stands in the workspace").to_owned()
 }

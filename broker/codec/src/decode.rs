@@ -9,7 +9,7 @@ use crate::reader::Reader;
 use crate::{
     Ack, Auth, Connack, DecodeError, Direction, Disconnect, Frame, Packet, PacketType, ReasonCode,
     Suback, Subscribe, SubscribeFilters, Unsuback, Unsubscribe, UnsubscribeFilters, Version,
-    decode_publish, defect,
+    decode_publish, defect, publish,
 };
 
 /// Decodes one whole frame of a connection that is already open.
@@ -29,9 +29,33 @@ pub fn decode<'a>(
     from: Direction,
 ) -> Result<Packet<'a>, DecodeError> {
     if frame.first >> 4 == PacketType::Publish as u8 {
-        return decode_publish(frame, bytes, version, from).map(Packet::Publish);
+        return Ok(Packet::Publish(publish::in_place(frame, bytes, version, from)?));
     }
-    decode_other(frame, bytes, version, from)
+    match short_ack(frame, bytes) {
+        Some(packet) => Ok(packet),
+        None => decode_other(frame, bytes, version, from),
+    }
+}
+
+/// The four-byte form of an acknowledgement, which is the usual one and the same
+/// in all versions and from both sides. `None`: take the long way.
+#[inline]
+fn short_ack<'a>(frame: &Frame, bytes: &'a [u8]) -> Option<Packet<'a>> {
+    if (frame.header, frame.total) != (2, 4) {
+        return None;
+    }
+    let packet_id = u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]);
+    if packet_id == 0 {
+        return None;
+    }
+    let ack = Ack { packet_id, reason: ReasonCode::Success, properties: Properties::default() };
+    match frame.first {
+        0x40 => Some(Packet::Puback(ack)),
+        0x50 => Some(Packet::Pubrec(ack)),
+        0x62 => Some(Packet::Pubrel(ack)),
+        0x70 => Some(Packet::Pubcomp(ack)),
+        _ => None,
+    }
 }
 
 #[inline(never)]
@@ -332,4 +356,30 @@ fn unsuback(mut body: Reader<'_>, from: Direction) -> Result<Unsuback<'_>, Decod
         reason(&mut body, from)?;
     }
     Ok(Unsuback { packet_id, codes, properties })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_short_way_of_an_acknowledgement_agrees_with_the_long_one() {
+        for first in 0..=255u8 {
+            for id in [[0, 0], [0, 1], [1, 0], [0xFF, 0xFF]] {
+                let bytes = [first, 2, id[0], id[1]];
+                let frame = crate::frame(&bytes, 100).unwrap().unwrap();
+                let Some(short) = short_ack(&frame, &bytes) else { continue };
+                for version in [Version::V3_1, Version::V3_1_1, Version::V5] {
+                    for from in [Direction::FromClient, Direction::FromServer] {
+                        assert_eq!(decode_other(&frame, &bytes, version, from), Ok(short));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_packet_is_no_larger_than_a_publish_and_its_tag() {
+        assert!(size_of::<Result<Packet<'_>, DecodeError>>() <= 104);
+    }
 }

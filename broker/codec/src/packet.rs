@@ -9,12 +9,13 @@ use crate::{
     SubscribeOptions, Version, defect,
 };
 
-/// Any packet. CONNECT is here for those who keep packets of all kinds;
+/// Any packet. CONNECT is here for those who keep packets of all kinds, and by
+/// reference, as it would double the size of all others;
 /// [`decode`](crate::decode) never returns one, as it is always a second one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[allow(missing_docs, reason = "the names are the standard's")]
 pub enum Packet<'a> {
-    Connect(Connect<'a>),
+    Connect(&'a Connect<'a>),
     Connack(Connack<'a>),
     Publish(Publish<'a>),
     Puback(Ack<'a>),

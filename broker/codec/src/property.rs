@@ -84,6 +84,7 @@ macro_rules! properties {
             }
 
             /// Reads the value that follows the identifier.
+            #[inline]
             fn read(id: u8, from: &mut Reader<'a>) -> Result<Property<'a>, DecodeError> {
                 match id {
                     $($id => Ok(Self::$name(read::$kind(from)?)),)*
@@ -153,6 +154,7 @@ impl<'a> Property<'a> {
     }
 
     /// Whether the value is one that the standard forbids.
+    #[inline]
     fn is_forbidden(&self) -> bool {
         match *self {
             Self::PayloadFormatIndicator(byte)
@@ -232,6 +234,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The next property, checked; `None` at the end of the list.
+    #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<Property<'a>>, DecodeError> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -358,18 +361,28 @@ mod read {
     }
 
     /// [MQTT-1.5.7-1]: both strings are proper UTF-8 strings.
+    #[inline]
     pub(super) fn pair<'a>(from: &mut Reader<'a>) -> Result<(&'a str, &'a str), DecodeError> {
         let before = *from;
         match from.string().and_then(|name| Ok((name, from.string()?))) {
             Ok(pair) => Ok(pair),
-            Err(error @ (DecodeError::NotUtf8(_) | DecodeError::NulInString(_))) => {
-                refuse("5:1.5.7-1", error)?;
-                *from = before;
-                from.binary()?;
-                from.binary()?;
-                Ok(("", ""))
-            }
-            Err(error) => Err(error),
+            Err(error) => bad_pair(error, from, before),
         }
+    }
+
+    #[cold]
+    fn bad_pair<'a>(
+        error: DecodeError,
+        from: &mut Reader<'a>,
+        before: Reader<'a>,
+    ) -> Result<(&'a str, &'a str), DecodeError> {
+        match error {
+            DecodeError::NotUtf8(_) | DecodeError::NulInString(_) => refuse("5:1.5.7-1", error)?,
+            error => return Err(error),
+        }
+        *from = before;
+        from.binary()?;
+        from.binary()?;
+        Ok(("", ""))
     }
 }

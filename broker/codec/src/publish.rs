@@ -59,6 +59,18 @@ pub fn decode_publish<'a>(
     version: Version,
     from: Direction,
 ) -> Result<Publish<'a>, DecodeError> {
+    in_place(frame, bytes, version, from)
+}
+
+/// The body of [`decode_publish`], always inlined, so that the 96 bytes of a
+/// [`Publish`] are written once, to where the caller wants them.
+#[inline(always)]
+pub(crate) fn in_place<'a>(
+    frame: &Frame,
+    bytes: &'a [u8],
+    version: Version,
+    from: Direction,
+) -> Result<Publish<'a>, DecodeError> {
     const PUBLISH: PacketType = PacketType::Publish;
     if frame.first >> 4 != PUBLISH as u8 {
         return Err(DecodeError::ReservedPacketType(frame.first >> 4));
@@ -116,6 +128,7 @@ fn flags(first: u8, version: Version) -> Result<(bool, QoS, bool), DecodeError> 
 }
 
 /// A list that is not empty.
+#[inline(never)]
 fn properties<'a>(list: Reader<'a>, from: Direction) -> Result<PublishProperties<'a>, DecodeError> {
     let raw = list.rest();
     let mut found = PublishProperties::default();

@@ -125,8 +125,8 @@ impl<'a> Reader<'a> {
             Ok(text) => text,
             Err(_) => not_utf8(self.packet, self.version, self.version.pick(five, three))?,
         };
-        if bytes.contains(&0) {
-            // [MQTT-1.5.4-2] [MQTT-1.5.3-2 of 3.1.1]
+        // [MQTT-1.5.4-2] [MQTT-1.5.3-2 of 3.1.1]
+        if has_nul(bytes) {
             let statement = self.version.pick("5:1.5.4-2", "3:1.5.3-2");
             refuse(statement, DecodeError::NulInString(self.packet))?;
         }
@@ -168,6 +168,16 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         Err(DecodeError::TrailingBytes(self.packet, self.rest.len() as u32))
+    }
+}
+
+/// Whether any byte is 0. The names and values of properties are mostly shorter
+/// than what a call of `memchr` costs.
+#[inline]
+fn has_nul(bytes: &[u8]) -> bool {
+    match bytes.len() {
+        0..=32 => bytes.iter().fold(false, |found, byte| found | (*byte == 0)),
+        _ => bytes.contains(&0),
     }
 }
 

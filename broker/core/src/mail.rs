@@ -3,7 +3,7 @@
 //! Every pair of shards is a first-in first-out channel; a mail to oneself is
 //! handled before the next packet. Nothing here blocks: see `outbox`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tidegate_codec::ReasonCode;
 
@@ -239,9 +239,9 @@ pub(crate) struct Replay {
 pub(crate) struct Catchup {
     /// Replays that have not ended.
     pub(crate) outstanding: usize,
-    /// Topics (hashed) of which a newer retained value has already been
-    /// delivered live; the older one on its way is dropped.
-    pub(crate) fresh: Vec<u64>,
+    /// Retained publishes that were delivered live meanwhile, by the hash of
+    /// their topic. An older value that is still on its way is dropped.
+    fresh: Vec<(u64, Weak<Message>)>,
     /// Replays that wait until the session has room.
     pub(crate) parked: Vec<Box<Replay>>,
 }
@@ -251,10 +251,25 @@ const FRESH_MAX: usize = 4_096;
 
 impl Catchup {
     /// A retained publish on this topic was delivered live.
-    pub(crate) fn saw(&mut self, topic: u64) {
+    pub(crate) fn saw(&mut self, topic: u64, message: &Arc<Message>) {
+        self.fresh.retain(|(other, _)| *other != topic);
         if self.fresh.len() == FRESH_MAX {
             self.fresh.remove(0);
         }
-        self.fresh.push(topic);
+        self.fresh.push((topic, Arc::downgrade(message)));
+    }
+
+    /// Whether a retained message is older than what was delivered live.
+    pub(crate) fn is_stale(&self, topic: u64, message: &Arc<Message>) -> bool {
+        let newest = self.fresh.iter().find(|(other, _)| *other == topic);
+        newest.is_some_and(|(_, newest)| newest.as_ptr() != Arc::as_ptr(message))
+    }
+
+    /// A replay has ended.
+    pub(crate) fn end_one(&mut self) {
+        self.outstanding = self.outstanding.saturating_sub(1);
+        if self.outstanding == 0 {
+            self.fresh = Vec::new();
+        }
     }
 }

@@ -7,7 +7,7 @@
 use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 /// The messages by topic. Bytes and expiry are the owner's business.
@@ -115,7 +115,7 @@ enum Seek {
     /// At this text or behind it.
     From(String),
     /// Behind this topic.
-    After(String),
+    After(Arc<str>),
     /// Nowhere.
     End,
 }
@@ -149,34 +149,66 @@ impl Cursor {
     /// The next match. Each topic looked at, matching or not, takes 1 from
     /// `budget`; at 0 the walk pauses.
     pub fn next<'a, V>(&mut self, store: &'a Retained<V>, budget: &mut usize) -> Step<'a, V> {
+        let mut item = None;
+        let ended = self.walk(store, budget, |topic, value| {
+            item = Some((topic, value));
+            ControlFlow::Break(())
+        });
+        match item {
+            Some((topic, value)) => Step::Item(topic, value),
+            None if ended => Step::End,
+            None => Step::Pause,
+        }
+    }
+
+    /// Hands every match to `found` until that breaks, the budget is spent or
+    /// the end is reached, and returns whether it was the end. Cheaper than
+    /// [`next`](Cursor::next) where many neighbours match.
+    pub fn walk<'a, V>(
+        &mut self,
+        store: &'a Retained<V>,
+        budget: &mut usize,
+        mut found: impl FnMut(&'a Arc<str>, &'a V) -> ControlFlow<()>,
+    ) -> bool {
         loop {
             let start: Bound<&dyn Text> = match &self.next {
                 Seek::From(text) => Bound::Included(text),
-                Seek::After(text) => Bound::Excluded(text),
-                Seek::End => return Step::End,
+                Seek::After(topic) => Bound::Excluded(topic),
+                Seek::End => return true,
             };
-            if *budget == 0 {
-                return Step::Pause;
-            }
             let mut range = store.topics.range::<dyn Text, _>((start, Bound::Unbounded));
-            let Some((Topic(topic), value)) = range.next() else {
-                self.next = Seek::End;
-                return Step::End;
-            };
-            *budget -= 1;
-            match look(&self.filter, topic) {
-                Look::Match(next) => {
-                    self.next = next;
-                    return Step::Item(topic, value);
+            let mut last = None;
+            // As long as neighbours match there is nothing to seek.
+            self.next = loop {
+                if *budget == 0 {
+                    if let Some(topic) = last {
+                        self.next = Seek::After(Arc::clone(topic));
+                    }
+                    return false;
                 }
-                Look::Skip(next) => self.next = next,
-            }
+                let Some((Topic(topic), value)) = range.next() else { break Seek::End };
+                *budget -= 1;
+                match look(&self.filter, topic) {
+                    Look::Match(next) => {
+                        if found(topic, value).is_break() {
+                            self.next = next.unwrap_or_else(|| Seek::After(Arc::clone(topic)));
+                            return false;
+                        }
+                        match next {
+                            Some(next) => break next,
+                            None => last = Some(topic),
+                        }
+                    }
+                    Look::Skip(next) => break next,
+                }
+            };
         }
     }
 }
 
 enum Look {
-    Match(Seek),
+    /// The next match is the neighbour, or else not before this.
+    Match(Option<Seek>),
     Skip(Seek),
 }
 
@@ -198,7 +230,7 @@ fn look(filter: &str, topic: &str) -> Look {
     };
     for level in filter.split('/') {
         if level == "#" {
-            return Look::Match(Seek::After(topic.into()));
+            return Look::Match(None);
         }
         let Some(name) = names.next() else {
             // A parent of what could match: go down.
@@ -220,7 +252,7 @@ fn look(filter: &str, topic: &str) -> Look {
         at = end + 1;
     }
     match names.next() {
-        None => Look::Match(past_plus(plus)),
+        None => Look::Match(Some(past_plus(plus))),
         Some(_) => Look::Skip(past_plus(plus)),
     }
 }

@@ -166,8 +166,8 @@ tables! {
         refused_publish_closes: bool = Settings::default().refused_publish_closes;
         /// Response Information for clients that ask; empty: never sent.
         response_information: String = Settings::default().response_information;
-        /// Whether reason strings go along with reason codes, to 5.0 clients that have not
-        /// declined problem information.
+        /// Whether 5.0 clients that want problem information get reason strings along with
+        /// reason codes.
         reason_strings: bool = Settings::default().reason_strings;
         /// Time between two publications of the `$SYS` topics; 0: none.
         sys_interval_seconds: u32 [0, 86_400], "seconds" = Settings::default().sys_interval_seconds;

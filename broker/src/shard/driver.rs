@@ -48,9 +48,8 @@ const ROUNDS_MAX: usize = 4;
 pub(crate) enum Next {
     /// There may be more: another turn.
     Again,
-    /// The epoll instance is drained and nothing is pending: sleep, at the
-    /// latest until then.
-    Sleep(Option<Millis>),
+    /// The epoll instance is drained, nothing is pending, and the timer is set.
+    Sleep,
     /// The shard was told to end.
     Stop,
 }
@@ -135,7 +134,9 @@ impl Driver {
             && self.mailbox().is_empty()
             && self.next_tick().is_none_or(|at| at > now);
         if idle {
-            return Ok(Next::Sleep(self.next_tick()));
+            let next_tick = self.next_tick();
+            self.poller.arm(next_tick)?;
+            return Ok(Next::Sleep);
         }
 
         self.read_ready(now, began);
@@ -180,7 +181,7 @@ impl Driver {
                     self.acceptor.ready(listener);
                     continue;
                 }
-                Token::Wake => continue,
+                Token::Wake | Token::Timer => continue,
             };
             let Some(entry) = self.table.tenant(slot, generation) else { continue };
             if event.read {

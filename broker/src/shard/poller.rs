@@ -10,7 +10,11 @@ use std::sync::Arc;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::time::Timespec;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
+use tidegate_core::ids::Millis;
 
 /// Events taken from the kernel in one turn.
 const EVENTS_MAX: usize = 1_024;
@@ -19,6 +23,8 @@ const EVENTS_MAX: usize = 1_024;
 const SPECIAL: u32 = u32::MAX;
 /// The "generation" of the mailbox's eventfd under [`SPECIAL`].
 const WAKE: u32 = u32::MAX;
+/// The "generation" of the timer under [`SPECIAL`].
+const TIMER: u32 = u32::MAX - 1;
 
 /// Whom an event is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -29,6 +35,8 @@ pub(crate) enum Token {
     Listener(u16),
     /// Another thread put something in the mailbox.
     Wake,
+    /// The time has come for which the timer was set.
+    Timer,
 }
 
 impl Token {
@@ -37,6 +45,7 @@ impl Token {
             Token::Connection { slot, generation } => (generation, slot),
             Token::Listener(index) => (u32::from(index), SPECIAL),
             Token::Wake => (WAKE, SPECIAL),
+            Token::Timer => (TIMER, SPECIAL),
         };
         EventData::new_u64(u64::from(high) << 32 | u64::from(low))
     }
@@ -45,6 +54,7 @@ impl Token {
         let bits = data.u64();
         match ((bits >> 32) as u32, bits as u32) {
             (WAKE, SPECIAL) => Token::Wake,
+            (TIMER, SPECIAL) => Token::Timer,
             (index, SPECIAL) => Token::Listener(index as u16),
             (generation, slot) => Token::Connection { slot, generation },
         }
@@ -69,12 +79,35 @@ pub(crate) struct Ready {
 pub(crate) struct Poller {
     epoll: Arc<OwnedFd>,
     events: Vec<Event>,
+    /// On the shard's own clock, exact to the millisecond and without the
+    /// rounds of a timer wheel. Edge-triggered, so it is never read.
+    timer: OwnedFd,
+    armed_for: Option<Millis>,
 }
 
 impl Poller {
     pub(crate) fn new() -> Result<Poller, Errno> {
         let epoll = Arc::new(epoll::create(CreateFlags::CLOEXEC)?);
-        Ok(Poller { epoll, events: Vec::with_capacity(EVENTS_MAX) })
+        let timer = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC)?;
+        epoll::add(&*epoll, &timer, Token::Timer.data(), EventFlags::IN | EventFlags::ET)?;
+        Ok(Poller { epoll, events: Vec::with_capacity(EVENTS_MAX), timer, armed_for: None })
+    }
+
+    /// Makes sure that the epoll instance becomes readable at `at`. A system
+    /// call only if that is another time than before. Without a time, one that
+    /// was set before may still fire once.
+    pub(crate) fn arm(&mut self, at: Option<Millis>) -> Result<(), Errno> {
+        let Some(at) = at.filter(|at| Some(*at) != self.armed_for) else { return Ok(()) };
+        let it_value = Timespec {
+            tv_sec: (at / 1_000).cast_signed(),
+            // All zero would turn the timer off.
+            tv_nsec: (at % 1_000 * 1_000_000).max(1).cast_signed(),
+        };
+        let it_interval = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let when = Itimerspec { it_interval, it_value };
+        timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &when)?;
+        self.armed_for = Some(at);
+        Ok(())
     }
 
     /// The descriptor, for the outer epoll to watch.
@@ -144,6 +177,7 @@ mod tests {
             Token::Listener(0),
             Token::Listener(u16::MAX),
             Token::Wake,
+            Token::Timer,
         ] {
             assert_eq!(Token::of(token.data()), token);
         }

@@ -1,7 +1,10 @@
 //! Log lines on stderr, for people or for machines.
 
+use std::io::IsTerminal;
+
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::key::choice;
 
@@ -65,18 +68,87 @@ impl LogLevel {
 }
 
 impl Log {
-    /// Starts logging for the whole process. Errors when called twice.
+    /// Starts logging to stderr for the whole process. Errors when called twice.
     pub fn start(&self) -> anyhow::Result<()> {
+        let colours = std::io::stderr().is_terminal();
+        let subscriber = self.subscriber(std::io::stderr, colours)?;
+        tracing::subscriber::set_global_default(subscriber).context("logging runs already")
+    }
+
+    fn subscriber<W>(&self, writer: W, colours: bool) -> anyhow::Result<Lines>
+    where
+        W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+    {
         let directives = format!("{},{}", self.level.directive(), self.filter);
         let filter = EnvFilter::builder().parse(directives).context("log.filter")?;
-        let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-        let started = match self.format {
-            LogFormat::Plain => {
-                use std::io::IsTerminal;
-                lines.with_ansi(std::io::stderr().is_terminal()).try_init()
+        let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+        Ok(match self.format {
+            LogFormat::Plain => Box::new(lines.with_ansi(colours).finish()),
+            LogFormat::Json => {
+                Box::new(lines.json().flatten_event(true).with_current_span(false).finish())
             }
-            LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
-        };
-        started.map_err(|error| anyhow::anyhow!("logging cannot start: {error}"))
+        })
+    }
+}
+
+type Lines = Box<dyn tracing::Subscriber + Send + Sync>;
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// Where a test's lines go.
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("one thread").write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn lines(log: &Log) -> Vec<String> {
+        let page = Page::default();
+        let writer = page.clone();
+        let subscriber = log.subscriber(move || writer.clone(), false).expect("a good filter");
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(client = "a\nb", "session taken over");
+            tracing::debug!("one connection");
+            tracing::trace!(target: "tidegate::net", "one packet");
+        });
+        let bytes = page.0.lock().expect("one thread").clone();
+        String::from_utf8(bytes).expect("UTF-8").lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn json_is_one_object_a_line_with_its_fields() {
+        let lines = lines(&Log { format: LogFormat::Json, ..Log::default() });
+        assert_eq!(lines.len(), 1, "info is the default: {lines:?}");
+        let line: serde_json::Value = serde_json::from_str(&lines[0]).expect("JSON");
+        assert_eq!(line["level"], "INFO");
+        assert_eq!(line["message"], "session taken over");
+        assert_eq!(line["client"], "a\nb");
+        assert!(line["timestamp"].is_string());
+    }
+
+    #[test]
+    fn a_client_cannot_forge_a_plain_line() {
+        let lines = lines(&Log::default());
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].ends_with(r#"session taken over client="a\nb""#), "{lines:?}");
+    }
+
+    #[test]
+    fn the_filter_wins_over_the_level_for_its_module() {
+        let filter = "tidegate::net=trace".to_owned();
+        let lines = lines(&Log { level: LogLevel::Error, filter, ..Log::default() });
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].ends_with("one packet"));
     }
 }

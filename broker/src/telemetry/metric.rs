@@ -206,10 +206,10 @@ const HEAD: &str = "\
 for it, and else in the older Prometheus text. Names, labels and values are the
 same in both.
 
-Labels come from closed sets. `listener` and `transport` are absent where a
-number is not kept a listener: a node with one listener always has them, one
-with several has them on the metrics that its shards count a listener. A metric
-whose source cannot be read is absent, not zero.
+Labels come from closed sets. A node with one listener puts its name on every
+metric that has a `listener` label. With several, that label stands only on what
+is counted per listener (connections open and accepted), and is absent from what
+is counted per node. A metric whose source cannot be read is absent, not zero.
 
 | Metric | Type | Labels | Meaning |
 |---|---|---|---|

@@ -141,8 +141,9 @@ impl<'a> Scrape<'a> {
         }
     }
 
+    /// Wrapping: one shard may add to a gauge what another subtracts.
     fn sum(&self, count: impl Fn(&Counters) -> &Count) -> u64 {
-        self.counters.iter().map(|counters| count(counters).value()).sum()
+        self.counters.iter().fold(0, |sum, counters| sum.wrapping_add(count(counters).value()))
     }
 
     fn sum_shell(&self, count: impl Fn(&ShellCounts) -> u64) -> u64 {

@@ -181,7 +181,7 @@ impl Index {
         let removes = change.removes();
         let partition = place::partition(hash);
         let mut part = self.exact[partition].write().unwrap_or_else(PoisonError::into_inner);
-        let changed = part.apply(&self.seed, hash, text, filter, change);
+        let changed = part.apply(hash, text, filter, change);
         // Under the lock: nobody may see the change and the version before it.
         if changed || !removes {
             self.versions.partition_changed(partition);

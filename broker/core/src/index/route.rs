@@ -6,7 +6,7 @@ use super::share::ShareGroup;
 use super::subscriber::Subscriber;
 use super::subscriptions::Subscriptions;
 use super::targets::Targets;
-use crate::ids::ShardId;
+use crate::ids::{SessionKey, ShardId};
 
 /// Everybody who takes messages of one topic, as of one moment.
 #[derive(Clone, Default)]
@@ -42,6 +42,14 @@ impl Route {
 
     /// Merges what the matching filters hold: each session once.
     pub(super) fn of(matches: &[Subscriptions]) -> Route {
+        if let [Subscriptions::One(only)] = matches {
+            let SessionKey { shard, durable, .. } = only.session;
+            let targets = Arc::new(Targets::from_sorted(std::slice::from_ref(only)));
+            return Route {
+                groups: Box::new([RouteGroup { shard, durable, targets }]),
+                shares: Box::default(),
+            };
+        }
         let mut shares = Vec::new();
         // From short lists, by value; long ones are shared chunk by chunk.
         let mut singles: Vec<Subscriber> = Vec::new();

@@ -210,7 +210,7 @@ impl Partition {
             && let Some(catchup) = &mut session.catchup
             && catchup.outstanding > 0
         {
-            catchup.saw(cx.node.topic_hash(message.topic()));
+            catchup.saw(cx.node.topic_hash(message.topic()), message);
         }
         let delivery = Delivery {
             message: Arc::clone(message),
@@ -304,11 +304,11 @@ impl Partition {
     ) {
         for delivery in deliveries {
             let Some((slot, session)) = self.session_mut(key) else { return };
-            let fresh = session.catchup.as_ref().is_some_and(|catchup| {
-                !catchup.fresh.is_empty()
-                    && catchup.fresh.contains(&cx.node.topic_hash(delivery.message.topic()))
+            let message = &delivery.message;
+            let stale = session.catchup.as_ref().is_some_and(|catchup| {
+                catchup.is_stale(cx.node.topic_hash(message.topic()), message)
             });
-            if !fresh {
+            if !stale {
                 self.accept(at, slot, delivery, cx);
             }
         }
@@ -322,7 +322,7 @@ impl Partition {
             catchup.parked.push(replay);
             self.resume_replays(slot, cx);
         } else {
-            catchup.outstanding -= 1;
+            catchup.end_one();
             if catchup.outstanding == 0 {
                 session.catchup = None;
             }

@@ -57,7 +57,7 @@ impl Shard {
             && let Some(active) = &mut conn.active
             && active.catchup.outstanding > 0
         {
-            active.catchup.saw(self.node.topic_hash(draft.topic));
+            active.catchup.saw(self.node.topic_hash(draft.topic), draft.share());
         }
         let mut qos = draft.qos.min(qos_of(target.options.qos()));
         if defect::on("5:3.8.4-8") {

@@ -83,7 +83,9 @@ impl Shard {
         }
         let will = will.filter(|_| keep_will);
         let mut orphans = Vec::new();
+        let mut replays = Vec::new();
         if let Some(mut active) = active {
+            replays = std::mem::take(&mut active.catchup.parked);
             counters.inflight[0].sub(active.incoming.len() as u64);
             let before = active.outgoing.load();
             orphans = active.outgoing.end();
@@ -93,6 +95,9 @@ impl Shard {
         }
         if durable {
             self.give_back(slot, Some(expiry), will);
+            for replay in replays {
+                self.return_replay(replay);
+            }
         } else {
             let key = SessionKey { shard: id, durable: false, slot, generation };
             if !matches!(subscriptions, Subscriptions::None) {

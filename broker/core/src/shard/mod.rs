@@ -299,6 +299,7 @@ impl Shard {
         while let Some(&slot) = self.dirty.get(at) {
             at += 1;
             self.flush_one(now, slot, write);
+            self.settle(now);
         }
         self.dirty.drain(..at);
     }

@@ -127,7 +127,7 @@ impl Shard {
             }
             let topic = self.node.topic_hash(delivery.message.topic());
             let Some(conn) = self.conns.at_mut(slot) else { return };
-            if !conn.active().catchup.fresh.contains(&topic) {
+            if !conn.active().catchup.is_stale(topic, &delivery.message) {
                 self.deliver_one(now, slot, delivery);
             }
         }
@@ -140,10 +140,7 @@ impl Shard {
             catchup.parked.push(replay);
             self.resume_replays(slot);
         } else {
-            catchup.outstanding = catchup.outstanding.saturating_sub(1);
-            if catchup.outstanding == 0 {
-                catchup.fresh = Vec::new();
-            }
+            catchup.end_one();
         }
     }
 
@@ -154,7 +151,16 @@ impl Shard {
         {
             conn.active().catchup.parked.push(replay);
             self.resume_replays(at.slot);
+        } else {
+            self.return_replay(replay);
         }
+    }
+
+    /// The connection of a durable session has gone: its half keeps the replay
+    /// for the next one.
+    pub(super) fn return_replay(&mut self, replay: Box<Replay>) {
+        let to = replay.owner.shard;
+        self.send(to, Kind::Answer { replay, messages: Vec::new(), more: true });
     }
 
     /// Asks for the next batches once nothing waits in front of them.
