@@ -44,10 +44,10 @@ fn expiry_goes_out_reduced_by_the_time_waited() {
     let mut publisher = join(V5);
     publisher.put(expires(&topic, 1, "waited", 100).retain());
     pause(2200);
-    // Whole seconds; a slow machine may have waited for one more.
+    // Whole seconds; a slow machine may have waited for a few more.
     let near = |message: Publish, full: u32| {
         let left = message.props.number(prop::MESSAGE_EXPIRY).expect("it is forwarded");
-        assert!((full - 1..=full).contains(&left), "{left} in place of {full}");
+        assert!((full - 3..=full).contains(&left), "{left} in place of {full}");
     };
     let mut client = open(&connect);
     near(client.hears("waited"), 98);
@@ -89,11 +89,11 @@ fn expiry_0_does_not_wait_for_anyone() {
 fn expired_retained_message_is_not_delivered() {
     let topic = unique("e");
     let mut publisher = join(V5);
-    publisher.put(expires(&topic, 1, "short", 1).retain());
+    publisher.put(expires(&topic, 1, "short", 2).retain());
     let mut early = join(V5);
     early.subscribe(&topic, 1);
     early.hears("short");
-    pause(2100);
+    pause(3100);
     for v in ALL {
         let mut late = join(v);
         late.subscribe(&topic, 1);

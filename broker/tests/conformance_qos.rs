@@ -224,10 +224,10 @@ fn message_expiry_does_not_stop_what_is_in_flight() {
     for qos in [1, 2] {
         let (mut story, mut client) = Lasting::new(v, qos);
         let publish = Publish::new(&story.topic, qos, b"x");
-        story.publisher.put(publish.props([four(prop::MESSAGE_EXPIRY, 1)]));
+        story.publisher.put(publish.props([four(prop::MESSAGE_EXPIRY, 2)]));
         let first = client.message();
         client.leave();
-        pause(1600);
+        pause(2600);
         let mut client = story.resume();
         let again = client.hears("x");
         assert_eq!((again.id, again.dup), (first.id, true));
@@ -239,11 +239,11 @@ fn message_expiry_does_not_stop_what_is_in_flight() {
 fn qos_2_handshake_goes_on_after_the_message_expired() {
     let v = Version::V5;
     let (mut publisher, mut subscriber, topic) = pair(v, 2);
-    let publish = Publish::new(&topic, 2, b"x").id(9).props([four(prop::MESSAGE_EXPIRY, 1)]);
+    let publish = Publish::new(&topic, 2, b"x").id(9).props([four(prop::MESSAGE_EXPIRY, 2)]);
     publisher.send(&publish.bytes(v));
     publisher.expect_ack(PUBREC, 9);
     let message = subscriber.message();
-    pause(1600);
+    pause(2600);
     publisher.send(&ack(PUBREL, 9));
     assert_eq!(publisher.expect_ack(PUBCOMP, 9), 0);
     subscriber.send(&ack(PUBREC, message.id));

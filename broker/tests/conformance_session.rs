@@ -120,21 +120,21 @@ fn session_with_clean_session_1_ends_with_its_connection() {
 fn session_ends_when_its_expiry_has_passed() {
     let v = Version::V5;
     let (id, topic) = (unique("s"), unique("t"));
-    let connect = Connect::new(v, &id).resume().expiry(1);
+    let connect = Connect::new(v, &id).resume().expiry(2);
     let mut client = open(&connect);
     client.subscribe(&topic, 1);
     client.leave();
     // In time: still there, and the clock starts again at the next drop.
-    pause(500);
+    pause(700);
     let client = open(&connect);
     assert!(client.connack.present());
-    pause(1500);
+    pause(2500);
     client.leave();
-    pause(400);
+    pause(700);
     let client = open(&connect);
     assert!(client.connack.present(), "the clock ran while connected");
     client.leave();
-    pause(2300);
+    pause(3300);
     let mut client = open(&connect);
     assert!(!client.connack.present());
     join(v).publish(&topic, 1, b"x");

@@ -42,7 +42,7 @@ fn websocket_is_not_offered() {
 // 3.1.4: a connection on which no CONNECT comes is closed after a while.
 #[test]
 fn connection_without_a_connect_is_closed() {
-    let server = broker("[limits]\nconnect_timeout_ms = 500\n");
+    let server = broker("[limits]\nconnect_timeout_ms = 1500\n");
     let mut idle = Client::bare(server.mqtt, Version::V5);
     let mut slow = Client::bare(server.mqtt, Version::V5);
     let connect = Connect::new(Version::V5, &unique("c")).bytes();

@@ -12,7 +12,8 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_tidegate");
 
 /// One broker for all the tests of a file: the defaults, and reason strings, so
 /// that the rules about leaving them out have something to bite on.
-pub static BROKER: LazyLock<Shared> = LazyLock::new(|| Shared::start(BINARY, "[mqtt]\nreason_strings = true\n"));
+pub static BROKER: LazyLock<Shared> =
+    LazyLock::new(|| Shared::start(BINARY, "[mqtt]\nreason_strings = true\n"));
 
 /// A clean client at the shared broker.
 #[track_caller]
