@@ -82,6 +82,12 @@ fn expiry_0_does_not_wait_for_anyone() {
     let mut late = join(V5);
     late.subscribe(&topic, 1);
     late.quiet();
+    // Nor is it delivered to someone who is there: its time has passed already.
+    for qos in [0, 1, 2] {
+        publisher.put(expires(&topic, qos, "gone", 0));
+        publisher.publish(&topic, qos, b"here");
+        client.hears("here");
+    }
 }
 
 // PROTOCOL: retained messages expire too.
