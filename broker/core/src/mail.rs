@@ -243,6 +243,8 @@ pub(crate) struct Catchup {
     /// their topic. An older value that is still on its way is dropped.
     fresh: Vec<(u64, Weak<Message>)>,
     /// Replays that wait until the session has room.
+    // Boxed as they travel: parking one moves a pointer.
+    #[allow(clippy::vec_box)]
     pub(crate) parked: Vec<Box<Replay>>,
 }
 

@@ -21,6 +21,8 @@ pub(crate) enum Subscriptions {
     #[default]
     None,
     One(Box<(Arc<str>, Subscription)>),
+    // Boxed: the enum is part of every connection.
+    #[allow(clippy::box_collection)]
     Many(Box<BTreeMap<Arc<str>, Subscription>>),
 }
 

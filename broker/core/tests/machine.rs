@@ -10,7 +10,12 @@
 //!
 //! `MACHINE_OPS` sets how many operations are run (default 100,000), and
 //! `MACHINE_SEED` the seed; both are printed. A failure is shrunk.
-#![allow(missing_docs)]
+#![allow(missing_docs, unreachable_pub)]
+#![allow(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "its size and seed are told and set from outside"
+)]
 
 #[path = "machine/model.rs"]
 mod model;

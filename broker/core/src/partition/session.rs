@@ -28,6 +28,8 @@ pub(crate) struct Session {
     pub(crate) subscriptions: Subscriptions,
     pub(crate) outgoing: Option<Box<Outgoing>>,
     /// QoS 2 packet ids that came in and are not released.
+    // Boxed: a million sessions have none, and 8 bytes are less than 24.
+    #[allow(clippy::box_collection)]
     incoming: Option<Box<Vec<u16>>>,
     /// A will that waits for its delay.
     pub(super) will: Option<(Millis, Box<Will>)>,
@@ -365,10 +367,10 @@ impl Partition {
         let Some(session) = claim.session.as_deref_mut() else { return };
         let waiting = session.outgoing.as_ref().map_or(0, |outgoing| outgoing.waiting());
         let Some(catchup) = &mut session.catchup else { return };
-        if waiting == 0
-            && let Some(replay) = catchup.parked.pop()
-        {
-            cx.send(conn.shard, Kind::Pace { conn, replay });
+        if waiting == 0 {
+            for replay in std::mem::take(&mut catchup.parked) {
+                cx.send(conn.shard, Kind::Pace { conn, replay });
+            }
         }
     }
 }

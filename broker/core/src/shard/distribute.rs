@@ -26,13 +26,26 @@ pub(super) struct Source {
     pub(super) confirms: u16,
     /// Whether anybody wants the message.
     pub(super) matched: bool,
+    /// Whether a message that nobody wants is one dropped. `$SYS` values, which
+    /// seldom have a subscriber, would else drown what clients lose.
+    pub(super) counted: bool,
 }
 
 impl Source {
+    /// A connected client.
+    #[inline]
+    pub(super) fn client(publisher: ConnRef) -> Source {
+        Source { publisher, confirm: None, confirms: 0, matched: false, counted: true }
+    }
+
+    /// A client that is no more: its will.
+    pub(super) fn will(shard: ShardId) -> Source {
+        Source::client(ConnRef { shard, slot: u32::MAX, generation: 0 })
+    }
+
     /// The broker itself.
     pub(super) fn own(shard: ShardId) -> Source {
-        let publisher = ConnRef { shard, slot: u32::MAX, generation: 0 };
-        Source { publisher, confirm: None, confirms: 0, matched: false }
+        Source { counted: false, ..Source::will(shard) }
     }
 
     fn expect(&mut self) -> Option<Confirm> {
@@ -83,7 +96,7 @@ impl Shard {
         }
         let route = Arc::clone(self.routes.route(&self.node.index, draft.topic));
         if route.is_empty() {
-            self.counters().dropped(DropReason::NoSubscriber, 1);
+            self.counters().dropped(DropReason::NoSubscriber, source.counted.into());
             return;
         }
         source.matched = true;

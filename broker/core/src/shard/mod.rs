@@ -266,7 +266,7 @@ impl Shard {
     #[inline]
     pub fn next_tick(&self) -> Option<Millis> {
         let mut next = self.wheel.next_due().unwrap_or(Millis::MAX).min(self.partitions_due);
-        if self.retained.len() > 0 {
+        if !self.retained.is_empty() {
             next = next.min(self.sweep_due);
         }
         (next != Millis::MAX).then_some(next)

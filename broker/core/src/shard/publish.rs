@@ -91,7 +91,7 @@ impl Shard {
             expires: expires_at(packet.properties.message_expiry, now),
             shared: None,
         };
-        let mut source = Source { publisher: me, confirm: None, confirms: 0, matched: false };
+        let mut source = Source::client(me);
         if qos != QoS::AtMostOnce {
             source.confirm = Some(Confirm { conn: me, token: self.next_token(slot) });
         }
@@ -297,12 +297,13 @@ impl Shard {
             .map_or(0, |active| active.parked_first.wrapping_add(active.parked.len() as u32))
     }
 
-    /// A will that is due, or a message of the broker's own: to its subscribers.
+    /// A will that is due, to its subscribers.
     pub(super) fn publish_message(&mut self, now: Millis, message: Arc<Message>) {
-        let mut source = Source::own(self.id);
+        let mut source = Source::will(self.id);
         self.distribute(now, &mut message.draft(), &mut source);
     }
 
+    /// A message of the broker's own, retained.
     pub(super) fn publish_own(&mut self, now: Millis, topic: &str, payload: &[u8]) {
         let mut draft = Draft {
             topic,

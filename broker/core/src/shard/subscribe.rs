@@ -32,7 +32,7 @@ impl Shard {
             return self.fail(now, slot, ReasonCode::SubscriptionIdentifiersNotSupported);
         }
         let mut filters = Vec::with_capacity(packet.filters.len());
-        for (text, options) in packet.filters.clone() {
+        for (text, options) in packet.filters {
             let Ok(filter) = Filter::parse(text) else { continue };
             let code = match self.check_filter(slot, &filter) {
                 Ok(()) => granted(options.qos as u8, settings.qos_max),
@@ -102,7 +102,7 @@ impl Shard {
         let me = conn.reference(self.id, slot);
         if conn.session_durable {
             conn.pause |= pause::REPLY;
-            let filters = packet.filters.clone().map(Into::into).collect();
+            let filters = packet.filters.map(Into::into).collect();
             let packet_id = packet.packet_id;
             let request = UnsubscribeRequest { session, conn: me, packet_id, filters };
             return self.send(home, Kind::Unsubscribe(Box::new(request)));
@@ -111,7 +111,6 @@ impl Shard {
         let subscriptions = &mut conn.subscriptions;
         let codes: Vec<ReasonCode> = packet
             .filters
-            .clone()
             .map(|text| subscriptions.unsubscribe(session, text, &node, counters))
             .collect();
         self.say_unsuback(slot, packet.packet_id, &codes);
