@@ -15,12 +15,11 @@ const MOSQUITTO: &str = "/usr/sbin/mosquitto";
 const PAGE: &str = "docs/benchmarks.md";
 
 /// Runs `bench peers [ARGUMENT...]`.
-pub(crate) fn run(args: &[String]) -> Result<()> {
+pub(crate) fn run(root: &Path, args: &[String]) -> Result<()> {
     let Some(("peers", rest)) = args.split_first().map(|(first, rest)| (first.as_str(), rest))
     else {
         bail!("cargo xtask bench peers [--rows A,B] [--reps N] [--seconds S] [--json]");
     };
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has a parent")?;
     cargo(root, &["build", "--release", "--package", "tidegate", "--bin", "tidegate"])?;
     // The load is no part of what is measured: the profile that builds fast will do.
     cargo(root, &["build", "--profile", "quick", "--package", "benches", "--bin", "peers"])?;

@@ -48,6 +48,9 @@ pub struct Session {
     pub retained: Vec<(Id, u8)>,
     /// Whether replays may wait: for the socket, the window, a connection.
     pub held_up: bool,
+    /// Unsubscribed while a replay waited: if the filter comes back in time,
+    /// so may a copy with the old options.
+    pub loose: bool,
     /// Those that may still come, or not.
     pub maybe_retained: Vec<(Id, u8)>,
     /// Packet ids whose exchange the client has not finished, with their message.
