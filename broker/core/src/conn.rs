@@ -9,9 +9,10 @@ use std::sync::Arc;
 use tidegate_codec::{PacketType, ReasonCode, Version};
 
 use crate::alias::{AliasesIn, AliasesOut};
+use crate::catchup::Catchup;
 use crate::delivery::Delivery;
 use crate::ids::{ConnRef, SessionKey, ShardId};
-use crate::mail::{Catchup, ClaimRef};
+use crate::mail::{ClaimRef, Replay};
 use crate::outgoing::Outgoing;
 use crate::output::Output;
 use crate::subscriptions::Subscriptions;
@@ -188,7 +189,12 @@ pub(crate) struct Active {
     pub(crate) aliases_out: AliasesOut,
     /// Long fan-outs of this publisher that go on.
     pub(crate) jobs: u16,
+    /// Of an ephemeral session.
     pub(crate) catchup: Catchup,
+    /// Replays of a durable half that wait until the socket has room.
+    // Boxed as they travel.
+    #[allow(clippy::vec_box)]
+    pub(crate) paced: Vec<Box<Replay>>,
 }
 
 impl Active {
@@ -200,8 +206,8 @@ impl Active {
             && self.aliases_in.is_empty()
             && self.aliases_out.is_empty()
             && self.jobs == 0
-            && self.catchup.outstanding == 0
-            && self.catchup.parked.is_empty()
+            && !self.catchup.is_on()
+            && self.paced.is_empty()
     }
 
     /// Unacknowledged QoS 1 and 2 PUBLISHes from the client.

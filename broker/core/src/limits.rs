@@ -103,6 +103,11 @@ pub const SHARDS_MAX: usize = 64;
 /// A payload of at least this many bytes leaves by `writev` from the shared
 /// buffer; a smaller one is copied.
 pub const SPLICE_BYTES_MIN: usize = 1_024;
+/// Replays of retained messages that are on their way to one session at once;
+/// those of further subscriptions wait for them.
+pub const REPLAYS_MAX: usize = 8;
+/// Bytes of messages after which an answer to a new subscription ends.
+pub const REPLAY_BYTES_MAX: usize = 256 << 10;
 /// Retained messages in one answer to a new subscription.
 pub const REPLAY_BATCH_MAX: usize = 64;
 /// Bytes in one output at which the shell should flush within the turn.

@@ -3,7 +3,7 @@
 
 mod rig;
 
-use rig::{Rig, connect};
+use rig::{Client, Rig, connect, subscribe};
 use tidegate_core::limits::Limits;
 use tidegate_core::settings::Settings;
 
@@ -44,4 +44,105 @@ fn a_client_that_does_not_take_its_answers_is_not_read_and_then_closed() {
     rig.advance(20_000);
     assert!(!rig.is_open(client), "nothing came and nothing was taken for 1.5 keep alives");
     let _ = connect(&mut rig, 0, "other", true);
+}
+
+/// SUBSCRIBE to many filters at QoS 1.
+fn subscribe_to(rig: &mut Rig, client: Client, filters: &[String]) {
+    let mut body = vec![0, 1];
+    for filter in filters {
+        body.extend((filter.len() as u16).to_be_bytes());
+        body.extend(filter.as_bytes());
+        body.push(1);
+    }
+    let mut packet = vec![0x82];
+    let mut left = body.len();
+    while left > 127 {
+        packet.push((left % 128) as u8 | 128);
+        left /= 128;
+    }
+    packet.push(left as u8);
+    packet.extend(body);
+    rig.send(client, &packet);
+}
+
+/// Reads and acknowledges all that comes; the retained messages, one a packet.
+fn take_all(rig: &mut Rig, client: Client) -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    loop {
+        let packets = rig.packets(client);
+        if packets.is_empty() {
+            return all;
+        }
+        for packet in packets.into_iter().filter(|p| p[0] & 0xf1 == 0x31) {
+            if packet[0] & 6 != 0 {
+                let at = 4 + usize::from(packet[3]);
+                rig.send(client, &[0x40, 2, packet[at], packet[at + 1]]);
+            }
+            all.push(packet);
+        }
+    }
+}
+
+#[test]
+fn replays_of_many_filters_do_not_overrun_the_queue_that_they_fill() {
+    for (shards, clean) in [(1, true), (3, true), (1, false), (3, false)] {
+        let limits = Limits { queue_messages_max: 40, ..Limits::default() };
+        let mut rig = Rig::new(shards, Settings { limits, ..Settings::default() });
+        let alice = connect(&mut rig, 0, "alice", true);
+        for filter in 0..30 {
+            for n in 0..100 {
+                let topic = format!("{filter:02}/{n:02}");
+                let mut packet = vec![0x33, 10, 0, 5];
+                packet.extend(topic.bytes());
+                packet.extend([0, 1, b'v']);
+                rig.send(alice, &packet);
+                rig.packets(alice);
+            }
+        }
+        let bob = connect(&mut rig, usize::from(shards) - 1, "bob", clean);
+        let filters: Vec<String> = (0..30).map(|n| format!("{n:02}/+")).collect();
+        subscribe_to(&mut rig, bob, &filters);
+        let got = take_all(&mut rig, bob);
+        assert_eq!(got.len(), 3_000, "{shards} shards, clean {clean}");
+    }
+}
+
+#[test]
+fn a_replay_ends_with_its_subscription() {
+    for (shards, clean) in [(1, true), (3, true), (1, false), (3, false)] {
+        let mut rig = Rig::new(shards, Settings::default());
+        let alice = connect(&mut rig, 0, "alice", true);
+        let bob = connect(&mut rig, usize::from(shards) - 1, "bob", clean);
+        rig.packets(bob);
+        rig.set_room(bob, 0);
+        rig.send(bob, &[0xC0, 0]);
+        subscribe(&mut rig, bob, "a/+", 1);
+        rig.send(bob, &[0xA2, 7, 0, 2, 0, 3, b'a', b'/', b'+']);
+        // Not known when bob was subscribed [MQTT-3.10.4-2].
+        rig.send(alice, &[0x31, 6, 0, 3, b'a', b'/', b'b', b'v']);
+        rig.set_room(bob, usize::MAX);
+        let got = rig.packets(bob);
+        assert!(got.iter().all(|p| p[0] >> 4 != 3), "{shards} shards, clean {clean}: {got:?}");
+    }
+}
+
+#[test]
+fn a_walk_over_what_does_not_match_leaves_turns_to_others() {
+    let mut rig = Rig::new(1, Settings::default());
+    let alice = connect(&mut rig, 0, "alice", true);
+    for n in 0..20_000u32 {
+        let mut packet = vec![0x31, 8, 0, 5];
+        packet.extend(format!("{n:05}").bytes());
+        packet.push(b'v');
+        rig.send(alice, &packet);
+    }
+    let bob = connect(&mut rig, 0, "bob", true);
+    rig.give(bob, &[0x82, 8, 0, 1, 0, 3, b'+', b'/', b'x', 0]);
+    assert!(rig.shards[0].next_tick().is_some_and(|at| at <= rig.now), "it has to go on");
+    let mut turns = 0;
+    while rig.turn(0) {
+        turns += 1;
+    }
+    assert!(turns >= 10, "20,000 topics were walked in {turns} turns");
+    assert_eq!(rig.packets(bob).len(), 2);
 }

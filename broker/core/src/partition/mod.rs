@@ -74,6 +74,7 @@ pub(crate) enum Change {
     /// Retained messages for a subscription of this session.
     Retained {
         session: SessionKey,
+        filter: Arc<str>,
         deliveries: Vec<Delivery>,
     },
     /// A timer of the session went off.
@@ -168,8 +169,8 @@ impl Partition {
                 }
                 cx.confirm(Some(confirm));
             }
-            Change::Retained { session, deliveries } => {
-                self.retained(at, session, deliveries, cx);
+            Change::Retained { session, filter, deliveries } => {
+                self.retained(at, session, &filter, deliveries, cx);
             }
             Change::Due { slot, generation } => self.due(at, slot, generation, cx),
         }
@@ -206,15 +207,6 @@ impl Partition {
         let (_, slot) = PartitionId::split(key.slot);
         let session = self.claims.at_mut(slot)?.session.as_deref_mut()?;
         (session.generation == key.generation).then_some((slot, session))
-    }
-
-    /// Whether a session has a subscription to exactly this filter.
-    pub(crate) fn holds(&self, key: SessionKey, filter: &str) -> bool {
-        let (_, slot) = PartitionId::split(key.slot);
-        let session = self.claims.at(slot).and_then(|claim| claim.session.as_deref());
-        session.is_some_and(|session| {
-            session.generation == key.generation && session.subscriptions.holds(filter)
-        })
     }
 
     fn session_key(&self, slot: u32, generation: u32) -> SessionKey {

@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use tidegate_codec::{Filter, QoS, ReasonCode, RetainHandling};
 
 use super::{Context, Partition};
+use crate::catchup::Catchup;
 use crate::counters::DropReason;
 use crate::delivery::Delivery;
 use crate::ids::{ConnRef, Millis, SessionKey};
 use crate::index::Target;
-use crate::mail::{Catchup, ClaimRequest, Kind, Replay, SubscribeRequest, UnsubscribeRequest};
+use crate::mail::{ClaimRequest, Kind, Replay, SubscribeRequest, UnsubscribeRequest};
 use crate::message::Message;
 use crate::outgoing::{Acked, Next, Outcome, Outgoing, Queued, SubscriptionIds};
 use crate::subscriptions::Subscriptions;
@@ -174,11 +175,9 @@ impl Partition {
         let client = claim.hash;
         let Some(session) = claim.session.as_deref_mut() else { return };
         for replay in replays {
-            let catchup = session.catchup.get_or_insert_default();
-            catchup.outstanding += 1;
-            let replay = Replay { client, ..replay };
-            cx.send(replay.shard, Kind::Query(Box::new(replay)));
+            session.catchup.get_or_insert_default().add(Replay { client, ..replay });
         }
+        self.resume_replays(slot, cx);
     }
 
     pub(super) fn unsubscribe(&mut self, request: UnsubscribeRequest, cx: &mut Context<'_>) {
@@ -186,8 +185,16 @@ impl Partition {
         let Some((_, session)) = self.session_mut(key) else { return };
         let codes = filters
             .iter()
-            .map(|text| session.subscriptions.unsubscribe(key, text, cx.node, cx.counters))
+            .map(|text| {
+                if let Some(catchup) = &mut session.catchup {
+                    catchup.forget(text);
+                }
+                session.subscriptions.unsubscribe(key, text, cx.node, cx.counters)
+            })
             .collect();
+        if session.catchup.as_ref().is_some_and(|catchup| !catchup.is_on()) {
+            session.catchup = None;
+        }
         cx.send(conn.shard, Kind::Unsubscribed { conn, packet_id, codes });
     }
 
@@ -210,7 +217,6 @@ impl Partition {
         }
         if message.retain
             && let Some(catchup) = &mut session.catchup
-            && catchup.outstanding > 0
         {
             catchup.saw(cx.node.topic_hash(message.topic()), message);
         }
@@ -301,11 +307,15 @@ impl Partition {
         &mut self,
         at: Millis,
         key: SessionKey,
+        filter: &str,
         deliveries: Vec<Delivery>,
         cx: &mut Context<'_>,
     ) {
         for delivery in deliveries {
             let Some((slot, session)) = self.session_mut(key) else { return };
+            if !session.subscriptions.holds(filter) {
+                return; // [MQTT-3.10.4-2]
+            }
             let message = &delivery.message;
             let stale = session.catchup.as_ref().is_some_and(|catchup| {
                 catchup.is_stale(cx.node.topic_hash(message.topic()), message)
@@ -319,15 +329,13 @@ impl Partition {
     /// A batch of a replay has been delivered; goes on, or ends it.
     pub(crate) fn replay_on(&mut self, replay: Box<Replay>, more: bool, cx: &mut Context<'_>) {
         let Some((slot, session)) = self.session_mut(replay.owner) else { return };
+        let wanted = session.subscriptions.holds(&replay.filter);
         let Some(catchup) = &mut session.catchup else { return };
-        if more {
-            catchup.parked.push(replay);
+        catchup.back(replay, more && wanted);
+        if catchup.is_on() {
             self.resume_replays(slot, cx);
         } else {
-            catchup.end_one();
-            if catchup.outstanding == 0 {
-                session.catchup = None;
-            }
+            session.catchup = None;
         }
     }
 
@@ -368,7 +376,7 @@ impl Partition {
         let waiting = session.outgoing.as_ref().map_or(0, |outgoing| outgoing.waiting());
         let Some(catchup) = &mut session.catchup else { return };
         if waiting == 0 {
-            for replay in std::mem::take(&mut catchup.parked) {
+            while let Some(replay) = catchup.next(&cx.node.settings.limits) {
                 cx.send(conn.shard, Kind::Pace { conn, replay });
             }
         }

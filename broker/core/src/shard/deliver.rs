@@ -55,7 +55,7 @@ impl Shard {
         }
         if draft.retain
             && let Some(active) = &mut conn.active
-            && active.catchup.outstanding > 0
+            && active.catchup.is_on()
         {
             active.catchup.saw(self.node.topic_hash(draft.topic), draft.share());
         }

@@ -85,7 +85,7 @@ impl Shard {
         let mut orphans = Vec::new();
         let mut replays = Vec::new();
         if let Some(mut active) = active {
-            replays = std::mem::take(&mut active.catchup.parked);
+            replays = std::mem::take(&mut active.paced);
             counters.inflight[0].sub(active.incoming.len() as u64);
             let before = active.outgoing.load();
             orphans = active.outgoing.end();

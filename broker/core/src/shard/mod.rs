@@ -29,7 +29,7 @@ use crate::ids::{ConnRef, Millis, PartitionId, ShardId};
 use crate::index::RouteCache;
 use crate::keepalive::{Wheel, tick_of};
 use crate::limits::{Limits, ROUTE_CACHE_MAX};
-use crate::mail::{Kind, Mail};
+use crate::mail::{Kind, Mail, Replay};
 use crate::message::Message;
 use crate::node::{Node, Totals};
 use crate::output::{Output, Pool};
@@ -137,6 +137,10 @@ pub struct Shard {
     /// Mail to oneself, handled before the next packet.
     local: VecDeque<Mail>,
     jobs: VecDeque<Job>,
+    /// Replays that ask this shard; answered in steps, as jobs are done.
+    // Boxed as they travel.
+    #[allow(clippy::vec_box)]
+    queries: VecDeque<Box<Replay>>,
     draining: bool,
     drain_next: u32,
     scratch: Vec<u8>,
@@ -166,6 +170,7 @@ impl Shard {
             partitions_due: Millis::MAX,
             local: VecDeque::new(),
             jobs: VecDeque::new(),
+            queries: VecDeque::new(),
             draining: false,
             drain_next: 0,
             scratch: Vec::new(),
@@ -262,9 +267,13 @@ impl Shard {
         self.settle(now);
     }
 
-    /// When to call [`Shard::tick`] next; `None`: nothing is timed.
+    /// When to call [`Shard::tick`] next; `None`: nothing is timed. At once
+    /// while there is work: whatever began it, a turn has to follow.
     #[inline]
     pub fn next_tick(&self) -> Option<Millis> {
+        if self.has_work() {
+            return Some(0);
+        }
         let mut next = self.wheel.next_due().unwrap_or(Millis::MAX).min(self.partitions_due);
         if !self.retained.is_empty() {
             next = next.min(self.sweep_due);
@@ -275,8 +284,15 @@ impl Shard {
     /// A bounded step of a long job; true while there is more.
     pub fn work(&mut self, now: Millis) -> bool {
         self.step(now);
+        self.answer_some(now);
         self.settle(now);
-        !self.jobs.is_empty()
+        self.has_work()
+    }
+
+    /// Whether [`Shard::work`] has something to do.
+    #[inline]
+    pub fn has_work(&self) -> bool {
+        !self.jobs.is_empty() || !self.queries.is_empty()
     }
 
     /// Whether an output has grown so much that it should be flushed now.
@@ -432,7 +448,7 @@ impl Shard {
                 self.retain(now, &message, clear);
                 self.confirm(confirm);
             }
-            Kind::Query(replay) => self.answer(now, replay),
+            Kind::Query(replay) => self.queries.push_back(replay),
             Kind::Answer { replay, messages, more } => self.replayed(now, replay, messages, more),
         }
     }

@@ -270,6 +270,10 @@ impl World {
         let Some(session) = &mut self.model.people[who].session else { return };
         session.subscriptions.insert(filter, Subscription { qos, no_local });
         if filter != GROUP {
+            if session.held_up {
+                // One replay for two SUBSCRIBEs if the first has not begun.
+                session.maybe_retained.append(&mut session.retained);
+            }
             for (topic, (id, stored, from)) in &self.model.retained {
                 if tidegate_codec::matches(filter, topic) && !(no_local && *from == who) {
                     session.retained.push((*id, qos.min(*stored)));

@@ -251,6 +251,7 @@ impl Rig {
                 }
             }
         }
+        busy |= self.shards[at].has_work();
         for to in 0..self.shards.len() {
             while self.mailboxes[to].len() < self.mailbox_max
                 && let Some(batch) = self.shards[at].outbound(ShardId(to as u16))
