@@ -176,7 +176,6 @@ fn outgoing_aliases_stay_within_the_clients_maximum() {
             sent.push(sent[0].clone());
         }
         let (mut got, short) = resolve(&mut client, max, 50);
-        let mut sent = sent;
         // QoS 0 and QoS 1 may overtake each other.
         got.sort();
         sent.sort();

@@ -120,9 +120,9 @@ fn send_quota_starts_anew_at_each_connection() {
     client.drop_and_wait();
     // A smaller maximum resends only that many at first.
     let mut client = open(&connect(3));
-    for n in 0..3 {
+    for sent in &first[..3] {
         let again = client.message();
-        assert_eq!((again.id, again.dup), (first[n].id, true));
+        assert_eq!((again.id, again.dup), (sent.id, true));
     }
     client.quiet();
     for n in 0..10 {

@@ -363,12 +363,12 @@ fn overlapping_filters_deliver_with_the_highest_qos() {
 fn overlapping_filters_deliver_all_their_subscription_ids() {
     let v = Version::V5;
     let base = unique("o");
-    let topic = format!("{base}/a");
+    let topic = format!("{base}/{base}");
     let mut client = join(v);
     client.subscribe_id(&format!("{base}/#"), 0, 1);
     client.subscribe_id(&format!("{base}/+"), 1, 268_435_455);
     client.subscribe(&topic, 2);
-    client.subscribe_id(&format!("+/a"), 0, 300);
+    client.subscribe_id(&format!("+/{base}"), 0, 300);
     client.subscribe_id(&format!("{base}/other"), 0, 77);
     let mut publisher = join(v);
     publisher.publish(&topic, 2, b"x");

@@ -214,7 +214,7 @@ fn topics_are_compared_without_normalisation() {
         publisher.publish(&format!("{base}-end"), 0, b"end");
         for (name, client) in names.iter().zip(&mut clients) {
             // Messages of one publisher on different topics may overtake each other.
-            let mut got = vec![client.take(), client.take()];
+            let mut got = [client.take(), client.take()];
             got.sort_by_key(|m| m.said() == "end");
             assert_eq!(got[0].topic, format!("{base}/{name}"));
             assert_eq!((got[0].said().as_str(), got[1].said().as_str()), (*name, "end"));
