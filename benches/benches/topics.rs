@@ -43,7 +43,7 @@ fn full(filters: &[Arc<str>]) -> Index {
 /// Each call another of a million numbers, in no order that a cache could use.
 fn scattered(step: &mut u32) -> u32 {
     *step = step.wrapping_add(0x9E37_79B9);
-    (u64::from(*step) * u64::from(MILLION) >> 32) as u32
+    ((u64::from(*step) * u64::from(MILLION)) >> 32) as u32
 }
 
 fn resident_bytes() -> i64 {

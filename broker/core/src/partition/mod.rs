@@ -208,6 +208,15 @@ impl Partition {
         (session.generation == key.generation).then_some((slot, session))
     }
 
+    /// Whether a session has a subscription to exactly this filter.
+    pub(crate) fn holds(&self, key: SessionKey, filter: &str) -> bool {
+        let (_, slot) = PartitionId::split(key.slot);
+        let session = self.claims.at(slot).and_then(|claim| claim.session.as_deref());
+        session.is_some_and(|session| {
+            session.generation == key.generation && session.subscriptions.holds(filter)
+        })
+    }
+
     fn session_key(&self, slot: u32, generation: u32) -> SessionKey {
         SessionKey {
             shard: self.shard,

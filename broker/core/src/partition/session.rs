@@ -367,10 +367,10 @@ impl Partition {
         let Some(session) = claim.session.as_deref_mut() else { return };
         let waiting = session.outgoing.as_ref().map_or(0, |outgoing| outgoing.waiting());
         let Some(catchup) = &mut session.catchup else { return };
-        if waiting == 0
-            && let Some(replay) = catchup.parked.pop()
-        {
-            cx.send(conn.shard, Kind::Pace { conn, replay });
+        if waiting == 0 {
+            for replay in std::mem::take(&mut catchup.parked) {
+                cx.send(conn.shard, Kind::Pace { conn, replay });
+            }
         }
     }
 }

@@ -90,9 +90,14 @@ impl Shard {
         &mut self,
         now: Millis,
         replay: Box<Replay>,
-        messages: Vec<Arc<Message>>,
-        more: bool,
+        mut messages: Vec<Arc<Message>>,
+        mut more: bool,
     ) {
+        if !self.wants(&replay) {
+            // Unsubscribed meanwhile: nothing is added any more [MQTT-3.10.4-2].
+            messages.clear();
+            more = false;
+        }
         let deliveries = messages
             .into_iter()
             .filter(|m| !(replay.options.no_local() && m.origin == replay.client))
@@ -142,6 +147,19 @@ impl Shard {
         } else {
             catchup.end_one();
         }
+    }
+
+    /// Whether the session still has the subscription that a replay is for.
+    fn wants(&self, replay: &Replay) -> bool {
+        let owner = replay.owner;
+        if owner.durable {
+            let (partition, _) = PartitionId::split(owner.slot);
+            let at = usize::from(partition.0) / usize::from(self.node.shards);
+            return self.partitions.get(at).is_some_and(|p| p.holds(owner, &replay.filter));
+        }
+        self.conns.at(owner.slot).is_some_and(|conn| {
+            conn.generation == owner.generation && conn.subscriptions.holds(&replay.filter)
+        })
     }
 
     /// A durable half asks for the next batch when the socket has room.

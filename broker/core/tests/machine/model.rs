@@ -39,6 +39,8 @@ pub struct Session {
     /// QoS 1 and 2, live, in order.
     pub owed: Vec<(Id, u8)>,
     pub got: Vec<(Id, u8)>,
+    /// Wills of others, in any order.
+    pub wills: Vec<(Id, u8)>,
     /// QoS 0 of the present connection.
     pub owed0: Vec<Id>,
     pub got0: Vec<Id>,
@@ -59,10 +61,10 @@ pub struct Session {
 pub struct Model {
     pub people: Vec<Person>,
     pub retained: BTreeMap<&'static str, (Id, u8, usize)>,
-    /// Messages given to the group: how often they may be delivered at least
-    /// (0 or 1) and at most.
-    pub shared: BTreeMap<Id, (u32, u32, u8)>,
+    /// Messages given to the group: how often they may be delivered at most.
+    pub shared: BTreeMap<Id, u32>,
     pub wills_fired: u64,
+    pub will_ids: BTreeSet<Id>,
 }
 
 pub const GROUP: &str = "$share/g/s/#";
@@ -87,10 +89,6 @@ impl Model {
                 .filter(|(filter, _)| tidegate_codec::matches(filter, topic))
                 .map(|(_, s)| *s)
                 .collect();
-            // One copy for overlapping filters, withheld only if all say No Local.
-            if who == from && matching.iter().all(|s| s.no_local) {
-                continue;
-            }
             if retain && session.held_up {
                 // A replay that waits may find the new value instead of an old one.
                 let found = matching.iter().map(|s| (id, s.qos.min(qos)));
@@ -99,16 +97,24 @@ impl Model {
                 let gone = session.retained.extract_if(.., |(old, _)| Some(*old) == replaced);
                 session.maybe_retained.extend(gone);
             }
+            // One copy for overlapping filters, withheld only if all say No Local.
+            if who == from && matching.iter().all(|s| s.no_local) {
+                continue;
+            }
             let Some(best) = matching.iter().map(|s| s.qos.min(qos)).max() else { continue };
-            if best > 0 {
+            if self.will_ids.contains(&id) {
+                // Two wills that are due at once come in any order.
+                if best > 0 || person.online {
+                    session.wills.push((id, best));
+                }
+            } else if best > 0 {
                 session.owed.push((id, best));
             } else if person.online {
                 session.owed0.push(id);
             }
         }
         if members > 0 {
-            // The granted QoS of the member may make it QoS 0, which may be lost.
-            self.shared.insert(id, (u32::from(qos > 0), 1, qos));
+            self.shared.insert(id, 1);
         }
     }
 
@@ -124,14 +130,14 @@ impl Model {
     /// What was with a member may be lost (QoS 2, or no member is left) or be
     /// delivered once more (QoS 1).
     pub fn member_left(&mut self) {
-        for (least, most, _) in self.shared.values_mut() {
-            *least = 0;
+        for most in self.shared.values_mut() {
             *most += 1;
         }
     }
 
     pub fn fire(&mut self, who: usize, will: Will) {
         self.wills_fired += 1;
+        self.will_ids.insert(will.id);
         self.publish(who, WILL_TOPIC, will.id, will.qos, false);
     }
 
@@ -148,6 +154,7 @@ impl Model {
         session.owed0.clear();
         session.got0.clear();
         // QoS 0 on its way is lost, or what was not read yet comes later.
+        session.wills.retain(|(_, qos)| *qos > 0);
         let lost = session.retained.iter().copied().filter(|(_, qos)| *qos == 0);
         session.maybe_retained.extend(lost);
         session.retained.retain(|(_, qos)| *qos > 0);
