@@ -13,11 +13,16 @@ use crate::index::{Options, Targets};
 use crate::message::Message;
 use crate::outgoing::Acked;
 use crate::retained::Cursor;
+use crate::transit::Stamp;
 use crate::will::Will;
 
 /// One message between shards.
 #[derive(Debug)]
-pub struct Mail(pub(crate) Kind);
+pub struct Mail {
+    pub(crate) kind: Kind,
+    /// When the PUBLISH was read that it comes of, if it is timed.
+    pub(crate) read_at: Option<Stamp>,
+}
 
 /// A publisher's wish to be told that a message is where it must be: the
 /// publish's acknowledgement waits for it (ACK-1).
@@ -127,7 +132,7 @@ pub(crate) enum Kind {
 impl Mail {
     /// Bytes that it holds while it waits in an outbox.
     pub(crate) fn bytes(&self) -> usize {
-        let content = match &self.0 {
+        let content = match &self.kind {
             Kind::Deliver { message, .. } | Kind::Retain { message, .. } => message.bytes(),
             Kind::DeliverShared { delivery, .. } | Kind::Push { delivery, .. } => {
                 delivery.message.bytes()

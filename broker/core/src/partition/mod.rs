@@ -97,7 +97,7 @@ pub(crate) struct Context<'a> {
 
 impl Context<'_> {
     fn send(&mut self, to: ShardId, kind: Kind) {
-        self.mails.push((to, Mail(kind)));
+        self.mails.push((to, Mail { kind, read_at: None }));
     }
 
     fn confirm(&mut self, confirm: Option<Confirm>) {

@@ -14,6 +14,7 @@ use crate::counters::{CloseReason, RejectReason};
 use crate::ids::{ConnRef, Millis, PartitionId};
 use crate::keepalive::tick_of;
 use crate::mail::{ClaimRequest, Granted, Kind, ReleaseRequest};
+use crate::transit::Stage;
 use crate::will::Will;
 
 /// A CONNECT that is refused: what the client is told.
@@ -42,6 +43,7 @@ impl Shard {
         let Some(conn) = self.conns.at_mut(slot) else { return };
         conn.version = connect.version;
         let version = conn.version_index();
+        self.transit.reach(slot, conn.accepted_at(), Stage::Connect);
         self.counters().packets_received[PacketType::Connect as usize][version].add(1);
         match self.check_connect(&connect) {
             Ok(()) => self.claim(slot, &connect),
@@ -158,6 +160,7 @@ impl Shard {
         let id = self.id;
         let slot = at.slot;
         let Some(conn) = self.conn(at) else { return };
+        let accepted_at = conn.accepted_at();
         conn.claim = claim;
         conn.phase = Phase::Live;
         conn.session_durable = session.is_some();
@@ -189,6 +192,7 @@ impl Shard {
         if !self.say_connack(slot, present) {
             return self.end(now, slot, CloseReason::ProtocolError, true);
         }
+        self.transit.reach(slot, accepted_at, Stage::Connack);
         if let Some(conn) = self.conns.at_mut(slot)
             && conn.keep_alive > 0
         {

@@ -91,6 +91,7 @@ impl Shard {
             expires: expires_at(packet.properties.message_expiry, now),
             shared: None,
         };
+        self.transit.enter_local();
         let mut source = Source::client(me);
         if qos != QoS::AtMostOnce {
             source.confirm = Some(Confirm { conn: me, token: self.next_token(slot) });

@@ -52,6 +52,7 @@ impl Shard {
 
     #[inline]
     fn packet(&mut self, now: Millis, slot: u32, frame: &Frame, bytes: &[u8]) {
+        self.transit.leave();
         let Some(conn) = self.conns.at_mut(slot) else { return };
         if conn.phase == Phase::HalfOpen {
             return self.first_packet(now, slot, frame, bytes);
