@@ -308,6 +308,7 @@ impl Partition {
         at: Millis,
         key: SessionKey,
         filter: &str,
+        since: u64,
         deliveries: Vec<Delivery>,
         cx: &mut Context<'_>,
     ) {
@@ -318,7 +319,7 @@ impl Partition {
             }
             let message = &delivery.message;
             let stale = session.catchup.as_ref().is_some_and(|catchup| {
-                catchup.is_stale(cx.node.topic_hash(message.topic()), message)
+                catchup.is_stale(cx.node.topic_hash(message.topic()), message, since)
             });
             if !stale {
                 self.accept(at, slot, delivery, cx);
@@ -429,6 +430,7 @@ impl Subscriptions {
                     options: wanted.options,
                     id,
                     client: 0,
+                    since: 0,
                 });
             }
         }

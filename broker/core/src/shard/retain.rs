@@ -129,7 +129,9 @@ impl Shard {
             let (partition, _) = PartitionId::split(owner.slot);
             let deliveries: Vec<Delivery> = deliveries.collect();
             let filter = Arc::clone(&replay.filter);
-            self.propose(now, partition, Change::Retained { session: owner, filter, deliveries });
+            let since = replay.since;
+            let change = Change::Retained { session: owner, filter, since, deliveries };
+            self.propose(now, partition, change);
             let at = usize::from(partition.0) / usize::from(self.node.shards);
             self.with_partition(now, at, |partition, cx| partition.replay_on(replay, more, cx));
             return;
@@ -145,7 +147,7 @@ impl Shard {
             }
             let topic = self.node.topic_hash(delivery.message.topic());
             let Some(conn) = self.conns.at_mut(slot) else { return };
-            if !conn.active().catchup.is_stale(topic, &delivery.message) {
+            if !conn.active().catchup.is_stale(topic, &delivery.message, replay.since) {
                 self.deliver_one(now, slot, delivery);
             }
         }
