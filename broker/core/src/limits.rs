@@ -37,7 +37,8 @@ pub struct Limits {
     /// wait in the session's queue. From half of it on the socket is not read:
     /// what it sends would be answered.
     pub write_buffer_bytes_max: u32,
-    /// Retained messages; a further one is not stored (0x97 at QoS 1 and 2).
+    /// Retained messages; a further one reaches its subscribers and is not kept
+    /// (counted; at QoS 1 and 2 a 5.0 publisher is told 0x97).
     pub retained_messages_max: u64,
     /// Bytes of retained messages; as above.
     pub retained_bytes_max: u64,

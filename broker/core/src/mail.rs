@@ -56,7 +56,7 @@ pub(crate) enum Kind {
         session: SessionKey,
         packet_id: u16,
         held: bool,
-        confirm: Confirm,
+        confirm: Option<Confirm>,
     },
     // To a connection.
     Granted(Box<Granted>),
@@ -92,6 +92,8 @@ pub(crate) enum Kind {
         conn: ConnRef,
     },
     Confirmed(Confirm),
+    /// The retained message of this publish found no place.
+    NotRetained(Confirm),
     JobDone {
         conn: ConnRef,
     },
@@ -152,6 +154,7 @@ impl Mail {
             | Kind::Owe { .. }
             | Kind::Mismatch { .. }
             | Kind::Confirmed(_)
+            | Kind::NotRetained(_)
             | Kind::JobDone { .. }
             | Kind::Pace { .. }
             | Kind::Query(_) => 0,

@@ -69,7 +69,7 @@ pub(crate) enum Change {
         session: SessionKey,
         packet_id: u16,
         held: bool,
-        confirm: Confirm,
+        confirm: Option<Confirm>,
     },
     /// Retained messages for a subscription of this session.
     Retained {
@@ -169,7 +169,7 @@ impl Partition {
                 if let Some((_, session)) = self.session_mut(session) {
                     session.hold_incoming(packet_id, held);
                 }
-                cx.confirm(Some(confirm));
+                cx.confirm(confirm);
             }
             Change::Retained { session, filter, since, deliveries } => {
                 self.retained(at, session, &filter, since, deliveries, cx);

@@ -466,6 +466,7 @@ impl Shard {
             Kind::Owe { conn, packet_id, reason } => self.owe(conn, packet_id, reason),
             Kind::Mismatch { conn } => self.mismatch(now, conn),
             Kind::Confirmed(confirm) => self.confirmed(confirm),
+            Kind::NotRetained(confirm) => self.not_retained(confirm),
             Kind::JobDone { conn } => self.job_done(conn),
             Kind::Pace { conn, replay } => self.pace(conn, replay),
             Kind::Deliver { message, targets, durable, publisher, confirm, report } => {
@@ -477,8 +478,11 @@ impl Shard {
                 self.deliver_shared(now, session, delivery, confirm);
             }
             Kind::Retain { message, clear, confirm } => {
-                self.retain(now, &message, clear);
-                self.confirm(confirm);
+                if self.retain(now, &message, clear) {
+                    self.confirm(confirm);
+                } else if let Some(confirm) = confirm {
+                    self.send(confirm.conn.shard, Kind::NotRetained(confirm));
+                }
             }
             Kind::Query(replay) => self.queries.push_back(replay),
             Kind::Answer { replay, messages, more } => self.replayed(now, replay, messages, more),

@@ -110,6 +110,7 @@ impl Shard {
             if durable && let Some(confirm) = source.confirm {
                 source.confirms += 1;
                 let packet_id = packet.packet_id;
+                let confirm = Some(confirm);
                 self.send(home, Kind::Incoming { session, packet_id, held: true, confirm });
             }
         }
@@ -170,17 +171,6 @@ impl Shard {
         {
             return Err(Against::Refused(ReasonCode::PayloadFormatInvalid));
         }
-        if packet.retain && settings.retain_available && !packet.payload.is_empty() {
-            use std::sync::atomic::Ordering::Relaxed;
-            let totals = &self.node.totals;
-            if totals.retained_messages.load(Relaxed) >= settings.limits.retained_messages_max
-                || totals.retained_bytes.load(Relaxed) + packet.payload.len() as u64
-                    > settings.limits.retained_bytes_max
-            {
-                self.counters().dropped(DropReason::RetainedFull, 1);
-                return Err(Against::Refused(ReasonCode::QuotaExceeded));
-            }
-        }
         Ok(())
     }
 
@@ -193,7 +183,7 @@ impl Shard {
             return true;
         }
         if version == Version::V5 {
-            return active.incoming_unacknowledged() < max || defect::on("5:3.3.4-9");
+            return active.incoming_unacknowledged() < max || defect::on("5:3.3.4-7");
         }
         // Before 5.0 nobody told the client: it is read again when there is room.
         if active.parked.len() >= max {
@@ -213,13 +203,10 @@ impl Shard {
         reason: ReasonCode,
     ) {
         let dropped = match reason {
-            ReasonCode::NotAuthorized => Some(DropReason::Acl),
-            ReasonCode::QuotaExceeded => None, // counted where it was found
-            _other => Some(DropReason::Overload),
+            ReasonCode::NotAuthorized => DropReason::Acl,
+            _other => DropReason::Overload,
         };
-        if let Some(dropped) = dropped {
-            self.counters().dropped(dropped, 1);
-        }
+        self.counters().dropped(dropped, 1);
         if version != Version::V5 && self.node.settings.refused_publish_closes {
             return self.end(now, slot, CloseReason::Auth, true);
         }

@@ -8,6 +8,7 @@ use tidegate_codec::defect;
 use super::receive::qos_of;
 use super::{Shard, has_room};
 use crate::conn::{Conn, Phase};
+use crate::counters::DropReason;
 use crate::delivery::Delivery;
 use crate::ids::{ConnRef, Millis, PartitionId, ShardId};
 use crate::limits::{REPLAY_BATCH_MAX, REPLAY_BYTES_MAX, REPLAYS_MAX, STEP_ITEMS_MAX};
@@ -22,13 +23,17 @@ const QUERY_COST: usize = 8;
 
 impl Shard {
     /// Replaces, or with an empty payload removes, the message of a topic
-    /// [MQTT-3.3.1-5], [MQTT-3.3.1-6].
-    pub(super) fn retain(&mut self, now: Millis, message: &Arc<Message>, clear: bool) {
+    /// [MQTT-3.3.1-5], [MQTT-3.3.1-6]. False: a limit is reached, and the
+    /// message was not kept.
+    pub(super) fn retain(&mut self, now: Millis, message: &Arc<Message>, clear: bool) -> bool {
         let topic = message.topic();
         let old = if clear && !defect::on("5:3.3.1-6") {
             self.retained.remove(topic)
         } else if message.expired(now) {
             None
+        } else if !self.has_place(message) {
+            self.counters().dropped(DropReason::RetainedFull, 1);
+            return false;
         } else {
             self.count_retained(message, true);
             self.retained.set(topic.into(), Arc::clone(message))
@@ -36,6 +41,17 @@ impl Shard {
         if let Some(old) = old {
             self.count_retained(&old, false);
         }
+        true
+    }
+
+    /// Whether a message fits the node's limits; one that replaces another
+    /// takes its place.
+    fn has_place(&self, message: &Message) -> bool {
+        let (limits, totals) = (&self.node.settings.limits, &self.node.totals);
+        let old = self.retained.get(message.topic()).map(|old| old.bytes() as u64);
+        let bytes = totals.retained_bytes.load(Relaxed) + message.bytes() as u64;
+        (old.is_some() || totals.retained_messages.load(Relaxed) < limits.retained_messages_max)
+            && bytes.saturating_sub(old.unwrap_or(0)) <= limits.retained_bytes_max
     }
 
     fn count_retained(&self, message: &Message, more: bool) {
@@ -116,7 +132,7 @@ impl Shard {
             .filter(|m| !(replay.options.no_local() && m.origin == replay.client))
             .map(|message| Delivery {
                 qos: message.qos.min(qos_of(replay.options.qos())),
-                retain: !defect::on("5:3.3.1-8"), // [MQTT-3.3.1-8]
+                retain: !defect::on("3:3.3.1-8"), // [MQTT-3.3.1-8]
                 ids: match replay.id {
                     0 => SubscriptionIds::None,
                     id => SubscriptionIds::One(id),
