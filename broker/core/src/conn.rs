@@ -192,6 +192,9 @@ pub(crate) struct Active {
     pub(crate) parked_first: u32,
     /// QoS 2 packet ids that came in and are not released.
     pub(crate) incoming: Vec<u16>,
+    /// So many of them came on earlier connections: the client's send quota
+    /// began anew with this one [MQTT-4.9.0-1].
+    pub(crate) inherited: u16,
     pub(crate) aliases_in: AliasesIn,
     pub(crate) aliases_out: AliasesOut,
     /// Long fan-outs of this publisher that go on.

@@ -19,7 +19,8 @@ pub struct Limits {
     pub client_id_bytes_max: u16,
     /// Levels of a topic or filter; deeper: 0x90 for a topic, 0x8F for a filter.
     pub topic_levels_max: u16,
-    /// Subscriptions a session; one more is refused with 0x97 (3.x: 0x80).
+    /// Subscriptions a session, and filters a SUBSCRIBE; one more is refused
+    /// with 0x97 (3.x: 0x80).
     pub subscriptions_max: u32,
     /// QoS 1 and 2 messages waiting for one session; the policy decides beyond.
     pub queue_messages_max: u32,

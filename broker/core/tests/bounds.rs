@@ -4,7 +4,8 @@
 mod rig;
 
 use rig::{Client, Rig, connect, subscribe};
-use tidegate_core::limits::Limits;
+use tidegate_codec::Version;
+use tidegate_core::limits::{Limits, OUTBOX_MAILS_MAX};
 use tidegate_core::settings::Settings;
 
 #[test]
@@ -145,4 +146,118 @@ fn a_walk_over_what_does_not_match_leaves_turns_to_others() {
     }
     assert!(turns >= 10, "20,000 topics were walked in {turns} turns");
     assert_eq!(rig.packets(bob).len(), 2);
+}
+
+#[test]
+fn publishers_of_retained_messages_wait_for_a_shard_that_does_not_keep_up() {
+    let mut rig = Rig::new(2, Settings::default());
+    rig.mailbox_max = 0;
+    for qos in 0..3u8 {
+        let alice = connect(&mut rig, 0, &format!("alice-{qos}"), true);
+        // Nobody subscribes: the retained message itself goes to shard 1 or stays.
+        let mut n = 0u32;
+        while !rig.is_paused(alice) && n < 100_000 {
+            n += 1;
+            let mut packet = vec![0x31 | qos << 1, 8 + 2 * u8::from(qos > 0), 0, 5];
+            packet.extend(format!("{:05}", n % 100).bytes());
+            if qos > 0 {
+                packet.extend(((n % 60_000 + 1) as u16).to_be_bytes());
+            }
+            packet.push(b'v');
+            rig.give(alice, &packet);
+            if qos == 2 {
+                let id = ((n % 60_000 + 1) as u16).to_be_bytes();
+                rig.give(alice, &[0x62, 2, id[0], id[1]]);
+            }
+        }
+        assert!(rig.is_paused(alice), "QoS {qos}");
+        assert!(rig.shards[0].outbox_depth() <= OUTBOX_MAILS_MAX + 4);
+    }
+}
+
+#[test]
+fn acknowledgements_of_a_durable_session_do_not_fill_an_outbox() {
+    let mut rig = Rig::new(2, Settings::default());
+    // One whose partition is on the other shard.
+    let clients: Vec<Client> =
+        (0..20).map(|n| connect(&mut rig, 0, &format!("durable-{n}"), false)).collect();
+    rig.mailbox_max = 0;
+    let mut paused = 0;
+    for client in clients {
+        for _ in 0..300 {
+            rig.give(client, &[0x40, 2, 0, 9].repeat(100));
+        }
+        paused += usize::from(rig.is_paused(client));
+    }
+    assert!(paused >= 5, "{paused} were paused");
+    assert!(rig.shards[0].outbox_depth() <= OUTBOX_MAILS_MAX + 20);
+}
+
+#[test]
+fn a_session_that_comes_and_goes_leaves_no_timers_behind() {
+    let mut rig = Rig::new(2, Settings::default());
+    for n in 0..200 {
+        let client = rig.open(n % 2);
+        rig.speaks(client, Version::V5);
+        // Session Expiry 1 day, a will with a delay of an hour.
+        let mut packet = vec![0x10, 0, 0, 4, b'M', b'Q', b'T', b'T', 5, 0x04, 0, 0];
+        packet.extend([5, 0x11, 0, 1, 0x51, 0x80, 0, 1, b'c']);
+        packet.extend([5, 0x18, 0, 0, 0x0e, 0x10, 0, 1, b'w', 0, 1, b'x']);
+        packet[1] = packet.len() as u8 - 2;
+        rig.send(client, &packet);
+        assert!(rig.is_open(client));
+        rig.advance(10);
+        rig.abort(client);
+        rig.advance(1_000);
+    }
+    let timers: usize = rig.shards.iter().map(|shard| shard.session_timers()).sum();
+    assert_eq!(timers, 2, "its will and its end");
+}
+
+#[test]
+fn releases_of_what_is_not_yet_received_do_not_pile_up() {
+    let limits = Limits { inflight_in_max: 10, ..Limits::default() };
+    let mut rig = Rig::new(2, Settings { limits, ..Settings::default() });
+    for n in 0..8 {
+        let client = connect(&mut rig, n % 2, &format!("durable-{n}"), false);
+        subscribe(&mut rig, client, "t", 2);
+    }
+    for (id, five) in [("three", false), ("five", true)] {
+        let alice = rig.open(0);
+        let mut packet = vec![0x10, 0, 0, 4, b'M', b'Q', b'T', b'T', 4 + u8::from(five), 2, 0, 0];
+        packet.extend(vec![0; usize::from(five)]);
+        packet.extend([0, id.len() as u8]);
+        packet.extend(id.bytes());
+        packet[1] = packet.len() as u8 - 2;
+        rig.send(alice, &packet);
+        for n in 0..1_000u16 {
+            let [high, low] = (n + 1).to_be_bytes();
+            match five {
+                false => rig.give(alice, &[0x34, 6, 0, 1, b't', high, low, b'x']),
+                true => rig.give(alice, &[0x34, 7, 0, 1, b't', high, low, 0, b'x']),
+            }
+            rig.give(alice, &[0x62, 2, high, low]);
+            if rig.is_paused(alice) {
+                break;
+            }
+        }
+        assert!(rig.is_paused(alice), "{id}");
+        rig.run();
+        assert!(!rig.is_paused(alice) && rig.is_open(alice), "{id} goes on");
+        assert_eq!(rig.unread(alice), 0);
+    }
+}
+
+#[test]
+fn a_subscribe_to_more_filters_than_a_session_may_have_is_refused_from_there_on() {
+    for clean in [true, false] {
+        let limits = Limits { subscriptions_max: 10, ..Limits::default() };
+        let mut rig = Rig::new(1, Settings { limits, ..Settings::default() });
+        let client = connect(&mut rig, 0, "c", clean);
+        rig.packets(client);
+        let filters: Vec<String> = (0..12).map(|_| "a".to_owned()).collect();
+        subscribe_to(&mut rig, client, &filters);
+        let suback = rig.packets(client).remove(0);
+        assert_eq!(suback[4..], [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0x80, 0x80]);
+    }
 }

@@ -139,6 +139,9 @@ impl Partition {
             self.generation = generation;
             claim.session = Some(Box::new(Session::new(generation)));
         }
+        if let Some(session) = claim.session.as_deref() {
+            session.stop_timers(slot, &mut self.timers);
+        }
         claim.generation = claim.generation.wrapping_add(1);
         claim.live = Some(request.conn);
         let client = claim.generation;

@@ -188,6 +188,11 @@ impl Partition {
         }
     }
 
+    /// Deadlines that are kept.
+    pub(crate) fn timers(&self) -> usize {
+        self.timers.len()
+    }
+
     /// When the next timer is due.
     pub(crate) fn next_tick(&self) -> Option<Millis> {
         self.timers.first().map(|&(due, _, _)| due)

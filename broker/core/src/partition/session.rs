@@ -1,5 +1,6 @@
 //! The durable half of a session.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -92,6 +93,15 @@ impl Session {
         self.set_online(true);
     }
 
+    /// Takes its deadlines off the partition's timers: one that connects every
+    /// second must not leave one behind each time that is due in a year.
+    pub(super) fn stop_timers(&self, slot: u32, timers: &mut BTreeSet<(Millis, u32, u32)>) {
+        timers.remove(&(self.ends, slot, self.generation));
+        if let Some((due, _)) = &self.will {
+            timers.remove(&(*due, slot, self.generation));
+        }
+    }
+
     /// Its connection has gone.
     pub(super) fn disconnected(&mut self, cx: &mut Context<'_>) {
         self.ends = Millis::MAX;
@@ -128,6 +138,7 @@ impl Partition {
     pub(super) fn end_session(&mut self, at: Millis, slot: u32, cx: &mut Context<'_>) {
         let Some(claim) = self.claims.at_mut(slot) else { return };
         let Some(mut session) = claim.session.take() else { return };
+        session.stop_timers(slot, &mut self.timers);
         let (live, hash) = (claim.live.is_some(), claim.hash);
         if let Some((_, will)) = session.will.take() {
             cx.publish_will(&will, hash, at);
@@ -397,7 +408,8 @@ impl Subscriptions {
     ) -> (Box<[ReasonCode]>, Vec<Replay>) {
         let mut codes = Vec::with_capacity(filters.len());
         let mut replays = Vec::new();
-        for wanted in filters {
+        let subscriptions_max = node.settings.limits.subscriptions_max as usize;
+        for (at, wanted) in filters.iter().enumerate() {
             let Ok(filter) = Filter::parse(&wanted.text) else {
                 codes.push(ReasonCode::TopicFilterInvalid);
                 continue;
@@ -407,7 +419,9 @@ impl Subscriptions {
                 codes.push(wanted.code);
                 continue;
             }
-            if !known && self.len() >= node.settings.limits.subscriptions_max as usize {
+            // More filters than a session may have are not even looked at: the
+            // same one 100,000 times is work for 100,000.
+            if at >= subscriptions_max || (!known && self.len() >= subscriptions_max) {
                 codes.push(ReasonCode::QuotaExceeded);
                 continue;
             }

@@ -43,6 +43,7 @@ impl Shard {
             left = 1;
             let confirm = Some(Confirm { conn: me, token });
             self.send(home, Kind::Incoming { session, packet_id, held: false, confirm });
+            self.press(home, me);
         }
         if !defect::on("5:4.3.3-11") {
             self.park_or_send(slot, PacketType::Pubcomp, packet_id, ReasonCode::Success, left);

@@ -183,6 +183,7 @@ impl Shard {
             conn.session = (session.slot, session.generation);
         }
         if !incoming.is_empty() {
+            conn.active().inherited = incoming.len() as u16;
             conn.active().incoming = incoming;
         }
         let (gone, released) = (conn.gone, conn.released);
@@ -313,8 +314,10 @@ impl Shard {
     /// A unique client id for a client that has none [MQTT-3.1.3-6].
     fn assign_id(&mut self) -> String {
         self.assigned += 1;
-        let node = self.node.client_hash("") as u32;
-        format!("tg-{node:08x}-{:x}-{:x}", self.id.0, self.assigned)
+        // With a part that clients cannot foresee: another one may otherwise
+        // have taken the id, and with it the session, before.
+        let place = format!("{:x}-{:x}", self.id.0, self.assigned);
+        format!("tg-{place}-{:016x}", self.node.client_hash(&place))
     }
 
     /// Gives a claim back that nobody uses any more.

@@ -205,7 +205,9 @@ impl Shard {
         let Some(conn) = self.conns.at(slot) else { return };
         let home = PartitionId::of(conn.hash).shard(self.node.shards);
         let session = conn.session_key(self.id, home, slot);
+        let me = conn.reference(self.id, slot);
         self.send(home, Kind::Acknowledge { session, packet_id, acked });
+        self.press(home, me);
     }
 
     /// Sends what waits for the socket or the window, as far as both allow.

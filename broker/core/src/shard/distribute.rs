@@ -87,16 +87,17 @@ impl Job {
 impl Shard {
     /// Hands a message to everybody who wants it.
     pub(super) fn distribute(&mut self, now: Millis, draft: &mut Draft<'_>, source: &mut Source) {
-        if draft.expires <= now && !defect::on("5:3.3.2-5") {
-            self.counters().dropped(DropReason::Expired, 1);
-            return;
-        }
         if draft.retain && self.node.settings.retain_available {
             let clear = draft.payload.is_empty(); // [MQTT-3.3.1-6]
             let message = Arc::clone(draft.share());
             let to = self.node.retained_shard(draft.topic);
             let confirm = source.expect();
             self.send(to, Kind::Retain { message, clear, confirm });
+            self.press(to, source.publisher);
+        }
+        if draft.expires <= now && !defect::on("5:3.3.2-5") {
+            self.counters().dropped(DropReason::Expired, 1);
+            return;
         }
         let route = Arc::clone(self.routes.route(&self.node.index, draft.topic));
         if route.is_empty() {

@@ -397,6 +397,11 @@ impl Shard {
         self.connections()
     }
 
+    /// Deadlines of sessions without a connection that are kept: at most two each.
+    pub fn session_timers(&self) -> usize {
+        self.partitions.iter().map(Partition::timers).sum()
+    }
+
     /// Open connections.
     pub fn connections(&self) -> usize {
         self.conns.len()

@@ -112,6 +112,7 @@ impl Shard {
                 let packet_id = packet.packet_id;
                 let confirm = Some(confirm);
                 self.send(home, Kind::Incoming { session, packet_id, held: true, confirm });
+                self.press(home, me);
             }
         }
         if qos != QoS::AtMostOnce {
@@ -179,6 +180,7 @@ impl Shard {
         let max = usize::from(self.node.settings.limits.inflight_in_max);
         let Some(conn) = self.conns.at_mut(slot) else { return false };
         let Some(active) = &conn.active else { return true };
+        let max = max + usize::from(active.inherited);
         if active.incoming.len() + active.parked.len() < max {
             return true;
         }
@@ -256,6 +258,12 @@ impl Shard {
         let waits = conn.active.as_ref().is_some_and(|active| !active.parked.is_empty());
         if left > 0 || waits {
             conn.active().parked.push_back(Parked { kind, packet_id, reason, left });
+            // More than the PUBLISHes and PUBRELs of a full window: a client that
+            // releases what it does not yet know to be received, or nothing.
+            let window = usize::from(self.node.settings.limits.inflight_in_max);
+            if conn.active().parked.len() > 2 * window {
+                conn.pause |= pause::PARKED;
+            }
             return;
         }
         self.send_ack(slot, kind, packet_id, reason);

@@ -27,10 +27,9 @@ impl Shard {
     /// message was not kept.
     pub(super) fn retain(&mut self, now: Millis, message: &Arc<Message>, clear: bool) -> bool {
         let topic = message.topic();
-        let old = if clear && !defect::on("5:3.3.1-6") {
+        let old = if (clear && !defect::on("5:3.3.1-6")) || message.expired(now) {
+            // What has expired on its way replaces too [MQTT-3.3.1-5].
             self.retained.remove(topic)
-        } else if message.expired(now) {
-            None
         } else if !self.has_place(message) {
             self.counters().dropped(DropReason::RetainedFull, 1);
             return false;
