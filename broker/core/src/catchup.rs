@@ -23,7 +23,7 @@ pub(crate) struct Catchup {
     /// Retained publishes that were delivered live meanwhile, by the hash of
     /// their topic. An older value that is still on its way is dropped.
     fresh: BTreeMap<u64, (u64, Weak<Message>)>,
-    /// Counts them.
+    /// Counts them, and the replays that begin.
     seen: u64,
     /// The topics of `fresh`, the first seen in front.
     order: VecDeque<u64>,
@@ -41,6 +41,7 @@ impl Catchup {
 
     /// A subscription asks for what is retained.
     pub(crate) fn add(&mut self, mut replay: Replay) {
+        self.seen += 1;
         replay.since = self.seen;
         self.waiting.insert(Arc::clone(&replay.filter), Box::new(replay));
     }
@@ -66,7 +67,10 @@ impl Catchup {
     pub(crate) fn back(&mut self, replay: Box<Replay>, more: bool) {
         self.running = self.running.saturating_sub(1);
         if more {
-            self.waiting.entry(Arc::clone(&replay.filter)).or_insert(replay);
+            let newer = self.waiting.get(&replay.filter).is_some_and(|w| w.since > replay.since);
+            if !newer {
+                self.waiting.insert(Arc::clone(&replay.filter), replay);
+            }
         }
         self.calm();
     }
