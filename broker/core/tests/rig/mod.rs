@@ -20,6 +20,8 @@ pub struct Rig {
     mailboxes: Vec<VecDeque<(ShardId, Vec<Mail>)>>,
     /// Batches a mailbox takes.
     pub mailbox_max: usize,
+    /// While set, shards have only the turns that the test gives them.
+    pub held: bool,
     next_client: u64,
     /// What closed sockets had been sent and nobody has read.
     closed: Vec<(u64, Version, Vec<u8>)>,
@@ -54,6 +56,7 @@ impl Rig {
             now,
             sockets: BTreeMap::new(),
             mailbox_max: usize::MAX,
+            held: false,
             next_client: 0,
             closed: Vec::new(),
         }
@@ -73,6 +76,11 @@ impl Rig {
         };
         self.sockets.insert((shard, opened.slot), socket);
         Client { shard, slot: opened.slot, id: self.next_client }
+    }
+
+    /// Sockets that the broker has.
+    pub fn sockets(&self) -> usize {
+        self.sockets.len()
     }
 
     fn socket(&mut self, client: Client) -> Option<&mut Socket> {
@@ -200,6 +208,9 @@ impl Rig {
 
     /// Turns of all shards until nothing is left to do.
     pub fn run(&mut self) {
+        if self.held {
+            return;
+        }
         for _ in 0..100_000 {
             let mut busy = false;
             for at in 0..self.shards.len() {
