@@ -22,7 +22,9 @@ pub(crate) struct Catchup {
     waiting: BTreeMap<Arc<str>, Box<Replay>>,
     /// Retained publishes that were delivered live meanwhile, by the hash of
     /// their topic. An older value that is still on its way is dropped.
-    fresh: BTreeMap<u64, Weak<Message>>,
+    fresh: BTreeMap<u64, (u64, Weak<Message>)>,
+    /// Counts them, and the replays that begin.
+    seen: u64,
     /// The topics of `fresh`, the first seen in front.
     order: VecDeque<u64>,
 }
@@ -38,7 +40,9 @@ impl Catchup {
     }
 
     /// A subscription asks for what is retained.
-    pub(crate) fn add(&mut self, replay: Replay) {
+    pub(crate) fn add(&mut self, mut replay: Replay) {
+        self.seen += 1;
+        replay.since = self.seen;
         self.waiting.insert(Arc::clone(&replay.filter), Box::new(replay));
     }
 
@@ -63,14 +67,18 @@ impl Catchup {
     pub(crate) fn back(&mut self, replay: Box<Replay>, more: bool) {
         self.running = self.running.saturating_sub(1);
         if more {
-            self.waiting.entry(Arc::clone(&replay.filter)).or_insert(replay);
+            let newer = self.waiting.get(&replay.filter).is_some_and(|w| w.since > replay.since);
+            if !newer {
+                self.waiting.insert(Arc::clone(&replay.filter), replay);
+            }
         }
         self.calm();
     }
 
     /// A retained publish on this topic was delivered live.
     pub(crate) fn saw(&mut self, topic: u64, message: &Arc<Message>) {
-        if self.fresh.insert(topic, Arc::downgrade(message)).is_some() {
+        self.seen += 1;
+        if self.fresh.insert(topic, (self.seen, Arc::downgrade(message))).is_some() {
             return;
         }
         self.order.push_back(topic);
@@ -81,9 +89,12 @@ impl Catchup {
         }
     }
 
-    /// Whether a retained message is older than what was delivered live.
-    pub(crate) fn is_stale(&self, topic: u64, message: &Arc<Message>) -> bool {
-        self.fresh.get(&topic).is_some_and(|newest| newest.as_ptr() != Arc::as_ptr(message))
+    /// Whether a retained message of a replay is older than what was delivered
+    /// live since the replay began.
+    pub(crate) fn is_stale(&self, topic: u64, message: &Arc<Message>, since: u64) -> bool {
+        self.fresh
+            .get(&topic)
+            .is_some_and(|(seen, newest)| *seen > since && newest.as_ptr() != Arc::as_ptr(message))
     }
 
     fn calm(&mut self) {

@@ -16,6 +16,7 @@ use crate::mail::{ClaimRef, Replay};
 use crate::outgoing::Outgoing;
 use crate::output::Output;
 use crate::subscriptions::Subscriptions;
+use crate::transit::Stamp;
 use crate::will::Will;
 
 /// How far a connection has come.
@@ -90,7 +91,8 @@ pub(crate) struct Conn {
     pub(crate) hash: u64,
     pub(crate) client: Option<Arc<str>>,
     pub(crate) claim: ClaimRef,
-    /// The durable half's slot and generation.
+    /// The durable half's slot and generation. Before the claim is granted
+    /// there is none, and the first number is the stamp of the accept.
     pub(crate) session: (u32, u32),
     /// Of an ephemeral session.
     pub(crate) subscriptions: Subscriptions,
@@ -103,7 +105,7 @@ pub(crate) struct Conn {
 const _: () = assert!(size_of::<Conn>() <= 152);
 
 impl Conn {
-    pub(crate) fn new(generation: u32, seen: u32) -> Conn {
+    pub(crate) fn new(generation: u32, seen: u32, accepted_at: Option<Stamp>) -> Conn {
         Conn {
             generation,
             phase: Phase::HalfOpen,
@@ -129,12 +131,17 @@ impl Conn {
             hash: 0,
             client: None,
             claim: ClaimRef::default(),
-            session: (0, 0),
+            session: (accepted_at.map_or(0, Stamp::bits), 0),
             subscriptions: Subscriptions::None,
             will: None,
             output: None,
             active: None,
         }
+    }
+
+    /// When it was accepted; to be asked before the claim is granted.
+    pub(crate) fn accepted_at(&self) -> Option<Stamp> {
+        Stamp::of_bits(self.session.0)
     }
 
     pub(crate) fn reference(&self, shard: ShardId, slot: u32) -> ConnRef {

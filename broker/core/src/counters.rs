@@ -112,8 +112,21 @@ labelled! {
     WillResult { Sent => "sent", Delayed => "delayed", Cancelled => "cancelled", Refused => "refused" }
 }
 
-/// All that one shard counts.
+labelled! {
+    /// The way of a message: from one connection to another of the same shard,
+    /// or by another shard.
+    Scope { Local => "local", Remote => "remote" }
+}
+
+labelled! {
+    /// How far a new connection has come.
+    Stage { Connect => "connect", Connack => "connack" }
+}
+
+/// All that one shard counts. On cache lines of its own: the next shard's
+/// counts lie beside it.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub struct Counters {
     /// Packets in, by type (index 1..=15) and version (index 0: 3.1, 1: 3.1.1, 2: 5.0).
     pub packets_received: [[Count; 3]; 16],

@@ -28,6 +28,7 @@ pub mod settings;
 pub mod shard;
 mod slab;
 mod subscriptions;
+pub mod transit;
 mod will;
 
 pub use node::Node;

@@ -13,11 +13,16 @@ use crate::index::{Options, Targets};
 use crate::message::Message;
 use crate::outgoing::Acked;
 use crate::retained::Cursor;
+use crate::transit::Stamp;
 use crate::will::Will;
 
 /// One message between shards.
 #[derive(Debug)]
-pub struct Mail(pub(crate) Kind);
+pub struct Mail {
+    pub(crate) kind: Kind,
+    /// When the PUBLISH was read that it comes of, if it is timed.
+    pub(crate) read_at: Option<Stamp>,
+}
 
 /// A publisher's wish to be told that a message is where it must be: the
 /// publish's acknowledgement waits for it (ACK-1).
@@ -51,7 +56,7 @@ pub(crate) enum Kind {
         session: SessionKey,
         packet_id: u16,
         held: bool,
-        confirm: Confirm,
+        confirm: Option<Confirm>,
     },
     // To a connection.
     Granted(Box<Granted>),
@@ -87,7 +92,7 @@ pub(crate) enum Kind {
         conn: ConnRef,
     },
     Confirmed(Confirm),
-    /// As `Confirmed`, but there was no room to keep it as retained.
+    /// The retained message of this publish found no place.
     NotRetained(Confirm),
     JobDone {
         conn: ConnRef,
@@ -129,7 +134,7 @@ pub(crate) enum Kind {
 impl Mail {
     /// Bytes that it holds while it waits in an outbox.
     pub(crate) fn bytes(&self) -> usize {
-        let content = match &self.0 {
+        let content = match &self.kind {
             Kind::Deliver { message, .. } | Kind::Retain { message, .. } => message.bytes(),
             Kind::DeliverShared { delivery, .. } | Kind::Push { delivery, .. } => {
                 delivery.message.bytes()
@@ -235,4 +240,7 @@ pub(crate) struct Replay {
     pub(crate) id: u32,
     /// The subscriber's client id, hashed.
     pub(crate) client: u64,
+    /// Live messages that the session had seen before it: they are no reason
+    /// to hold anything of this replay back.
+    pub(crate) since: u64,
 }

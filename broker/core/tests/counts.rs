@@ -6,6 +6,7 @@ mod rig;
 use rig::{Rig, connect, publish, subscribe};
 use tidegate_core::counters::{Count, DropReason};
 use tidegate_core::settings::Settings;
+use tidegate_core::transit::{Scope, Stage, Stamp};
 
 #[test]
 fn a_system_value_that_nobody_reads_is_neither_received_nor_dropped() {
@@ -36,4 +37,73 @@ fn a_clients_message_that_nobody_wants_is_dropped_and_so_is_its_will() {
     rig.send(bob, b"\x10\x15\x00\x04MQTT\x04\x06\x00\x00\x00\x03bob\x00\x01w\x00\x01w");
     rig.abort(bob);
     assert_eq!(rig.node.counters[0].messages_dropped[no_subscriber].value(), 2);
+}
+
+/// What a shard tells of its deliveries, told apart by age.
+fn passed(rig: &mut Rig, shard: usize, now: Stamp) -> Vec<(u32, Scope, [u32; 3])> {
+    let mut all = Vec::new();
+    rig.shards[shard].take_passed(|passed| {
+        all.push((now.micros_since(passed.read_at), passed.scope, passed.counts));
+    });
+    all
+}
+
+fn at(micros: u64) -> Stamp {
+    Stamp::of_nanos(micros * 1_000)
+}
+
+#[test]
+fn deliveries_are_timed_from_the_read_whatever_shards_lie_between() {
+    let mut rig = Rig::new(4, Settings::default());
+    let alice = connect(&mut rig, 0, "alice", true);
+    let near = connect(&mut rig, 0, "near", true);
+    let far = connect(&mut rig, 1, "far", true);
+    // A durable session's messages go by the shard of its partition.
+    let durable = connect(&mut rig, 2, "durable", false);
+    for client in [near, far, durable] {
+        subscribe(&mut rig, client, "t", 1);
+    }
+    for shard in 0..4 {
+        rig.shards[shard].begin_turn(at(1_000 + shard as u64));
+    }
+    publish(&mut rig, alice, "t", 1, 7, b"x");
+    publish(&mut rig, alice, "t", 0, 0, b"x");
+    let now = at(1_500);
+    assert_eq!(passed(&mut rig, 0, now), [(500, Scope::Local, [1, 1, 0])]);
+    assert_eq!(passed(&mut rig, 1, now), [(500, Scope::Remote, [1, 1, 0])]);
+    assert_eq!(passed(&mut rig, 2, now), [(500, Scope::Remote, [1, 1, 0])]);
+    assert_eq!(passed(&mut rig, 3, now), []);
+}
+
+#[test]
+fn a_message_that_waited_for_its_receiver_is_not_timed() {
+    let mut rig = Rig::new(1, Settings::default());
+    let alice = connect(&mut rig, 0, "alice", true);
+    let bob = connect(&mut rig, 0, "bob", false);
+    subscribe(&mut rig, bob, "t", 1);
+    rig.shards[0].begin_turn(at(10));
+    rig.abort(bob);
+    publish(&mut rig, alice, "t", 1, 1, b"x");
+    let bob = connect(&mut rig, 0, "bob", false);
+    assert_eq!(rig.packets(bob).len(), 2, "CONNACK and the message");
+    assert_eq!(passed(&mut rig, 0, at(20)), []);
+}
+
+#[test]
+fn a_connection_is_timed_from_its_accept_to_connect_and_connack() {
+    for clean in [true, false] {
+        let mut rig = Rig::new(2, Settings::default());
+        rig.shards[0].begin_turn(at(100));
+        let alice = rig.open(0);
+        rig.shards[0].begin_turn(at(300));
+        let flags = if clean { 2 } else { 0 };
+        rig.send(alice, &[0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 4, flags, 0, 0, 0, 1, b'a']);
+        let mut stages = Vec::new();
+        rig.shards[0].take_reached(|reached| {
+            assert_eq!(reached.slot, alice.slot);
+            assert_eq!(at(300).micros_since(reached.accepted_at), 200);
+            stages.push(reached.stage);
+        });
+        assert_eq!(stages, [Stage::Connect, Stage::Connack]);
+    }
 }

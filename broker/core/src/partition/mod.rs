@@ -69,12 +69,14 @@ pub(crate) enum Change {
         session: SessionKey,
         packet_id: u16,
         held: bool,
-        confirm: Confirm,
+        confirm: Option<Confirm>,
     },
     /// Retained messages for a subscription of this session.
     Retained {
         session: SessionKey,
         filter: Arc<str>,
+        /// See `Replay::since`.
+        since: u64,
         deliveries: Vec<Delivery>,
     },
     /// A timer of the session went off.
@@ -97,7 +99,7 @@ pub(crate) struct Context<'a> {
 
 impl Context<'_> {
     fn send(&mut self, to: ShardId, kind: Kind) {
-        self.mails.push((to, Mail(kind)));
+        self.mails.push((to, Mail { kind, read_at: None }));
     }
 
     fn confirm(&mut self, confirm: Option<Confirm>) {
@@ -167,10 +169,10 @@ impl Partition {
                 if let Some((_, session)) = self.session_mut(session) {
                     session.hold_incoming(packet_id, held);
                 }
-                cx.confirm(Some(confirm));
+                cx.confirm(confirm);
             }
-            Change::Retained { session, filter, deliveries } => {
-                self.retained(at, session, &filter, deliveries, cx);
+            Change::Retained { session, filter, since, deliveries } => {
+                self.retained(at, session, &filter, since, deliveries, cx);
             }
             Change::Due { slot, generation } => self.due(at, slot, generation, cx),
         }

@@ -319,6 +319,7 @@ impl Partition {
         at: Millis,
         key: SessionKey,
         filter: &str,
+        since: u64,
         deliveries: Vec<Delivery>,
         cx: &mut Context<'_>,
     ) {
@@ -329,7 +330,7 @@ impl Partition {
             }
             let message = &delivery.message;
             let stale = session.catchup.as_ref().is_some_and(|catchup| {
-                catchup.is_stale(cx.node.topic_hash(message.topic()), message)
+                catchup.is_stale(cx.node.topic_hash(message.topic()), message, since)
             });
             if !stale {
                 self.accept(at, slot, delivery, cx);
@@ -443,6 +444,7 @@ impl Subscriptions {
                     options: wanted.options,
                     id,
                     client: 0,
+                    since: 0,
                 });
             }
         }

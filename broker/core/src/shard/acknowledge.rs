@@ -41,7 +41,7 @@ impl Shard {
         self.counters().inflight[0].sub(1);
         if durable {
             left = 1;
-            let confirm = Confirm { conn: me, token };
+            let confirm = Some(Confirm { conn: me, token });
             self.send(home, Kind::Incoming { session, packet_id, held: false, confirm });
             self.press(home, me);
         }
@@ -50,10 +50,8 @@ impl Shard {
         }
     }
 
-    /// A durable target has what was promised; `reason`: but not all of it,
-    /// which a PUBACK says. A PUBREC stays a success: the message was routed,
-    /// and is not to be sent again.
-    pub(super) fn confirmed(&mut self, confirm: Confirm, reason: Option<ReasonCode>) {
+    /// A durable target has what was promised.
+    pub(super) fn confirmed(&mut self, confirm: Confirm) {
         let slot = confirm.conn.slot;
         let Some(conn) = self.conn(confirm.conn) else { return };
         if conn.phase != Phase::Live {
@@ -63,13 +61,35 @@ impl Shard {
         let at = confirm.token.wrapping_sub(active.parked_first) as usize;
         if let Some(parked) = active.parked.get_mut(at) {
             parked.left = parked.left.saturating_sub(1);
-            if let Some(reason) = reason
-                && parked.kind == PacketType::Puback
-            {
-                parked.reason = reason;
-            }
         }
         self.release_parked(slot);
+    }
+
+    /// A retained message found no place: its publisher is told, in 5.0, and a
+    /// QoS 2 exchange ends with that [MQTT-4.3.3-9].
+    pub(super) fn not_retained(&mut self, confirm: Confirm) {
+        let (id, slot) = (self.id, confirm.conn.slot);
+        let Some(conn) = self.conn(confirm.conn) else { return };
+        let v5 = conn.version == Version::V5;
+        let (hash, durable) = (conn.hash, conn.session_durable);
+        let home = PartitionId::of(hash).shard(self.node.shards);
+        let Some(conn) = self.conns.at_mut(slot) else { return };
+        let session = conn.session_key(id, home, slot);
+        let Some(active) = &mut conn.active else { return };
+        let at = confirm.token.wrapping_sub(active.parked_first) as usize;
+        if v5 && let Some(parked) = active.parked.get_mut(at) {
+            parked.reason = ReasonCode::QuotaExceeded;
+            let packet_id = parked.packet_id;
+            if parked.kind == PacketType::Pubrec {
+                active.incoming.retain(|&held| held != packet_id);
+                self.counters().inflight[0].sub(1);
+                if durable {
+                    let held = false;
+                    self.send(home, Kind::Incoming { session, packet_id, held, confirm: None });
+                }
+            }
+        }
+        self.confirmed(confirm);
     }
 
     /// Sends the acknowledgements in front that wait for nothing.

@@ -14,7 +14,11 @@ use crate::counters::{CloseReason, RejectReason};
 use crate::ids::{ConnRef, Millis, PartitionId};
 use crate::keepalive::tick_of;
 use crate::mail::{ClaimRequest, Granted, Kind, ReleaseRequest};
+use crate::transit::Stage;
 use crate::will::Will;
+
+/// Bytes of a 5.0 CONNACK that refuses.
+const REFUSAL_BYTES: u32 = 5;
 
 /// A CONNECT that is refused: what the client is told.
 struct Refusal {
@@ -41,7 +45,9 @@ impl Shard {
         };
         let Some(conn) = self.conns.at_mut(slot) else { return };
         conn.version = connect.version;
+        conn.packet_bytes_max = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
         let version = conn.version_index();
+        self.transit.reach(slot, conn.accepted_at(), Stage::Connect);
         self.counters().packets_received[PacketType::Connect as usize][version].add(1);
         match self.check_connect(&connect) {
             Ok(()) => self.claim(slot, &connect),
@@ -50,6 +56,18 @@ impl Shard {
                 self.reject(now, slot, reason);
             }
         }
+    }
+
+    /// A CONNECT above the packet limit, or any first packet that is: a 5.0
+    /// client, which has not been told the limit yet, is answered.
+    pub(super) fn first_too_large(&mut self, now: Millis, slot: u32, bytes: &[u8]) {
+        let name = bytes.iter().skip(1).position(|byte| byte & 0x80 == 0).map(|at| at + 2);
+        let v5 = bytes.first() == Some(&0x10)
+            && name.and_then(|at| bytes.get(at..at + 7)) == Some(b"\0\x04MQTT\x05");
+        if v5 && let Some(output) = self.output(slot) {
+            ConnectAnswer::V5(ReasonCode::PacketTooLarge).encode(output.buffer());
+        }
+        self.reject(now, slot, RejectReason::TooLarge);
     }
 
     fn check_connect(&self, connect: &Connect<'_>) -> Result<(), Refusal> {
@@ -126,7 +144,6 @@ impl Shard {
         }
         conn.window =
             connect.properties.receive_maximum.unwrap_or(u16::MAX).min(limits.inflight_out_max);
-        conn.packet_bytes_max = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
         if defect::on("5:3.1.2-24") {
             conn.packet_bytes_max = u32::MAX;
         }
@@ -158,6 +175,7 @@ impl Shard {
         let id = self.id;
         let slot = at.slot;
         let Some(conn) = self.conn(at) else { return };
+        let accepted_at = conn.accepted_at();
         conn.claim = claim;
         conn.phase = Phase::Live;
         conn.session_durable = session.is_some();
@@ -190,6 +208,7 @@ impl Shard {
         if !self.say_connack(slot, present) {
             return self.end(now, slot, CloseReason::ProtocolError, true);
         }
+        self.transit.reach(slot, accepted_at, Stage::Connack);
         if let Some(conn) = self.conns.at_mut(slot)
             && conn.keep_alive > 0
         {
@@ -219,6 +238,9 @@ impl Shard {
     fn say_refused(&mut self, slot: u32, code: ReasonCode) {
         let Some(conn) = self.conns.at(slot) else { return };
         let version = conn.version;
+        if conn.packet_bytes_max < REFUSAL_BYTES {
+            return; // [MQTT-3.1.2-24]
+        }
         if let Some(output) = self.output(slot) {
             let connack = ConnackOut { reason: code, ..ConnackOut::default() };
             encode_connack(output.buffer(), version, &connack);

@@ -366,6 +366,7 @@ impl Shard {
         if new_alias {
             conn.active().aliases_out.set(draft.topic);
         }
+        self.transit.count(flags.qos);
         counters.messages_delivered[flags.qos as usize].add(1);
         counters.message_bytes_sent.add(draft.payload.len() as u64);
         counters.packets_sent[PacketType::Publish as usize][conn.version_index()].add(1);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidegate_codec::QoS;
+use tidegate_codec::{QoS, defect};
 
 use super::Shard;
 use super::receive::qos_of;
@@ -16,6 +16,7 @@ use crate::mail::{Confirm, Kind};
 use crate::message::{Draft, Message};
 use crate::outgoing::SubscriptionIds;
 use crate::partition::{Change, Partition};
+use crate::transit::Origin;
 
 /// Where a message comes from, and what its acknowledgement has to wait for.
 pub(super) struct Source {
@@ -65,6 +66,8 @@ pub(super) struct Job {
     confirm: Option<Confirm>,
     /// Whether the publisher waits for the end.
     report: bool,
+    /// What its deliveries are timed by.
+    origin: Option<Origin>,
 }
 
 impl Job {
@@ -75,8 +78,9 @@ impl Job {
         publisher: ConnRef,
         confirm: Option<Confirm>,
         report: bool,
+        origin: Option<Origin>,
     ) -> Job {
-        Job { message, targets, durable, at: 0, publisher, confirm, report }
+        Job { message, targets, durable, at: 0, publisher, confirm, report, origin }
     }
 }
 
@@ -91,7 +95,7 @@ impl Shard {
             self.send(to, Kind::Retain { message, clear, confirm });
             self.press(to, source.publisher);
         }
-        if draft.expires <= now {
+        if draft.expires <= now && !defect::on("5:3.3.2-5") {
             self.counters().dropped(DropReason::Expired, 1);
             return;
         }
@@ -223,6 +227,7 @@ impl Shard {
     /// publisher stay in their order.
     pub(super) fn step(&mut self, now: Millis) {
         let Some(mut job) = self.jobs.pop_front() else { return };
+        self.transit.enter(job.origin);
         self.advance(now, &mut job);
         if job.at >= job.targets.len() {
             return self.finish(&job);

@@ -22,8 +22,6 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use tidegate_codec::ReasonCode;
-
 use crate::conn::{Conn, Phase, pause};
 use crate::counters::{CloseReason, Counters, DropReason, RejectReason};
 use crate::delivery::Delivery;
@@ -38,6 +36,7 @@ use crate::output::{Output, Pool};
 use crate::partition::{Change, Context, Partition};
 use crate::retained::{Retained, Sweep};
 use crate::slab::Slab;
+use crate::transit::{Passed, Reached, Stamp, Transit};
 
 use distribute::Job;
 use outbox::Outbox;
@@ -137,12 +136,13 @@ pub struct Shard {
     partitions_due: Millis,
     outboxes: Vec<Outbox>,
     /// Mail to oneself, handled before the next packet.
-    local: VecDeque<Mail>,
+    local: VecDeque<Kind>,
     jobs: VecDeque<Job>,
     /// Replays that ask this shard; answered in steps, as jobs are done.
     // Boxed as they travel.
     #[allow(clippy::vec_box)]
     queries: VecDeque<Box<Replay>>,
+    transit: Transit,
     draining: bool,
     drain_next: u32,
     scratch: Vec<u8>,
@@ -173,11 +173,32 @@ impl Shard {
             local: VecDeque::new(),
             jobs: VecDeque::new(),
             queries: VecDeque::new(),
+            transit: Transit::default(),
             draining: false,
             drain_next: 0,
             scratch: Vec::new(),
             sweep_due: 0,
         }
+    }
+
+    /// A turn begins: the stamp of what is read in it. A shell that never says
+    /// so gets nothing timed.
+    #[inline]
+    pub fn begin_turn(&mut self, at: Stamp) {
+        self.transit.begin(at);
+    }
+
+    /// Tells what was delivered since the last call, by when it was read. To be
+    /// called after the flush.
+    #[inline]
+    pub fn take_passed(&mut self, each: impl FnMut(Passed)) {
+        self.transit.take_passed(each);
+    }
+
+    /// Tells which new connections have come how far since the last call.
+    #[inline]
+    pub fn take_reached(&mut self, each: impl FnMut(Reached)) {
+        self.transit.take_reached(each);
     }
 
     /// A socket was accepted.
@@ -208,7 +229,7 @@ impl Shard {
         let due = tick_of(now + Millis::from(limits.connect_timeout_ms)) + 1;
         self.generation = self.generation.wrapping_add(1) & !FOR_CONNECT;
         let generation = self.generation;
-        let slot = self.conns.insert(Conn::new(generation, tick_of(now)));
+        let slot = self.conns.insert(Conn::new(generation, tick_of(now), self.transit.turn()));
         self.wheel.insert((slot, generation | FOR_CONNECT), due);
         Ok(Opened { slot, generation })
     }
@@ -219,6 +240,7 @@ impl Shard {
             Hangup::Eof => CloseReason::Client,
             Hangup::Error => CloseReason::IoError,
         };
+        self.transit.leave();
         self.lose(now, slot, reason);
         self.settle(now);
     }
@@ -229,7 +251,8 @@ impl Shard {
     pub fn mail(&mut self, now: Millis, from: ShardId, batch: Vec<Mail>) {
         let _ = from;
         for mail in batch {
-            self.handle(now, mail);
+            self.transit.enter_mail(mail.read_at);
+            self.handle(now, mail.kind);
             self.settle(now);
         }
     }
@@ -251,6 +274,7 @@ impl Shard {
 
     /// Timers: keep alive, time to CONNECT, wills, expiry.
     pub fn tick(&mut self, now: Millis) {
+        self.transit.leave();
         while let Some(due) = self.wheel.due(now) {
             for (slot, generation) in due {
                 self.look_after(now, slot, generation);
@@ -313,6 +337,7 @@ impl Shard {
     /// [`Shard::writable`].
     pub fn flush(&mut self, now: Millis, write: &mut dyn FnMut(u32, &[IoSlice<'_>]) -> Written) {
         self.pressed = false;
+        self.transit.leave(); // what refills an output has waited for it
         let mut at = 0;
         while let Some(&slot) = self.dirty.get(at) {
             at += 1;
@@ -354,6 +379,7 @@ impl Shard {
 
     /// Publishes a retained message of the broker's own.
     pub fn publish_system(&mut self, now: Millis, topic: &str, payload: &[u8]) {
+        self.transit.leave();
         self.publish_own(now, topic, payload);
         self.settle(now);
     }
@@ -365,6 +391,7 @@ impl Shard {
 
     /// Ends up to `n` connections for a shutdown; how many are left.
     pub fn disconnect_some(&mut self, now: Millis, n: usize) -> usize {
+        self.transit.leave();
         self.drain_some(now, n);
         self.settle(now);
         self.connections()
@@ -388,22 +415,23 @@ impl Shard {
     #[inline]
     fn send(&mut self, to: ShardId, kind: Kind) {
         if to == self.id {
-            self.local.push_back(Mail(kind));
+            self.local.push_back(kind);
         } else {
-            self.outboxes[to.index()].push(Mail(kind));
+            let read_at = self.transit.origin().map(|origin| origin.read_at);
+            self.outboxes[to.index()].push(Mail { kind, read_at });
         }
     }
 
     /// Handles mail to oneself until there is none.
     #[inline]
     fn settle(&mut self, now: Millis) {
-        while let Some(mail) = self.local.pop_front() {
-            self.handle(now, mail);
+        while let Some(kind) = self.local.pop_front() {
+            self.handle(now, kind);
         }
     }
 
-    fn handle(&mut self, now: Millis, mail: Mail) {
-        match mail.0 {
+    fn handle(&mut self, now: Millis, kind: Kind) {
+        match kind {
             Kind::Claim(request) => {
                 let partition = PartitionId::of(request.hash);
                 self.propose(now, partition, Change::Claim(request));
@@ -442,14 +470,14 @@ impl Shard {
             }
             Kind::Owe { conn, packet_id, reason } => self.owe(conn, packet_id, reason),
             Kind::Mismatch { conn } => self.mismatch(now, conn),
-            Kind::Confirmed(confirm) => self.confirmed(confirm, None),
-            Kind::NotRetained(confirm) => {
-                self.confirmed(confirm, Some(ReasonCode::QuotaExceeded));
-            }
+            Kind::Confirmed(confirm) => self.confirmed(confirm),
+            Kind::NotRetained(confirm) => self.not_retained(confirm),
             Kind::JobDone { conn } => self.job_done(conn),
             Kind::Pace { conn, replay } => self.pace(conn, replay),
             Kind::Deliver { message, targets, durable, publisher, confirm, report } => {
-                self.fan_out(now, Job::new(message, targets, durable, publisher, confirm, report));
+                let origin = self.transit.origin();
+                let job = Job::new(message, targets, durable, publisher, confirm, report, origin);
+                self.fan_out(now, job);
             }
             Kind::DeliverShared { session, delivery, confirm } => {
                 self.deliver_shared(now, session, delivery, confirm);
@@ -495,16 +523,17 @@ impl Shard {
         for message in publishes {
             self.publish_message(now, message);
         }
+        let read_at = self.transit.origin().map(|origin| origin.read_at);
         for (to, mail) in mails {
             // QoS 0 gives way when another shard does not keep up; the rest is
             // bounded by windows.
-            let best_effort = matches!(mail.0, Kind::Push { packet_id: 0, .. });
+            let best_effort = matches!(mail.kind, Kind::Push { packet_id: 0, .. });
             if to == self.id {
-                self.local.push_back(mail);
+                self.local.push_back(mail.kind);
             } else if best_effort && self.outboxes[to.index()].is_over() {
                 self.counters().dropped(DropReason::PeerBuffer, 1);
             } else {
-                self.outboxes[to.index()].push(mail);
+                self.outboxes[to.index()].push(Mail { read_at, ..mail });
             }
         }
         self.redispatch(now, orphans);

@@ -91,6 +91,7 @@ impl Shard {
             expires: expires_at(packet.properties.message_expiry, now),
             shared: None,
         };
+        self.transit.enter_local();
         let mut source = Source::client(me);
         if qos != QoS::AtMostOnce {
             source.confirm = Some(Confirm { conn: me, token: self.next_token(slot) });
@@ -109,6 +110,7 @@ impl Shard {
             if durable && let Some(confirm) = source.confirm {
                 source.confirms += 1;
                 let packet_id = packet.packet_id;
+                let confirm = Some(confirm);
                 self.send(home, Kind::Incoming { session, packet_id, held: true, confirm });
                 self.press(home, me);
             }
@@ -183,7 +185,7 @@ impl Shard {
             return true;
         }
         if version == Version::V5 {
-            return active.incoming_unacknowledged() < max || defect::on("5:3.3.4-9");
+            return active.incoming_unacknowledged() < max || defect::on("5:3.3.4-7");
         }
         // Before 5.0 nobody told the client: it is read again when there is room.
         if active.parked.len() >= max {

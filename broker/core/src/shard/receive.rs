@@ -42,6 +42,9 @@ impl Shard {
                     self.settle(now);
                 }
                 Ok(None) => return Received { consumed, then: Then::Read },
+                Err(DecodeError::TooLarge { .. }) if conn.phase == Phase::HalfOpen => {
+                    self.first_too_large(now, slot, rest);
+                }
                 Err(error) => {
                     self.bad_packet(now, slot, &error);
                     self.settle(now);
@@ -52,6 +55,7 @@ impl Shard {
 
     #[inline]
     fn packet(&mut self, now: Millis, slot: u32, frame: &Frame, bytes: &[u8]) {
+        self.transit.leave();
         let Some(conn) = self.conns.at_mut(slot) else { return };
         if conn.phase == Phase::HalfOpen {
             return self.first_packet(now, slot, frame, bytes);
@@ -113,7 +117,7 @@ impl Shard {
         let Some(conn) = self.conns.at_mut(slot) else { return };
         let expiry_max = self.node.settings.limits.session_expiry_max_seconds;
         if let Some(expiry) = expiry {
-            if conn.expiry == 0 && expiry != 0 && !defect::on("5:3.14.2-2") {
+            if conn.expiry == 0 && expiry != 0 && !defect::on("5:4.13.1-1") {
                 // [MQTT-3.14.2-2]; being no valid DISCONNECT, it keeps the will
                 return self.fail(now, slot, ReasonCode::ProtocolError);
             }

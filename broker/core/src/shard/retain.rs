@@ -23,14 +23,14 @@ const QUERY_COST: usize = 8;
 
 impl Shard {
     /// Replaces, or with an empty payload removes, the message of a topic
-    /// [MQTT-3.3.1-5], [MQTT-3.3.1-6]. False: a limit does not let it in.
-    /// Looked at here, where it is known what the message replaces.
+    /// [MQTT-3.3.1-5], [MQTT-3.3.1-6]. False: a limit is reached, and the
+    /// message was not kept.
     pub(super) fn retain(&mut self, now: Millis, message: &Arc<Message>, clear: bool) -> bool {
         let topic = message.topic();
         let old = if (clear && !defect::on("5:3.3.1-6")) || message.expired(now) {
             // What has expired on its way replaces too [MQTT-3.3.1-5].
             self.retained.remove(topic)
-        } else if !self.has_room_for(message) {
+        } else if !self.has_place(message) {
             self.counters().dropped(DropReason::RetainedFull, 1);
             return false;
         } else {
@@ -43,15 +43,14 @@ impl Shard {
         true
     }
 
-    fn has_room_for(&self, message: &Message) -> bool {
-        let limits = &self.node.settings.limits;
-        let totals = &self.node.totals;
-        let old = self.retained.get(message.topic());
-        let messages = totals.retained_messages.load(Relaxed) + u64::from(old.is_none());
-        let old = old.map_or(0, |old| old.bytes() as u64);
+    /// Whether a message fits the node's limits; one that replaces another
+    /// takes its place.
+    fn has_place(&self, message: &Message) -> bool {
+        let (limits, totals) = (&self.node.settings.limits, &self.node.totals);
+        let old = self.retained.get(message.topic()).map(|old| old.bytes() as u64);
         let bytes = totals.retained_bytes.load(Relaxed) + message.bytes() as u64;
-        messages <= limits.retained_messages_max
-            && bytes.saturating_sub(old) <= limits.retained_bytes_max
+        (old.is_some() || totals.retained_messages.load(Relaxed) < limits.retained_messages_max)
+            && bytes.saturating_sub(old.unwrap_or(0)) <= limits.retained_bytes_max
     }
 
     fn count_retained(&self, message: &Message, more: bool) {
@@ -132,7 +131,7 @@ impl Shard {
             .filter(|m| !(replay.options.no_local() && m.origin == replay.client))
             .map(|message| Delivery {
                 qos: message.qos.min(qos_of(replay.options.qos())),
-                retain: !defect::on("5:3.3.1-8"), // [MQTT-3.3.1-8]
+                retain: !defect::on("3:3.3.1-8"), // [MQTT-3.3.1-8]
                 ids: match replay.id {
                     0 => SubscriptionIds::None,
                     id => SubscriptionIds::One(id),
@@ -145,7 +144,9 @@ impl Shard {
             let (partition, _) = PartitionId::split(owner.slot);
             let deliveries: Vec<Delivery> = deliveries.collect();
             let filter = Arc::clone(&replay.filter);
-            self.propose(now, partition, Change::Retained { session: owner, filter, deliveries });
+            let since = replay.since;
+            let change = Change::Retained { session: owner, filter, since, deliveries };
+            self.propose(now, partition, change);
             let at = usize::from(partition.0) / usize::from(self.node.shards);
             self.with_partition(now, at, |partition, cx| partition.replay_on(replay, more, cx));
             return;
@@ -161,13 +162,16 @@ impl Shard {
             }
             let topic = self.node.topic_hash(delivery.message.topic());
             let Some(conn) = self.conns.at_mut(slot) else { return };
-            if !conn.active().catchup.is_stale(topic, &delivery.message) {
+            if !conn.active().catchup.is_stale(topic, &delivery.message, replay.since) {
                 self.deliver_one(now, slot, delivery);
             }
         }
         let Some(conn) = self.live(owner.slot, owner.generation) else { return };
         conn.active().catchup.back(replay, more);
         self.resume_replays(slot);
+        if let Some(conn) = self.conns.at_mut(slot) {
+            conn.rest(); // a million subscribers were busy once
+        }
     }
 
     fn live(&mut self, slot: u32, generation: u32) -> Option<&mut Conn> {

@@ -295,6 +295,7 @@ impl World {
             if session.held_up {
                 // A replay that has found nothing yet finds nothing any more.
                 session.maybe_retained.append(&mut session.retained);
+                session.loose = true;
             }
             if had && filter == GROUP {
                 self.model.member_left();
@@ -593,7 +594,7 @@ fn take(session: &mut Session, one: (Id, u8)) -> Outcome {
         return Ok(());
     }
     // Several replays may wait at once, so these may come more than once.
-    if session.maybe_retained.contains(&one) {
+    if session.loose || session.maybe_retained.contains(&one) {
         return Ok(());
     }
     Err(format!("retained {one:?} came, which nobody asked for"))
