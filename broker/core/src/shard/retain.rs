@@ -205,7 +205,7 @@ impl Shard {
             && conn.output.as_ref().is_none_or(|o| o.len() < crate::limits::PRESSED_BYTES);
         let Some(active) = &mut conn.active else { return };
         let waiting = !active.held.is_empty() || active.outgoing.load().0 > 0;
-        if !room || waiting || !(active.catchup.is_on() || !active.paced.is_empty()) {
+        if !room || waiting || (!active.catchup.is_on() && active.paced.is_empty()) {
             return;
         }
         for replay in std::mem::take(&mut active.paced) {
