@@ -152,9 +152,11 @@ fn a_walk_over_what_does_not_match_leaves_turns_to_others() {
 #[test]
 fn publishers_of_retained_messages_wait_for_a_shard_that_does_not_keep_up() {
     let mut rig = Rig::new(2, Settings::default());
+    let publishers: Vec<Client> =
+        (0..3).map(|qos| connect(&mut rig, 0, &format!("alice-{qos}"), true)).collect();
     rig.mailbox_max = 0;
-    for qos in 0..3u8 {
-        let alice = connect(&mut rig, 0, &format!("alice-{qos}"), true);
+    for (qos, alice) in (0..3u8).zip(publishers) {
+        assert!(rig.is_open(alice) && !rig.is_paused(alice));
         // Nobody subscribes: the retained message itself goes to shard 1 or stays.
         let mut n = 0u32;
         while !rig.is_paused(alice) && n < 100_000 {

@@ -254,7 +254,7 @@ impl Crowd {
             line.sent.push_back((packet_id, qos, id));
             for person in &mut self.people {
                 let matches = |filter: &&str| tidegate_codec::matches(filter, topic);
-                if topic != "s" && person.sure.iter().any(|filter| matches(filter)) {
+                if topic != "s" && person.sure.iter().any(matches) {
                     person.hoped.insert(id);
                 }
             }
@@ -574,14 +574,21 @@ impl Person {
     fn forget(&mut self) {
         self.resign();
         let Person { got, open, taken, done, out, latest, .. } = self;
-        (got.clear(), open.clear(), taken.clear(), done.clear(), out.clear(), latest.clear());
+        got.clear();
+        open.clear();
+        taken.clear();
+        done.clear();
+        out.clear();
+        latest.clear();
         self.lines.iter_mut().for_each(|line| line.stale = true);
     }
 
     /// Its session may end from now on: nothing more is sure.
     fn resign(&mut self) {
         let Person { sure, hoped, owed, .. } = self;
-        (sure.clear(), hoped.clear(), owed.clear());
+        sure.clear();
+        hoped.clear();
+        owed.clear();
         for line in &mut self.lines {
             line.asked.iter_mut().for_each(|asked| *asked = None);
         }
