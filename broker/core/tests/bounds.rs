@@ -5,6 +5,7 @@ mod rig;
 
 use rig::{Client, Rig, connect, subscribe};
 use tidegate_codec::Version;
+use tidegate_core::counters::DropReason;
 use tidegate_core::limits::{Limits, OUTBOX_MAILS_MAX};
 use tidegate_core::settings::Settings;
 
@@ -260,4 +261,70 @@ fn a_subscribe_to_more_filters_than_a_session_may_have_is_refused_from_there_on(
         let suback = rig.packets(client).remove(0);
         assert_eq!(suback[4..], [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0x80, 0x80]);
     }
+}
+
+#[test]
+fn at_the_limit_a_retained_message_can_be_replaced_and_no_other_one_is_kept() {
+    for shards in [1, 3] {
+        let limits = Limits { retained_messages_max: 1, ..Limits::default() };
+        let mut rig = Rig::new(shards, Settings { limits, ..Settings::default() });
+        let alice = rig.open(0);
+        rig.send(alice, &[0x10, 14, 0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 0, 0, 0, 1, b'a']);
+        let bob = connect(&mut rig, 0, "bob", true);
+        subscribe(&mut rig, bob, "live", 0);
+        rig.packets(alice);
+        rig.packets(bob);
+        rig.send(alice, &[0x33, 7, 0, 1, b'a', 0, 1, 0, b'1']);
+        rig.send(alice, &[0x33, 7, 0, 1, b'a', 0, 2, 0, b'2']);
+        rig.send(alice, &[0x33, 10, 0, 4, b'l', b'i', b'v', b'e', 0, 3, 0, b'3']);
+        let full: u64 = rig.node.counters.iter().map(|c| c.messages_dropped[8].value()).sum();
+        assert_eq!(DropReason::ALL[8], DropReason::RetainedFull);
+        assert_eq!(full, 1);
+        let got = rig.packets(alice);
+        assert_eq!(got[0][..4], [0x40, 3, 0, 1], "nobody subscribed: {got:?}");
+        assert_eq!(got[1][..4], [0x40, 3, 0, 2]);
+        assert_ne!(got[1].get(4), Some(&0x97), "it replaces: {got:?}");
+        assert_eq!(got[2], [0x40, 3, 0, 3, 0x97]);
+        assert_eq!(rig.packets(bob).len(), 1, "it is delivered all the same");
+        subscribe(&mut rig, bob, "#", 0);
+        assert_eq!(rig.packets(bob).pop().and_then(|p| p.last().copied()), Some(b'2'));
+    }
+}
+
+#[test]
+fn the_receive_maximum_begins_anew_with_each_connection() {
+    let limits = Limits { inflight_in_max: 3, ..Limits::default() };
+    for shards in [1, 3] {
+        let mut rig = Rig::new(shards, Settings { limits: limits.clone(), ..Settings::default() });
+        let mut connect = vec![0x10, 19, 0, 4, b'M', b'Q', b'T', b'T', 5, 0, 0, 0];
+        connect.extend([5, 0x11, 0, 0, 1, 0, 0, 1, b'a']);
+        let alice = rig.open(0);
+        rig.send(alice, &connect);
+        let send = |rig: &mut Rig, at, id| rig.send(at, &[0x34, 7, 0, 1, b't', 0, id, 0, b'x']);
+        (1..=3).for_each(|id| send(&mut rig, alice, id));
+        rig.abort(alice);
+        let alice = rig.open(usize::from(shards) - 1);
+        rig.send(alice, &connect);
+        (4..=6).for_each(|id| send(&mut rig, alice, id));
+        assert!(rig.is_open(alice), "three of this connection");
+        send(&mut rig, alice, 7);
+        assert!(!rig.is_open(alice), "and no more [MQTT-3.3.4-9]");
+    }
+}
+
+#[test]
+fn an_assigned_client_id_cannot_be_told_from_the_one_before() {
+    let mut rig = Rig::new(1, Settings::default());
+    let mut assigned = || {
+        let client = rig.open(0);
+        rig.send(client, &[0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 0, 0, 0, 0]);
+        let connack = rig.packets(client).remove(0);
+        let at = connack.windows(3).position(|w| w == b"tg-").expect("Assigned Client Identifier");
+        let length = usize::from(connack[at - 1]);
+        String::from_utf8(connack[at..at + length].to_vec()).expect("text")
+    };
+    let (one, two) = (assigned(), assigned());
+    let tail = |id: &str| id.rsplit('-').next().map(str::to_owned);
+    assert_ne!(tail(&one), tail(&two), "{one} {two}");
+    assert!(tail(&one).is_some_and(|tail| tail.len() == 16));
 }

@@ -81,9 +81,12 @@ impl Shard {
             parked.reason = ReasonCode::QuotaExceeded;
             let packet_id = parked.packet_id;
             if parked.kind == PacketType::Pubrec {
+                // Gone already if the client released it unasked.
+                let known = active.incoming.len();
                 active.incoming.retain(|&held| held != packet_id);
-                self.counters().inflight[0].sub(1);
-                if durable {
+                let ended = known - active.incoming.len();
+                self.counters().inflight[0].sub(ended as u64);
+                if durable && ended > 0 {
                     let held = false;
                     self.send(home, Kind::Incoming { session, packet_id, held, confirm: None });
                 }

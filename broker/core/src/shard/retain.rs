@@ -217,7 +217,7 @@ impl Shard {
         let Some(active) = &mut conn.active else { return };
         let half = self.node.settings.limits.queue_messages_max as usize / 2;
         let waiting = !active.held.is_empty() || active.outgoing.load().0 > half;
-        if !room || waiting || !(active.catchup.is_on() || !active.paced.is_empty()) {
+        if !room || waiting || (!active.catchup.is_on() && active.paced.is_empty()) {
             return;
         }
         for replay in std::mem::take(&mut active.paced) {

@@ -43,12 +43,15 @@ pub enum Op {
 /// One connection of a client.
 struct Line {
     at: Client,
+    number: u64,
     durable: bool,
     window: usize,
     blocked: bool,
     connack: bool,
     /// It gave up the connection itself.
     left: bool,
+    /// Its session is over, so what it still brings does not count.
+    stale: bool,
     /// PUBLISHes that wait for PUBACK or PUBREC.
     sent: VecDeque<(u16, u8, Id)>,
     /// SUBSCRIBE (its filter) and UNSUBSCRIBE that wait for their answer.
@@ -75,8 +78,6 @@ struct Person {
     out: BTreeMap<u16, (Id, &'static str, bool)>,
     /// The latest by connection of the publisher, topic and QoS.
     latest: BTreeMap<(u64, String, u8), Id>,
-    /// The number of its latest connection.
-    calls: u64,
 }
 
 pub struct Crowd {
@@ -146,6 +147,8 @@ impl Crowd {
             Op::Unsubscribe { who, filter } => {
                 let filter = FILTERS[filter];
                 self.people[who].sure.remove(filter);
+                // What is not acknowledged may not have been looked at yet.
+                self.people[who].hoped.clear();
                 // Of an earlier SUBSCRIBE whose SUBACK is still to come.
                 for line in &mut self.people[who].lines {
                     line.asked.iter_mut().filter(|f| **f == Some(filter)).for_each(|f| *f = None);
@@ -205,17 +208,20 @@ impl Crowd {
         let mut packet = Vec::new();
         encode_connect(&mut packet, V5, &connect);
         let person = &mut self.people[who];
-        if clean || ephemeral || person.lines.iter().any(|line| !line.durable) {
+        if clean || person.lines.iter().any(|line| !line.durable) {
             person.forget();
+        } else if ephemeral {
+            person.resign();
         }
-        person.calls = self.calls;
         person.lines.push(Line {
             at,
+            number: self.calls,
             durable: !ephemeral,
             window,
             blocked: false,
             connack: false,
             left: false,
+            stale: false,
             sent: VecDeque::new(),
             asked: VecDeque::new(),
             acks: VecDeque::new(),
@@ -241,10 +247,9 @@ impl Crowd {
     fn publish(&mut self, who: usize, topic: &'static str, qos: u8) {
         let qos = if who == WILD { qos.min(1) } else { qos };
         let id = self.next + 1;
-        let calls = self.people[who].calls;
         let packet_id = if qos > 0 { self.people[who].fresh_id() } else { 0 };
         let Some(line) = self.line(who) else { return };
-        let at = line.at;
+        let (at, number) = (line.at, line.number);
         if qos > 0 {
             line.sent.push_back((packet_id, qos, id));
             for person in &mut self.people {
@@ -258,7 +263,7 @@ impl Crowd {
             self.people[who].out.insert(packet_id, (id, topic, false));
         }
         self.next = id;
-        self.source.insert(id, calls);
+        self.source.insert(id, number);
         self.rig.give(at, &publish(topic, qos, packet_id, id, false));
     }
 
@@ -345,6 +350,7 @@ impl Crowd {
                     let asked = asked.ok_or("an answer that nobody asked for")?;
                     let last = at + 1 == person.lines.len();
                     if let Some(filter) = asked
+                        && !person.lines[at].stale
                         && last
                         && who != WILD
                         && person.lines[at].durable
@@ -378,7 +384,8 @@ impl Crowd {
                 }
                 Packet::Pubrel(ack) => {
                     let done = person.done.get(&ack.packet_id).is_some_and(|(_, qos)| *qos == 2);
-                    let taken = person.taken.contains(&ack.packet_id) || done;
+                    let stale = person.lines[at].stale;
+                    let taken = person.taken.contains(&ack.packet_id) || done || stale;
                     ensure(who == WILD || taken, || {
                         format!("client-{who}: a PUBREL for {}, not taken", ack.packet_id)
                     })?;
@@ -416,6 +423,9 @@ impl Crowd {
         let source = *self.source.get(&id).ok_or("a message that nobody sent")?;
         let person = &mut self.people[who];
         let line = &mut person.lines[at];
+        if line.stale {
+            return Ok(());
+        }
         if qos > 0 {
             let kind = if qos == 1 { PacketType::Puback } else { PacketType::Pubrec };
             let known = person.open.get(&packet_id).copied().filter(|_| who != WILD);
@@ -560,11 +570,18 @@ impl Person {
         self.packet_id
     }
 
-    /// Its session may end from now on: nothing is sure.
+    /// Its session is over.
     fn forget(&mut self) {
-        self.sure.clear();
-        self.hoped.clear();
-        self.owed.clear();
+        self.resign();
+        let Person { got, open, taken, done, out, latest, .. } = self;
+        (got.clear(), open.clear(), taken.clear(), done.clear(), out.clear(), latest.clear());
+        self.lines.iter_mut().for_each(|line| line.stale = true);
+    }
+
+    /// Its session may end from now on: nothing more is sure.
+    fn resign(&mut self) {
+        let Person { sure, hoped, owed, .. } = self;
+        (sure.clear(), hoped.clear(), owed.clear());
         for line in &mut self.lines {
             line.asked.iter_mut().for_each(|asked| *asked = None);
         }
