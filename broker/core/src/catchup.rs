@@ -6,13 +6,17 @@
 //! thousand filters nor the same SUBSCRIBE a thousand times makes more arrive
 //! at once than the session's queue takes, or more wait than it has
 //! subscriptions.
+//!
+//! Until all have ended, what is published meanwhile is kept back: a message
+//! published after the SUBACK never arrives before the retained ones, and an
+//! old value never after a new one.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
-use crate::limits::{Limits, REPLAYS_MAX};
+use crate::delivery::Delivery;
+use crate::limits::{Limits, QueuePolicy, REPLAYS_MAX};
 use crate::mail::Replay;
-use crate::message::Message;
 
 /// The replays of one session.
 #[derive(Debug, Default)]
@@ -20,17 +24,12 @@ pub(crate) struct Catchup {
     /// On their way.
     running: usize,
     waiting: BTreeMap<Arc<str>, Box<Replay>>,
-    /// Retained publishes that were delivered live meanwhile, by the hash of
-    /// their topic. An older value that is still on its way is dropped.
-    fresh: BTreeMap<u64, (u64, Weak<Message>)>,
-    /// Counts them, and the replays that begin.
-    seen: u64,
-    /// The topics of `fresh`, the first seen in front.
-    order: VecDeque<u64>,
+    /// Live messages that must not overtake the retained ones.
+    deferred: VecDeque<Delivery>,
+    deferred_bytes: u64,
+    /// Counts the replays.
+    begun: u64,
 }
-
-/// Topics remembered in [`Catchup::fresh`]; the oldest is forgotten.
-const FRESH_MAX: usize = 4_096;
 
 impl Catchup {
     /// Whether retained messages may still come.
@@ -41,15 +40,14 @@ impl Catchup {
 
     /// A subscription asks for what is retained.
     pub(crate) fn add(&mut self, mut replay: Replay) {
-        self.seen += 1;
-        replay.since = self.seen;
+        self.begun += 1;
+        replay.serial = self.begun;
         self.waiting.insert(Arc::clone(&replay.filter), Box::new(replay));
     }
 
     /// The subscription is gone: nothing more for it [MQTT-3.10.4-2].
     pub(crate) fn forget(&mut self, filter: &str) {
         self.waiting.remove(filter);
-        self.calm();
     }
 
     /// The next replay to be sent on its way.
@@ -67,40 +65,37 @@ impl Catchup {
     pub(crate) fn back(&mut self, replay: Box<Replay>, more: bool) {
         self.running = self.running.saturating_sub(1);
         if more {
-            let newer = self.waiting.get(&replay.filter).is_some_and(|w| w.since > replay.since);
+            let newer = self.waiting.get(&replay.filter).is_some_and(|w| w.serial > replay.serial);
             if !newer {
                 self.waiting.insert(Arc::clone(&replay.filter), replay);
             }
         }
-        self.calm();
     }
 
-    /// A retained publish on this topic was delivered live.
-    pub(crate) fn saw(&mut self, topic: u64, message: &Arc<Message>) {
-        self.seen += 1;
-        if self.fresh.insert(topic, (self.seen, Arc::downgrade(message))).is_some() {
-            return;
-        }
-        self.order.push_back(topic);
-        if self.order.len() > FRESH_MAX
-            && let Some(oldest) = self.order.pop_front()
+    /// Keeps a live message until the replays have ended, within the limits of
+    /// a session's queue; how many gave way.
+    pub(crate) fn defer(&mut self, delivery: Delivery, limits: &Limits) -> u64 {
+        let bytes = delivery.message.bytes() as u64;
+        let mut dropped = 0;
+        while self.deferred.len() >= limits.queue_messages_max as usize
+            || self.deferred_bytes + bytes > limits.queue_bytes_max
         {
-            self.fresh.remove(&oldest);
+            dropped += 1;
+            let oldest = match limits.queue_policy {
+                QueuePolicy::DropNew => None,
+                QueuePolicy::DropOldest => self.deferred.pop_front(),
+            };
+            let Some(oldest) = oldest else { return dropped };
+            self.deferred_bytes -= oldest.message.bytes() as u64;
         }
+        self.deferred_bytes += bytes;
+        self.deferred.push_back(delivery);
+        dropped
     }
 
-    /// Whether a retained message of a replay is older than what was delivered
-    /// live since the replay began.
-    pub(crate) fn is_stale(&self, topic: u64, message: &Arc<Message>, since: u64) -> bool {
-        self.fresh
-            .get(&topic)
-            .is_some_and(|(seen, newest)| *seen > since && newest.as_ptr() != Arc::as_ptr(message))
-    }
-
-    fn calm(&mut self) {
-        if !self.is_on() {
-            self.fresh = BTreeMap::new();
-            self.order = VecDeque::new();
-        }
+    /// What was kept back, to go on its way now.
+    pub(crate) fn take_deferred(&mut self) -> VecDeque<Delivery> {
+        self.deferred_bytes = 0;
+        std::mem::take(&mut self.deferred)
     }
 }

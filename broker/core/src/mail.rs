@@ -240,7 +240,6 @@ pub(crate) struct Replay {
     pub(crate) id: u32,
     /// The subscriber's client id, hashed.
     pub(crate) client: u64,
-    /// Live messages that the session had seen before it: they are no reason
-    /// to hold anything of this replay back.
-    pub(crate) since: u64,
+    /// Of two replays of one filter the later one counts.
+    pub(crate) serial: u64,
 }

@@ -69,6 +69,8 @@ impl Partition {
             return;
         }
         let was = claim.live.take();
+        self.release_deferred(at, slot, cx);
+        let Some(claim) = self.claims.at_mut(slot) else { return };
         let pending = claim.pending.take();
         let hash = claim.hash;
         if let Some(session) = claim.session.as_deref_mut() {

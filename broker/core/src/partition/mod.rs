@@ -75,8 +75,6 @@ pub(crate) enum Change {
     Retained {
         session: SessionKey,
         filter: Arc<str>,
-        /// See `Replay::since`.
-        since: u64,
         deliveries: Vec<Delivery>,
     },
     /// A timer of the session went off.
@@ -149,7 +147,7 @@ impl Partition {
             Change::Claim(request) => self.claim(at, request, cx),
             Change::Release(request) => self.release(at, *request, cx),
             Change::Subscribe(request) => self.subscribe(*request, cx),
-            Change::Unsubscribe(request) => self.unsubscribe(*request, cx),
+            Change::Unsubscribe(request) => self.unsubscribe(at, *request, cx),
             Change::Enqueue { message, targets, from, to, confirm } => {
                 for target in targets.iter_from(from).take(to - from) {
                     let (_, slot) = PartitionId::split(target.slot);
@@ -171,8 +169,8 @@ impl Partition {
                 }
                 cx.confirm(confirm);
             }
-            Change::Retained { session, filter, since, deliveries } => {
-                self.retained(at, session, &filter, since, deliveries, cx);
+            Change::Retained { session, filter, deliveries } => {
+                self.retained(at, session, &filter, deliveries, cx);
             }
             Change::Due { slot, generation } => self.due(at, slot, generation, cx),
         }

@@ -191,9 +191,14 @@ impl Partition {
         self.resume_replays(slot, cx);
     }
 
-    pub(super) fn unsubscribe(&mut self, request: UnsubscribeRequest, cx: &mut Context<'_>) {
+    pub(super) fn unsubscribe(
+        &mut self,
+        at: Millis,
+        request: UnsubscribeRequest,
+        cx: &mut Context<'_>,
+    ) {
         let UnsubscribeRequest { session: key, conn, packet_id, filters } = request;
-        let Some((_, session)) = self.session_mut(key) else { return };
+        let Some((slot, session)) = self.session_mut(key) else { return };
         let codes = filters
             .iter()
             .map(|text| {
@@ -203,10 +208,8 @@ impl Partition {
                 session.subscriptions.unsubscribe(key, text, cx.node, cx.counters)
             })
             .collect();
-        if session.catchup.as_ref().is_some_and(|catchup| !catchup.is_on()) {
-            session.catchup = None;
-        }
         cx.send(conn.shard, Kind::Unsubscribed { conn, packet_id, codes });
+        self.release_deferred(at, slot, cx);
     }
 
     /// A live message for one session of this partition.
@@ -226,11 +229,6 @@ impl Partition {
         {
             return; // [MQTT-3.8.3-3]
         }
-        if message.retain
-            && let Some(catchup) = &mut session.catchup
-        {
-            catchup.saw(cx.node.topic_hash(message.topic()), message);
-        }
         let delivery = Delivery {
             message: Arc::clone(message),
             qos: message.qos.min(QoS::try_from(target.options.qos()).unwrap_or_default()),
@@ -238,6 +236,12 @@ impl Partition {
             ids: SubscriptionIds::from_slice(ids),
             ticket: None,
         };
+        if claim.live.is_some()
+            && let Some(catchup) = &mut session.catchup
+        {
+            let dropped = catchup.defer(delivery, &cx.node.settings.limits);
+            return cx.counters.dropped(DropReason::QueueFull, dropped);
+        }
         self.accept(at, slot, delivery, cx);
     }
 
@@ -319,7 +323,6 @@ impl Partition {
         at: Millis,
         key: SessionKey,
         filter: &str,
-        since: u64,
         deliveries: Vec<Delivery>,
         cx: &mut Context<'_>,
     ) {
@@ -328,26 +331,41 @@ impl Partition {
             if !session.subscriptions.holds(filter) {
                 return; // [MQTT-3.10.4-2]
             }
-            let message = &delivery.message;
-            let stale = session.catchup.as_ref().is_some_and(|catchup| {
-                catchup.is_stale(cx.node.topic_hash(message.topic()), message, since)
-            });
-            if !stale {
-                self.accept(at, slot, delivery, cx);
-            }
+            self.accept(at, slot, delivery, cx);
         }
     }
 
     /// A batch of a replay has been delivered; goes on, or ends it.
-    pub(crate) fn replay_on(&mut self, replay: Box<Replay>, more: bool, cx: &mut Context<'_>) {
+    pub(crate) fn replay_on(
+        &mut self,
+        at: Millis,
+        replay: Box<Replay>,
+        more: bool,
+        cx: &mut Context<'_>,
+    ) {
         let Some((slot, session)) = self.session_mut(replay.owner) else { return };
         let wanted = session.subscriptions.holds(&replay.filter);
         let Some(catchup) = &mut session.catchup else { return };
         catchup.back(replay, more && wanted);
-        if catchup.is_on() {
-            self.resume_replays(slot, cx);
-        } else {
+        self.resume_replays(slot, cx);
+        self.release_deferred(at, slot, cx);
+    }
+
+    /// Lets go what was kept back, once the last replay has ended or the
+    /// connection that it was kept for has.
+    pub(super) fn release_deferred(&mut self, at: Millis, slot: u32, cx: &mut Context<'_>) {
+        let Some(claim) = self.claims.at_mut(slot) else { return };
+        let Some(session) = claim.session.as_deref_mut() else { return };
+        let Some(catchup) = &mut session.catchup else { return };
+        if catchup.is_on() && claim.live.is_some() {
+            return;
+        }
+        let deferred = catchup.take_deferred();
+        if !catchup.is_on() {
             session.catchup = None;
+        }
+        for delivery in deferred {
+            self.accept(at, slot, delivery, cx);
         }
     }
 
@@ -387,7 +405,7 @@ impl Partition {
         let Some(session) = claim.session.as_deref_mut() else { return };
         let waiting = session.outgoing.as_ref().map_or(0, |outgoing| outgoing.waiting());
         let Some(catchup) = &mut session.catchup else { return };
-        if waiting == 0 {
+        if waiting <= cx.node.settings.limits.queue_messages_max as usize / 2 {
             while let Some(replay) = catchup.next(&cx.node.settings.limits) {
                 cx.send(conn.shard, Kind::Pace { conn, replay });
             }
@@ -444,7 +462,7 @@ impl Subscriptions {
                     options: wanted.options,
                     id,
                     client: 0,
-                    since: 0,
+                    serial: 0,
                 });
             }
         }

@@ -10,7 +10,7 @@ use crate::conn::pause;
 use crate::counters::DropReason;
 use crate::delivery::{Delivery, Ticket};
 use crate::ids::{ConnRef, Millis, SessionKey, ShardId};
-use crate::index::{Member, ShareGroup, Targets};
+use crate::index::{Member, Route, ShareGroup, Targets};
 use crate::limits::STEP_ITEMS_MAX;
 use crate::mail::{Confirm, Kind};
 use crate::message::{Draft, Message};
@@ -99,7 +99,20 @@ impl Shard {
             self.counters().dropped(DropReason::Expired, 1);
             return;
         }
-        let route = Arc::clone(self.routes.route(&self.node.index, draft.topic));
+        // The cache is lent out for the time of this publish, so that its route
+        // needs no counted reference. A message that finds it gone (that of a
+        // member who has left) looks its route up itself.
+        let Some(mut routes) = self.routes.take() else {
+            let route = self.node.index.route(draft.topic);
+            return self.follow(now, &route, draft, source);
+        };
+        let route = routes.route(&self.node.index, draft.topic);
+        self.follow(now, route, draft, source);
+        self.routes = Some(routes);
+    }
+
+    #[inline]
+    fn follow(&mut self, now: Millis, route: &Route, draft: &mut Draft<'_>, source: &mut Source) {
         if route.is_empty() {
             self.counters().dropped(DropReason::NoSubscriber, source.counted.into());
             return;
@@ -161,7 +174,7 @@ impl Shard {
     pub(super) fn another_member(&mut self, now: Millis, delivery: Delivery) {
         let Some(ticket) = &delivery.ticket else { return };
         let left = ticket.member.session;
-        let route = Arc::clone(self.routes.route(&self.node.index, delivery.message.topic()));
+        let route = self.node.index.route(delivery.message.topic());
         let group = route.shares.iter().find(|group| {
             group.name() == ticket.group.name() && group.filter() == ticket.group.filter()
         });

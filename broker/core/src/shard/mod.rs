@@ -110,6 +110,9 @@ pub enum Event {
     Close(u32),
 }
 
+/// The capacity above which the vector for a partition's mails is not kept.
+const SPARE_MAILS_MAX: usize = 256;
+
 /// Marks a wheel entry that watches for the CONNECT, not the keep alive.
 const FOR_CONNECT: u32 = 1 << 31;
 
@@ -128,7 +131,8 @@ pub struct Shard {
     pressed: bool,
     events: VecDeque<Event>,
     wheel: Wheel,
-    routes: RouteCache,
+    /// Lent to the publish under way, see `distribute`.
+    routes: Option<Box<RouteCache>>,
     retained: Retained<Arc<Message>>,
     retained_sweep: Sweep,
     partitions: Vec<Partition>,
@@ -146,6 +150,7 @@ pub struct Shard {
     draining: bool,
     drain_next: u32,
     scratch: Vec<u8>,
+    spare_mails: Vec<(ShardId, Mail)>,
     sweep_due: Millis,
 }
 
@@ -157,7 +162,7 @@ impl Shard {
             id,
             partitions: node.partitions_of(id).map(|p| Partition::new(p, id)).collect(),
             outboxes: (0..node.shards).map(|_| Outbox::default()).collect(),
-            routes: RouteCache::new(ROUTE_CACHE_MAX, seed ^ u64::from(id.0)),
+            routes: Some(Box::new(RouteCache::new(ROUTE_CACHE_MAX, seed ^ u64::from(id.0)))),
             node,
             conns: Slab::default(),
             generation: 0,
@@ -177,6 +182,7 @@ impl Shard {
             draining: false,
             drain_next: 0,
             scratch: Vec::new(),
+            spare_mails: Vec::new(),
             sweep_due: 0,
         }
     }
@@ -345,6 +351,11 @@ impl Shard {
             self.settle(now);
         }
         self.dirty.drain(..at);
+        if let Some(routes) = &self.routes {
+            let counts = &self.counters().route_cache;
+            counts[0].set(routes.hits());
+            counts[1].set(routes.misses());
+        }
     }
 
     /// The socket takes bytes again.
@@ -506,16 +517,18 @@ impl Shard {
         at: usize,
         act: impl FnOnce(&mut Partition, &mut Context<'_>),
     ) {
-        let (mut mails, mut publishes, mut orphans) = (Vec::new(), Vec::new(), Vec::new());
-        let node = Arc::clone(&self.node);
+        // A connect, an acknowledgement: a mail or two, into a vector that stays.
+        let mut mails = std::mem::take(&mut self.spare_mails);
+        let (mut publishes, mut orphans) = (Vec::new(), Vec::new());
+        let Shard { node, partitions, id, .. } = self;
         let mut cx = Context {
-            node: &node,
-            counters: &node.counters[self.id.index()],
+            node,
+            counters: &node.counters[id.index()],
             mails: &mut mails,
             publishes: &mut publishes,
             orphans: &mut orphans,
         };
-        let Some(partition) = self.partitions.get_mut(at) else { return };
+        let Some(partition) = partitions.get_mut(at) else { return };
         act(partition, &mut cx);
         if let Some(due) = partition.next_tick() {
             self.partitions_due = self.partitions_due.min(due);
@@ -524,7 +537,7 @@ impl Shard {
             self.publish_message(now, message);
         }
         let read_at = self.transit.origin().map(|origin| origin.read_at);
-        for (to, mail) in mails {
+        for (to, mail) in mails.drain(..) {
             // QoS 0 gives way when another shard does not keep up; the rest is
             // bounded by windows.
             let best_effort = matches!(mail.kind, Kind::Push { packet_id: 0, .. });
@@ -535,6 +548,9 @@ impl Shard {
             } else {
                 self.outboxes[to.index()].push(Mail { read_at, ..mail });
             }
+        }
+        if mails.capacity() <= SPARE_MAILS_MAX {
+            self.spare_mails = mails;
         }
         self.redispatch(now, orphans);
     }
@@ -609,7 +625,7 @@ impl Shard {
         if conn.pause & pause::OUTPUT != 0 {
             // Who takes bytes is there, though it cannot make itself heard.
             conn.seen = tick_of(now);
-            if has_room_for_answers(conn, &self.node.settings.limits) {
+            if has_room_for_answers(conn, self.node.settings.limits.write_buffer_bytes_max) {
                 self.unpause(slot, pause::OUTPUT);
             }
         }
@@ -660,8 +676,8 @@ fn output_of<'a>(
 /// Whether a connection that does not take its answers is read on: each packet
 /// it sends may be answered, and the answers have to stay somewhere.
 #[inline]
-fn has_room_for_answers(conn: &Conn, limits: &Limits) -> bool {
-    conn.output.as_ref().is_none_or(|o| o.len() < limits.write_buffer_bytes_max as usize / 2)
+fn has_room_for_answers(conn: &Conn, write_buffer_bytes_max: u32) -> bool {
+    conn.output.as_ref().is_none_or(|o| o.len() < write_buffer_bytes_max as usize / 2)
 }
 
 /// Whether a connection takes another packet in this turn.

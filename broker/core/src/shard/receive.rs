@@ -1,8 +1,8 @@
 //! Bytes in: frames, packets, and what each kind of packet sets off.
 
 use tidegate_codec::{
-    DecodeError, Direction, Frame, Packet, PacketType, QoS, ReasonCode, Version, decode, defect,
-    encode_disconnect, encode_pingresp, frame,
+    DecodeError, Direction, Frame, Packet, PacketType, QoS, ReasonCode, Version, decode,
+    decode_publish, defect, encode_disconnect, encode_pingresp, frame,
 };
 
 use super::{Received, Shard, Then, has_room_for_answers};
@@ -16,9 +16,9 @@ impl Shard {
     /// Bytes from a socket: what was kept, and what came. Handles whole packets
     /// until there are none, or the connection has to wait.
     pub fn receive(&mut self, now: Millis, slot: u32, bytes: &[u8]) -> Received {
-        let node = std::sync::Arc::clone(&self.node);
-        let limits = &node.settings.limits;
+        let limits = &self.node.settings.limits;
         let packet_bytes_max = limits.packet_bytes_max;
+        let write_buffer_bytes_max = limits.write_buffer_bytes_max;
         let mut consumed = 0;
         loop {
             let Some(conn) = self.conns.at_mut(slot) else {
@@ -27,7 +27,7 @@ impl Shard {
             if conn.phase == Phase::Closing {
                 return Received { consumed: bytes.len(), then: Then::Close };
             }
-            if conn.blocked && !has_room_for_answers(conn, limits) {
+            if conn.blocked && !has_room_for_answers(conn, write_buffer_bytes_max) {
                 conn.pause |= pause::OUTPUT;
             }
             if conn.pause != 0 {
@@ -64,6 +64,13 @@ impl Shard {
         let received = conn.version_index();
         if let Some(kind) = frame.packet_type() {
             self.counters().packets_received[kind as usize][received].add(1);
+        }
+        if frame.first >> 4 == PacketType::Publish as u8 {
+            // The hot path: no detour through the sum of all packets.
+            return match decode_publish(frame, bytes, version, Direction::FromClient) {
+                Ok(publish) => self.publish(now, slot, version, &publish),
+                Err(error) => self.bad_packet(now, slot, &error),
+            };
         }
         match decode(frame, bytes, version, Direction::FromClient) {
             Ok(packet) => self.decoded(now, slot, version, packet),

@@ -90,7 +90,8 @@ impl Shard {
         let mut ended = false;
         let mut bytes = 0;
         // All that is on its way to a session has to have room in its queue.
-        let share = self.node.settings.limits.queue_messages_max as usize / REPLAYS_MAX;
+        // Half of it: replays begin while the other half is free.
+        let share = self.node.settings.limits.queue_messages_max as usize / REPLAYS_MAX / 2;
         let most = REPLAY_BATCH_MAX.min(share).max(1);
         while messages.len() < most && bytes < REPLAY_BYTES_MAX {
             match cursor.next(&self.retained, budget) {
@@ -144,11 +145,12 @@ impl Shard {
             let (partition, _) = PartitionId::split(owner.slot);
             let deliveries: Vec<Delivery> = deliveries.collect();
             let filter = Arc::clone(&replay.filter);
-            let since = replay.since;
-            let change = Change::Retained { session: owner, filter, since, deliveries };
+            let change = Change::Retained { session: owner, filter, deliveries };
             self.propose(now, partition, change);
             let at = usize::from(partition.0) / usize::from(self.node.shards);
-            self.with_partition(now, at, |partition, cx| partition.replay_on(replay, more, cx));
+            self.with_partition(now, at, |partition, cx| {
+                partition.replay_on(now, replay, more, cx)
+            });
             return;
         }
         let slot = owner.slot;
@@ -160,17 +162,26 @@ impl Shard {
                 more = false; // [MQTT-3.10.4-2]
                 break;
             }
-            let topic = self.node.topic_hash(delivery.message.topic());
-            let Some(conn) = self.conns.at_mut(slot) else { return };
-            if !conn.active().catchup.is_stale(topic, &delivery.message, replay.since) {
-                self.deliver_one(now, slot, delivery);
-            }
+            self.deliver_one(now, slot, delivery);
         }
         let Some(conn) = self.live(owner.slot, owner.generation) else { return };
         conn.active().catchup.back(replay, more);
         self.resume_replays(slot);
+        self.release_deferred(now, slot);
         if let Some(conn) = self.conns.at_mut(slot) {
             conn.rest(); // a million subscribers were busy once
+        }
+    }
+
+    /// Sends what was kept back once the last replay has ended.
+    pub(super) fn release_deferred(&mut self, now: Millis, slot: u32) {
+        let Some(conn) = self.conns.at_mut(slot) else { return };
+        let Some(active) = &mut conn.active else { return };
+        if active.catchup.is_on() {
+            return;
+        }
+        for delivery in active.catchup.take_deferred() {
+            self.deliver_one(now, slot, delivery);
         }
     }
 
@@ -204,7 +215,8 @@ impl Shard {
         let room = has_room(conn, &self.node.settings.limits)
             && conn.output.as_ref().is_none_or(|o| o.len() < crate::limits::PRESSED_BYTES);
         let Some(active) = &mut conn.active else { return };
-        let waiting = !active.held.is_empty() || active.outgoing.load().0 > 0;
+        let half = self.node.settings.limits.queue_messages_max as usize / 2;
+        let waiting = !active.held.is_empty() || active.outgoing.load().0 > half;
         if !room || waiting || (!active.catchup.is_on() && active.paced.is_empty()) {
             return;
         }

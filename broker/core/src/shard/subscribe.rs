@@ -91,7 +91,6 @@ impl Shard {
 
     /// UNSUBSCRIBE.
     pub(super) fn unsubscribe(&mut self, now: Millis, slot: u32, packet: &Unsubscribe<'_>) {
-        let _ = now;
         let node = Arc::clone(&self.node);
         let Some(conn) = self.conns.at_mut(slot) else { return };
         let home = PartitionId::of(conn.hash).shard(node.shards);
@@ -115,6 +114,7 @@ impl Shard {
             })
             .collect();
         self.say_unsuback(slot, packet.packet_id, &codes);
+        self.release_deferred(now, slot);
     }
 
     /// The durable half has subscribed.
