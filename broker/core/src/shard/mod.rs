@@ -329,6 +329,9 @@ impl Shard {
             self.settle(now);
         }
         self.dirty.drain(..at);
+        let lookups = &self.counters().route_cache;
+        lookups[0].set(self.routes.hits());
+        lookups[1].set(self.routes.misses());
     }
 
     /// The socket takes bytes again.
