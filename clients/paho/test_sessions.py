@@ -76,6 +76,7 @@ def test_unacknowledged_messages_come_again_with_dup(connect, version, name):
         alice.publish(name, b"%d" % n, 1)
     before = first.receive_all(3)
     first.ack(before[0])
+    first.subscribe(f"{name}/after-the-ack", 0)
     drop_noticed(first, name, alice)
     alice.publish(name, b"3", 1)
 

@@ -1,8 +1,10 @@
-//! Chores of the workspace: `cargo xtask layers | docs [--check]`.
+//! Chores of the workspace: `cargo xtask layers | docs [--check] | conformance check|mutate`.
 //!
 //! Depends on nothing of ours, so that it builds at once and works on a tree
 //! that does not.
 
+mod bench;
+mod conformance;
 mod docs;
 mod layers;
 
@@ -15,6 +17,12 @@ type Chore = fn(&Path, &[String]) -> anyhow::Result<()>;
 /// Name, usage, chore.
 const CHORES: &[(&str, &str, Chore)] = &[
     ("layers", "layers: each ring depends only on the rings inside it", layers::run),
+    ("conformance", conformance::USAGE, conformance::run),
+    (
+        "bench",
+        "bench peers [ARGUMENTS]: measure beside other brokers, write docs/benchmarks.md",
+        bench::run,
+    ),
     ("docs", "docs [--check]: write the generated pages, or fail on drift", docs::run),
 ];
 

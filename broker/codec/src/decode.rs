@@ -279,7 +279,7 @@ fn auth(mut body: Reader<'_>, from: Direction) -> Result<Auth<'_>, DecodeError> 
     if body.is_empty() {
         // The short form of Success, which only a server may say.
         if from == Direction::FromClient {
-            refuse("5:3.15.2-1", DecodeError::UnlistedReason(PacketType::Auth, 0))?;
+            return Err(DecodeError::UnlistedReason(PacketType::Auth, 0));
         }
         return Ok(found);
     }

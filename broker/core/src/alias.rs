@@ -33,6 +33,9 @@ impl AliasesIn {
 #[derive(Debug, Default)]
 pub(crate) struct AliasesOut(Vec<Box<str>>);
 
+/// Longer topics get no alias: what a client makes us remember stays small.
+const TOPIC_BYTES_MAX: usize = 1_024;
+
 /// How a topic is sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Outgoing {
@@ -47,6 +50,9 @@ pub(crate) enum Outgoing {
 
 impl AliasesOut {
     pub(crate) fn look(&self, topic: &str, max: u16) -> Outgoing {
+        if topic.len() > TOPIC_BYTES_MAX {
+            return Outgoing::Name;
+        }
         match self.0.iter().position(|known| **known == *topic) {
             Some(at) => Outgoing::Known(at as u16 + 1),
             None if self.0.len() < usize::from(max) => Outgoing::New(self.0.len() as u16 + 1),

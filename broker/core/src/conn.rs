@@ -9,9 +9,10 @@ use std::sync::Arc;
 use tidegate_codec::{PacketType, ReasonCode, Version};
 
 use crate::alias::{AliasesIn, AliasesOut};
+use crate::catchup::Catchup;
 use crate::delivery::Delivery;
 use crate::ids::{ConnRef, SessionKey, ShardId};
-use crate::mail::{Catchup, ClaimRef};
+use crate::mail::{ClaimRef, Replay};
 use crate::outgoing::Outgoing;
 use crate::output::Output;
 use crate::subscriptions::Subscriptions;
@@ -43,6 +44,8 @@ pub(crate) mod pause {
     pub(crate) const OUTBOX: u8 = 8;
     /// Too many of its publishes wait for their acknowledgement (before 5.0).
     pub(crate) const PARKED: u8 = 16;
+    /// It does not take its answers.
+    pub(crate) const OUTPUT: u8 = 32;
 }
 
 /// One connection.
@@ -189,11 +192,19 @@ pub(crate) struct Active {
     pub(crate) parked_first: u32,
     /// QoS 2 packet ids that came in and are not released.
     pub(crate) incoming: Vec<u16>,
+    /// So many of them came on earlier connections: the client's send quota
+    /// began anew with this one [MQTT-4.9.0-1].
+    pub(crate) inherited: u16,
     pub(crate) aliases_in: AliasesIn,
     pub(crate) aliases_out: AliasesOut,
     /// Long fan-outs of this publisher that go on.
     pub(crate) jobs: u16,
+    /// Of an ephemeral session.
     pub(crate) catchup: Catchup,
+    /// Replays of a durable half that wait until the socket has room.
+    // Boxed as they travel.
+    #[allow(clippy::vec_box)]
+    pub(crate) paced: Vec<Box<Replay>>,
 }
 
 impl Active {
@@ -205,8 +216,8 @@ impl Active {
             && self.aliases_in.is_empty()
             && self.aliases_out.is_empty()
             && self.jobs == 0
-            && self.catchup.outstanding == 0
-            && self.catchup.parked.is_empty()
+            && !self.catchup.is_on()
+            && self.paced.is_empty()
     }
 
     /// Unacknowledged QoS 1 and 2 PUBLISHes from the client.

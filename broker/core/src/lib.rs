@@ -7,6 +7,7 @@
 
 pub mod access;
 mod alias;
+mod catchup;
 mod conn;
 pub mod counters;
 mod debug;

@@ -19,7 +19,8 @@ pub struct Limits {
     pub client_id_bytes_max: u16,
     /// Levels of a topic or filter; deeper: 0x90 for a topic, 0x8F for a filter.
     pub topic_levels_max: u16,
-    /// Subscriptions a session; one more is refused with 0x97 (3.x: 0x80).
+    /// Subscriptions a session, and filters a SUBSCRIBE; one more is refused
+    /// with 0x97 (3.x: 0x80).
     pub subscriptions_max: u32,
     /// QoS 1 and 2 messages waiting for one session; the policy decides beyond.
     pub queue_messages_max: u32,
@@ -34,9 +35,11 @@ pub struct Limits {
     /// 5.0 clients (beyond: 0x93); before 5.0 the socket is not read.
     pub inflight_in_max: u16,
     /// Bytes encoded for one socket and not yet taken by it; further messages
-    /// wait in the session's queue.
+    /// wait in the session's queue. From half of it on the socket is not read:
+    /// what it sends would be answered.
     pub write_buffer_bytes_max: u32,
-    /// Retained messages; a further one is not stored (0x97 at QoS 1 and 2).
+    /// Retained messages; a further one reaches its subscribers and is not kept
+    /// (counted; at QoS 1 and 2 a 5.0 publisher is told 0x97).
     pub retained_messages_max: u64,
     /// Bytes of retained messages; as above.
     pub retained_bytes_max: u64,
@@ -92,7 +95,7 @@ pub const MAILBOX_BATCHES_MAX: usize = 256;
 /// Mails in one batch.
 pub const BATCH_MAILS_MAX: usize = 512;
 /// Topics in a shard's route cache.
-pub const ROUTE_CACHE_MAX: usize = 8_192;
+pub const ROUTE_CACHE_MAX: usize = 65_536;
 /// Bytes read from one socket in one turn before the next socket has its turn.
 pub const TURN_READ_BYTES_MAX: usize = 256 << 10;
 /// Deliveries, or retained messages looked at, in one step of a long job.
@@ -102,6 +105,11 @@ pub const SHARDS_MAX: usize = 64;
 /// A payload of at least this many bytes leaves by `writev` from the shared
 /// buffer; a smaller one is copied.
 pub const SPLICE_BYTES_MIN: usize = 1_024;
+/// Replays of retained messages that are on their way to one session at once;
+/// those of further subscriptions wait for them.
+pub const REPLAYS_MAX: usize = 8;
+/// Bytes of messages after which an answer to a new subscription ends.
+pub const REPLAY_BYTES_MAX: usize = 256 << 10;
 /// Retained messages in one answer to a new subscription.
 pub const REPLAY_BATCH_MAX: usize = 64;
 /// Bytes in one output at which the shell should flush within the turn.

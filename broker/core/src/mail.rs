@@ -3,7 +3,7 @@
 //! Every pair of shards is a first-in first-out channel; a mail to oneself is
 //! handled before the next packet. Nothing here blocks: see `outbox`.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use tidegate_codec::ReasonCode;
 
@@ -56,7 +56,7 @@ pub(crate) enum Kind {
         session: SessionKey,
         packet_id: u16,
         held: bool,
-        confirm: Confirm,
+        confirm: Option<Confirm>,
     },
     // To a connection.
     Granted(Box<Granted>),
@@ -92,6 +92,8 @@ pub(crate) enum Kind {
         conn: ConnRef,
     },
     Confirmed(Confirm),
+    /// The retained message of this publish found no place.
+    NotRetained(Confirm),
     JobDone {
         conn: ConnRef,
     },
@@ -152,6 +154,7 @@ impl Mail {
             | Kind::Owe { .. }
             | Kind::Mismatch { .. }
             | Kind::Confirmed(_)
+            | Kind::NotRetained(_)
             | Kind::JobDone { .. }
             | Kind::Pace { .. }
             | Kind::Query(_) => 0,
@@ -237,46 +240,6 @@ pub(crate) struct Replay {
     pub(crate) id: u32,
     /// The subscriber's client id, hashed.
     pub(crate) client: u64,
-}
-
-/// Retained messages on their way to a session, and what must not overtake them.
-#[derive(Debug, Default)]
-pub(crate) struct Catchup {
-    /// Replays that have not ended.
-    pub(crate) outstanding: usize,
-    /// Retained publishes that were delivered live meanwhile, by the hash of
-    /// their topic. An older value that is still on its way is dropped.
-    fresh: Vec<(u64, Weak<Message>)>,
-    /// Replays that wait until the session has room.
-    // Boxed as they travel: parking one moves a pointer.
-    #[allow(clippy::vec_box)]
-    pub(crate) parked: Vec<Box<Replay>>,
-}
-
-/// Topics remembered in [`Catchup::fresh`]; the oldest is forgotten.
-const FRESH_MAX: usize = 4_096;
-
-impl Catchup {
-    /// A retained publish on this topic was delivered live.
-    pub(crate) fn saw(&mut self, topic: u64, message: &Arc<Message>) {
-        self.fresh.retain(|(other, _)| *other != topic);
-        if self.fresh.len() == FRESH_MAX {
-            self.fresh.remove(0);
-        }
-        self.fresh.push((topic, Arc::downgrade(message)));
-    }
-
-    /// Whether a retained message is older than what was delivered live.
-    pub(crate) fn is_stale(&self, topic: u64, message: &Arc<Message>) -> bool {
-        let newest = self.fresh.iter().find(|(other, _)| *other == topic);
-        newest.is_some_and(|(_, newest)| newest.as_ptr() != Arc::as_ptr(message))
-    }
-
-    /// A replay has ended.
-    pub(crate) fn end_one(&mut self) {
-        self.outstanding = self.outstanding.saturating_sub(1);
-        if self.outstanding == 0 {
-            self.fresh = Vec::new();
-        }
-    }
+    /// Of two replays of one filter the later one counts.
+    pub(crate) serial: u64,
 }

@@ -54,7 +54,7 @@ impl Message {
     }
 
     pub(crate) fn expired(&self, now: Millis) -> bool {
-        self.expires <= now
+        self.expires <= now && !tidegate_codec::defect::on("5:3.3.2-5")
     }
 
     /// The message as it passes, already shared.

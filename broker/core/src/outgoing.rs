@@ -18,6 +18,8 @@ use crate::limits::{Limits, QueuePolicy};
 
 /// Packet ids there are: 1..=65,535.
 const IDS: u64 = 65_535;
+/// Cycles of packet ids that are looked at one by one.
+const CYCLES_MAX: u64 = 8;
 
 /// One exchange that has begun.
 #[derive(Debug)]
@@ -160,6 +162,9 @@ impl Outgoing {
     /// Appends a message that has to wait, within the limits.
     pub(crate) fn wait(&mut self, delivery: Delivery, limits: &Limits) -> Queued {
         let bytes = delivery.message.bytes() as u64;
+        if bytes > limits.queue_bytes_max || limits.queue_messages_max == 0 {
+            return Queued::Dropped(1); // whatever gave way, it would not fit
+        }
         let full = |own: &Outgoing| {
             own.waiting.len() >= limits.queue_messages_max as usize
                 || own.waiting_bytes + bytes > limits.queue_bytes_max
@@ -318,6 +323,11 @@ impl Outgoing {
             if let Ok(at) = self.flights.binary_search_by_key(&sequence, |f| f.sequence) {
                 return Some(at);
             }
+            if sequence - first > CYCLES_MAX * IDS {
+                // Behind an exchange that is never finished a cycle after cycle
+                // has nothing; what is in flight is at most a window.
+                return self.flights.iter().position(|f| packet_id(f.sequence) == id);
+            }
             candidate = sequence.checked_sub(IDS);
         }
         None
@@ -425,6 +435,32 @@ mod tests {
         assert!(
             matches!(out.next(1, true, 0), Some(Next::Publish { packet_id, dup: true, .. }) if packet_id == second)
         );
+    }
+
+    #[test]
+    fn a_message_that_can_never_fit_does_not_empty_the_queue() {
+        let mut out = Outgoing::default();
+        let small = delivery("1", Q1);
+        let room = small.message.bytes() as u64 + 10;
+        let limits = Limits { queue_bytes_max: room, ..Limits::default() };
+        out.wait(small, &limits);
+        let large = delivery("a payload of more than ten bytes", Q1);
+        assert!(matches!(out.wait(large, &limits), Queued::Dropped(1)));
+        assert_eq!(out.waiting(), 1);
+    }
+
+    #[test]
+    fn an_unknown_id_is_told_at_once_however_old_the_oldest_exchange_is() {
+        let mut out = Outgoing::default();
+        let stuck = out.begin(Q1, None);
+        out.sequence = u64::MAX / 2;
+        for _ in 0..1_000 {
+            let id = out.begin(Q1, None);
+            assert_ne!(id, stuck);
+            assert_eq!(out.acknowledge(id.wrapping_add(9).max(2), Acked::Puback), Outcome::Unknown);
+            assert_eq!(out.acknowledge(id, Acked::Puback), Outcome::Ended);
+        }
+        assert_eq!(out.acknowledge(stuck, Acked::Puback), Outcome::Ended);
     }
 
     #[test]

@@ -10,6 +10,8 @@ use bytes::Bytes;
 /// Buffers the pool keeps, and the capacity above which one is not kept.
 const POOL_MAX: usize = 1_024;
 const KEPT_BYTES_MAX: usize = 16 << 10;
+/// Written bytes that are not worth moving the rest for.
+const COMPACT_BYTES_MIN: usize = 16 << 10;
 /// Slices offered to one write.
 const SLICES_MAX: usize = 64;
 
@@ -73,6 +75,35 @@ impl Output {
 
     pub(crate) fn advance(&mut self, n: usize) {
         self.written += n;
+        if self.written >= COMPACT_BYTES_MIN && self.written >= self.len() {
+            self.compact();
+        }
+    }
+
+    /// Drops what was written. A reader that is always a little behind never
+    /// empties its output, which would grow for ever otherwise; that as much
+    /// goes as stays makes it cost less than a copy a byte.
+    fn compact(&mut self) {
+        let (mut cut, mut left, mut gone) = (0, self.written, 0);
+        for (at, payload) in &self.splices {
+            let part = at - cut;
+            if left < part + payload.len() {
+                break;
+            }
+            left -= part + payload.len();
+            cut = *at;
+            gone += 1;
+            self.spliced -= payload.len();
+        }
+        let end = self.splices.get(gone).map_or(self.bytes.len(), |(at, _)| *at);
+        let part = left.min(end - cut);
+        cut += part;
+        self.written = left - part;
+        self.splices.drain(..gone);
+        for (at, _) in &mut self.splices {
+            *at -= cut;
+        }
+        self.bytes.drain(..cut);
     }
 }
 
@@ -126,5 +157,37 @@ mod tests {
             output.advance(1);
         }
         assert_eq!(output.len(), 0);
+    }
+
+    #[test]
+    fn what_was_written_is_dropped_wherever_the_cut_is() {
+        for written in 0..=8 {
+            let mut output = Output::default();
+            output.buffer().extend_from_slice(b"ab");
+            output.splice(Bytes::from_static(b"CDE"));
+            output.buffer().extend_from_slice(b"f");
+            output.splice(Bytes::from_static(b"GH"));
+            output.advance(written);
+            output.compact();
+            assert_eq!(text(&output), &b"abCDEfGH"[written..]);
+            assert_eq!(output.len(), 8 - written);
+            assert!(output.written < 3, "at most the begun payload is kept");
+            output.buffer().extend_from_slice(b"i");
+            assert_eq!(text(&output), &b"abCDEfGHi"[written..]);
+        }
+    }
+
+    #[test]
+    fn a_reader_that_is_always_behind_does_not_make_its_output_grow() {
+        let mut output = Output::default();
+        output.buffer().extend_from_slice(&[7; 100_000]);
+        for _ in 0..1_000 {
+            output.buffer().extend_from_slice(&[7; 5_000]);
+            output.splice(Bytes::from_static(&[8; 5_000]));
+            output.advance(10_000);
+        }
+        assert_eq!(output.len(), 100_000);
+        assert!(output.bytes.len() <= 300_000, "{} bytes are kept", output.bytes.len());
+        assert!(output.splices.len() <= 60, "{} payloads are kept", output.splices.len());
     }
 }

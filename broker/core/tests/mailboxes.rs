@@ -134,3 +134,47 @@ fn a_replay_of_many_retained_messages_is_paced_by_window_and_socket() {
         assert_eq!(dropped, live, "nothing was dropped on the way");
     }
 }
+
+#[test]
+fn what_is_published_after_the_suback_comes_behind_the_retained() {
+    // The retained value is on one shard, its reader on another, and the mail
+    // between them is slow.
+    for (clean, qos) in [(true, 0), (true, 1), (false, 0), (false, 1)] {
+        for n in 0..20 {
+            let mut rig = Rig::new(3, Settings::default());
+            let alice = connect(&mut rig, 0, "alice", true);
+            let topic = format!("t{n:02}");
+            let mut kept = vec![0x31, 6, 0, 3];
+            kept.extend(topic.bytes());
+            kept.push(b'k');
+            rig.send(alice, &kept);
+            let bob = connect(&mut rig, 1, "bob", clean);
+            rig.packets(bob);
+            let mut packet = vec![0x82, 8, 0, 1, 0, 3];
+            packet.extend(topic.bytes());
+            packet.push(qos);
+            rig.give(bob, &packet);
+            // Turns of bob's shard and of his partition's, until the SUBACK.
+            let mut got = Vec::new();
+            for _ in 0..10 {
+                rig.turn(1);
+                got.extend(rig.packets(bob));
+                if !got.is_empty() {
+                    break;
+                }
+                rig.turn(0);
+                rig.turn(2);
+            }
+            assert_eq!(got[0][0], 0x90, "the SUBACK first");
+            kept[0] = 0x30;
+            *kept.last_mut().expect("a payload") = b'l';
+            rig.give(alice, &kept);
+            rig.turn(0);
+            rig.turn(1);
+            rig.run();
+            got.extend(rig.packets(bob));
+            let payloads: Vec<u8> = got[1..].iter().filter_map(|p| p.last().copied()).collect();
+            assert_eq!(payloads, b"kl", "clean {clean}, QoS {qos}, {topic}");
+        }
+    }
+}

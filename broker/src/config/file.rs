@@ -205,7 +205,8 @@ tables! {
         /// session's queue.
         write_buffer_bytes_max: u32 [4_096, 268_435_455], "bytes"
             = Limits::default().write_buffer_bytes_max;
-        /// Retained messages; a further one is not stored (0x97 at QoS 1 and 2).
+        /// Retained messages; a further one reaches its subscribers and is not kept: counted,
+        /// and a 5.0 publisher at QoS 1 and 2 is told 0x97.
         retained_messages_max: u64 [0, 1_000_000_000] = Limits::default().retained_messages_max;
         /// Bytes of retained messages; as above.
         retained_bytes_max: u64 [0, 1_u64 << 44], "bytes" = Limits::default().retained_bytes_max;

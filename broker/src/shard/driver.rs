@@ -355,7 +355,10 @@ impl Driver {
 
     fn hang_up(&mut self, now: Millis, slot: u32, cause: Hangup) {
         if let Some(entry) = self.table.open(slot) {
-            entry.flags.set(Flags::GONE);
+            // A peer that has only finished sending still gets its answers.
+            if cause == Hangup::Error {
+                entry.flags.set(Flags::GONE);
+            }
             entry.flags.clear(Flags::READABLE);
             if !entry.flags.has(Flags::CLOSING) {
                 entry.flags.set(Flags::CLOSING);

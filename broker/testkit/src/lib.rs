@@ -3,6 +3,8 @@
 //! Knows nothing of the broker's own codec, so that a fault which both ends
 //! share cannot hide.
 
+pub mod client;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};

@@ -69,6 +69,8 @@ impl Partition {
             return;
         }
         let was = claim.live.take();
+        self.release_deferred(at, slot, cx);
+        let Some(claim) = self.claims.at_mut(slot) else { return };
         let pending = claim.pending.take();
         let hash = claim.hash;
         if let Some(session) = claim.session.as_deref_mut() {
@@ -138,6 +140,9 @@ impl Partition {
             }
             self.generation = generation;
             claim.session = Some(Box::new(Session::new(generation)));
+        }
+        if let Some(session) = claim.session.as_deref() {
+            session.stop_timers(slot, &mut self.timers);
         }
         claim.generation = claim.generation.wrapping_add(1);
         claim.live = Some(request.conn);

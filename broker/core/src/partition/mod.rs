@@ -69,11 +69,12 @@ pub(crate) enum Change {
         session: SessionKey,
         packet_id: u16,
         held: bool,
-        confirm: Confirm,
+        confirm: Option<Confirm>,
     },
     /// Retained messages for a subscription of this session.
     Retained {
         session: SessionKey,
+        filter: Arc<str>,
         deliveries: Vec<Delivery>,
     },
     /// A timer of the session went off.
@@ -146,7 +147,7 @@ impl Partition {
             Change::Claim(request) => self.claim(at, request, cx),
             Change::Release(request) => self.release(at, *request, cx),
             Change::Subscribe(request) => self.subscribe(*request, cx),
-            Change::Unsubscribe(request) => self.unsubscribe(*request, cx),
+            Change::Unsubscribe(request) => self.unsubscribe(at, *request, cx),
             Change::Enqueue { message, targets, from, to, confirm } => {
                 for target in targets.iter_from(from).take(to - from) {
                     let (_, slot) = PartitionId::split(target.slot);
@@ -166,10 +167,10 @@ impl Partition {
                 if let Some((_, session)) = self.session_mut(session) {
                     session.hold_incoming(packet_id, held);
                 }
-                cx.confirm(Some(confirm));
+                cx.confirm(confirm);
             }
-            Change::Retained { session, deliveries } => {
-                self.retained(at, session, deliveries, cx);
+            Change::Retained { session, filter, deliveries } => {
+                self.retained(at, session, &filter, deliveries, cx);
             }
             Change::Due { slot, generation } => self.due(at, slot, generation, cx),
         }
@@ -183,6 +184,11 @@ impl Partition {
             self.timers.pop_first();
             self.propose(now, Change::Due { slot, generation }, cx);
         }
+    }
+
+    /// Deadlines that are kept.
+    pub(crate) fn timers(&self) -> usize {
+        self.timers.len()
     }
 
     /// When the next timer is due.
@@ -206,15 +212,6 @@ impl Partition {
         let (_, slot) = PartitionId::split(key.slot);
         let session = self.claims.at_mut(slot)?.session.as_deref_mut()?;
         (session.generation == key.generation).then_some((slot, session))
-    }
-
-    /// Whether a session has a subscription to exactly this filter.
-    pub(crate) fn holds(&self, key: SessionKey, filter: &str) -> bool {
-        let (_, slot) = PartitionId::split(key.slot);
-        let session = self.claims.at(slot).and_then(|claim| claim.session.as_deref());
-        session.is_some_and(|session| {
-            session.generation == key.generation && session.subscriptions.holds(filter)
-        })
     }
 
     fn session_key(&self, slot: u32, generation: u32) -> SessionKey {

@@ -1,16 +1,18 @@
 //! The durable half of a session.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use tidegate_codec::{Filter, QoS, ReasonCode, RetainHandling};
 
 use super::{Context, Partition};
+use crate::catchup::Catchup;
 use crate::counters::DropReason;
 use crate::delivery::Delivery;
 use crate::ids::{ConnRef, Millis, SessionKey};
 use crate::index::Target;
-use crate::mail::{Catchup, ClaimRequest, Kind, Replay, SubscribeRequest, UnsubscribeRequest};
+use crate::mail::{ClaimRequest, Kind, Replay, SubscribeRequest, UnsubscribeRequest};
 use crate::message::Message;
 use crate::outgoing::{Acked, Next, Outcome, Outgoing, Queued, SubscriptionIds};
 use crate::subscriptions::Subscriptions;
@@ -91,6 +93,15 @@ impl Session {
         self.set_online(true);
     }
 
+    /// Takes its deadlines off the partition's timers: one that connects every
+    /// second must not leave one behind each time that is due in a year.
+    pub(super) fn stop_timers(&self, slot: u32, timers: &mut BTreeSet<(Millis, u32, u32)>) {
+        timers.remove(&(self.ends, slot, self.generation));
+        if let Some((due, _)) = &self.will {
+            timers.remove(&(*due, slot, self.generation));
+        }
+    }
+
     /// Its connection has gone.
     pub(super) fn disconnected(&mut self, cx: &mut Context<'_>) {
         self.ends = Millis::MAX;
@@ -127,6 +138,7 @@ impl Partition {
     pub(super) fn end_session(&mut self, at: Millis, slot: u32, cx: &mut Context<'_>) {
         let Some(claim) = self.claims.at_mut(slot) else { return };
         let Some(mut session) = claim.session.take() else { return };
+        session.stop_timers(slot, &mut self.timers);
         let (live, hash) = (claim.live.is_some(), claim.hash);
         if let Some((_, will)) = session.will.take() {
             cx.publish_will(&will, hash, at);
@@ -174,21 +186,30 @@ impl Partition {
         let client = claim.hash;
         let Some(session) = claim.session.as_deref_mut() else { return };
         for replay in replays {
-            let catchup = session.catchup.get_or_insert_default();
-            catchup.outstanding += 1;
-            let replay = Replay { client, ..replay };
-            cx.send(replay.shard, Kind::Query(Box::new(replay)));
+            session.catchup.get_or_insert_default().add(Replay { client, ..replay });
         }
+        self.resume_replays(slot, cx);
     }
 
-    pub(super) fn unsubscribe(&mut self, request: UnsubscribeRequest, cx: &mut Context<'_>) {
+    pub(super) fn unsubscribe(
+        &mut self,
+        at: Millis,
+        request: UnsubscribeRequest,
+        cx: &mut Context<'_>,
+    ) {
         let UnsubscribeRequest { session: key, conn, packet_id, filters } = request;
-        let Some((_, session)) = self.session_mut(key) else { return };
+        let Some((slot, session)) = self.session_mut(key) else { return };
         let codes = filters
             .iter()
-            .map(|text| session.subscriptions.unsubscribe(key, text, cx.node, cx.counters))
+            .map(|text| {
+                if let Some(catchup) = &mut session.catchup {
+                    catchup.forget(text);
+                }
+                session.subscriptions.unsubscribe(key, text, cx.node, cx.counters)
+            })
             .collect();
         cx.send(conn.shard, Kind::Unsubscribed { conn, packet_id, codes });
+        self.release_deferred(at, slot, cx);
     }
 
     /// A live message for one session of this partition.
@@ -208,12 +229,6 @@ impl Partition {
         {
             return; // [MQTT-3.8.3-3]
         }
-        if message.retain
-            && let Some(catchup) = &mut session.catchup
-            && catchup.outstanding > 0
-        {
-            catchup.saw(cx.node.topic_hash(message.topic()), message);
-        }
         let delivery = Delivery {
             message: Arc::clone(message),
             qos: message.qos.min(QoS::try_from(target.options.qos()).unwrap_or_default()),
@@ -221,6 +236,12 @@ impl Partition {
             ids: SubscriptionIds::from_slice(ids),
             ticket: None,
         };
+        if claim.live.is_some()
+            && let Some(catchup) = &mut session.catchup
+        {
+            let dropped = catchup.defer(delivery, &cx.node.settings.limits);
+            return cx.counters.dropped(DropReason::QueueFull, dropped);
+        }
         self.accept(at, slot, delivery, cx);
     }
 
@@ -301,33 +322,50 @@ impl Partition {
         &mut self,
         at: Millis,
         key: SessionKey,
+        filter: &str,
         deliveries: Vec<Delivery>,
         cx: &mut Context<'_>,
     ) {
         for delivery in deliveries {
             let Some((slot, session)) = self.session_mut(key) else { return };
-            let message = &delivery.message;
-            let stale = session.catchup.as_ref().is_some_and(|catchup| {
-                catchup.is_stale(cx.node.topic_hash(message.topic()), message)
-            });
-            if !stale {
-                self.accept(at, slot, delivery, cx);
+            if !session.subscriptions.holds(filter) {
+                return; // [MQTT-3.10.4-2]
             }
+            self.accept(at, slot, delivery, cx);
         }
     }
 
     /// A batch of a replay has been delivered; goes on, or ends it.
-    pub(crate) fn replay_on(&mut self, replay: Box<Replay>, more: bool, cx: &mut Context<'_>) {
+    pub(crate) fn replay_on(
+        &mut self,
+        at: Millis,
+        replay: Box<Replay>,
+        more: bool,
+        cx: &mut Context<'_>,
+    ) {
         let Some((slot, session)) = self.session_mut(replay.owner) else { return };
+        let wanted = session.subscriptions.holds(&replay.filter);
         let Some(catchup) = &mut session.catchup else { return };
-        if more {
-            catchup.parked.push(replay);
-            self.resume_replays(slot, cx);
-        } else {
-            catchup.end_one();
-            if catchup.outstanding == 0 {
-                session.catchup = None;
-            }
+        catchup.back(replay, more && wanted);
+        self.resume_replays(slot, cx);
+        self.release_deferred(at, slot, cx);
+    }
+
+    /// Lets go what was kept back, once the last replay has ended or the
+    /// connection that it was kept for has.
+    pub(super) fn release_deferred(&mut self, at: Millis, slot: u32, cx: &mut Context<'_>) {
+        let Some(claim) = self.claims.at_mut(slot) else { return };
+        let Some(session) = claim.session.as_deref_mut() else { return };
+        let Some(catchup) = &mut session.catchup else { return };
+        if catchup.is_on() && claim.live.is_some() {
+            return;
+        }
+        let deferred = catchup.take_deferred();
+        if !catchup.is_on() {
+            session.catchup = None;
+        }
+        for delivery in deferred {
+            self.accept(at, slot, delivery, cx);
         }
     }
 
@@ -367,8 +405,8 @@ impl Partition {
         let Some(session) = claim.session.as_deref_mut() else { return };
         let waiting = session.outgoing.as_ref().map_or(0, |outgoing| outgoing.waiting());
         let Some(catchup) = &mut session.catchup else { return };
-        if waiting == 0 {
-            for replay in std::mem::take(&mut catchup.parked) {
+        if waiting <= cx.node.settings.limits.queue_messages_max as usize / 2 {
+            while let Some(replay) = catchup.next(&cx.node.settings.limits) {
                 cx.send(conn.shard, Kind::Pace { conn, replay });
             }
         }
@@ -388,7 +426,8 @@ impl Subscriptions {
     ) -> (Box<[ReasonCode]>, Vec<Replay>) {
         let mut codes = Vec::with_capacity(filters.len());
         let mut replays = Vec::new();
-        for wanted in filters {
+        let subscriptions_max = node.settings.limits.subscriptions_max as usize;
+        for (at, wanted) in filters.iter().enumerate() {
             let Ok(filter) = Filter::parse(&wanted.text) else {
                 codes.push(ReasonCode::TopicFilterInvalid);
                 continue;
@@ -398,7 +437,9 @@ impl Subscriptions {
                 codes.push(wanted.code);
                 continue;
             }
-            if !known && self.len() >= node.settings.limits.subscriptions_max as usize {
+            // More filters than a session may have are not even looked at: the
+            // same one 100,000 times is work for 100,000.
+            if at >= subscriptions_max || (!known && self.len() >= subscriptions_max) {
                 codes.push(ReasonCode::QuotaExceeded);
                 continue;
             }
@@ -421,6 +462,7 @@ impl Subscriptions {
                     options: wanted.options,
                     id,
                     client: 0,
+                    serial: 0,
                 });
             }
         }

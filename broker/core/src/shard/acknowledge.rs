@@ -41,8 +41,9 @@ impl Shard {
         self.counters().inflight[0].sub(1);
         if durable {
             left = 1;
-            let confirm = Confirm { conn: me, token };
+            let confirm = Some(Confirm { conn: me, token });
             self.send(home, Kind::Incoming { session, packet_id, held: false, confirm });
+            self.press(home, me);
         }
         if !defect::on("5:4.3.3-11") {
             self.park_or_send(slot, PacketType::Pubcomp, packet_id, ReasonCode::Success, left);
@@ -62,6 +63,36 @@ impl Shard {
             parked.left = parked.left.saturating_sub(1);
         }
         self.release_parked(slot);
+    }
+
+    /// A retained message found no place: its publisher is told, in 5.0, and a
+    /// QoS 2 exchange ends with that [MQTT-4.3.3-9].
+    pub(super) fn not_retained(&mut self, confirm: Confirm) {
+        let (id, slot) = (self.id, confirm.conn.slot);
+        let Some(conn) = self.conn(confirm.conn) else { return };
+        let v5 = conn.version == Version::V5;
+        let (hash, durable) = (conn.hash, conn.session_durable);
+        let home = PartitionId::of(hash).shard(self.node.shards);
+        let Some(conn) = self.conns.at_mut(slot) else { return };
+        let session = conn.session_key(id, home, slot);
+        let Some(active) = &mut conn.active else { return };
+        let at = confirm.token.wrapping_sub(active.parked_first) as usize;
+        if v5 && let Some(parked) = active.parked.get_mut(at) {
+            parked.reason = ReasonCode::QuotaExceeded;
+            let packet_id = parked.packet_id;
+            if parked.kind == PacketType::Pubrec {
+                // Gone already if the client released it unasked.
+                let known = active.incoming.len();
+                active.incoming.retain(|&held| held != packet_id);
+                let ended = known - active.incoming.len();
+                self.counters().inflight[0].sub(ended as u64);
+                if durable && ended > 0 {
+                    let held = false;
+                    self.send(home, Kind::Incoming { session, packet_id, held, confirm: None });
+                }
+            }
+        }
+        self.confirmed(confirm);
     }
 
     /// Sends the acknowledgements in front that wait for nothing.

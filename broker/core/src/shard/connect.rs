@@ -17,6 +17,9 @@ use crate::mail::{ClaimRequest, Granted, Kind, ReleaseRequest};
 use crate::transit::Stage;
 use crate::will::Will;
 
+/// Bytes of a 5.0 CONNACK that refuses.
+const REFUSAL_BYTES: u32 = 5;
+
 /// A CONNECT that is refused: what the client is told.
 struct Refusal {
     code: ReasonCode,
@@ -42,6 +45,7 @@ impl Shard {
         };
         let Some(conn) = self.conns.at_mut(slot) else { return };
         conn.version = connect.version;
+        conn.packet_bytes_max = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
         let version = conn.version_index();
         self.transit.reach(slot, conn.accepted_at(), Stage::Connect);
         self.counters().packets_received[PacketType::Connect as usize][version].add(1);
@@ -52,6 +56,18 @@ impl Shard {
                 self.reject(now, slot, reason);
             }
         }
+    }
+
+    /// A CONNECT above the packet limit, or any first packet that is: a 5.0
+    /// client, which has not been told the limit yet, is answered.
+    pub(super) fn first_too_large(&mut self, now: Millis, slot: u32, bytes: &[u8]) {
+        let name = bytes.iter().skip(1).position(|byte| byte & 0x80 == 0).map(|at| at + 2);
+        let v5 = bytes.first() == Some(&0x10)
+            && name.and_then(|at| bytes.get(at..at + 7)) == Some(b"\0\x04MQTT\x05");
+        if v5 && let Some(output) = self.output(slot) {
+            ConnectAnswer::V5(ReasonCode::PacketTooLarge).encode(output.buffer());
+        }
+        self.reject(now, slot, RejectReason::TooLarge);
     }
 
     fn check_connect(&self, connect: &Connect<'_>) -> Result<(), Refusal> {
@@ -128,7 +144,6 @@ impl Shard {
         }
         conn.window =
             connect.properties.receive_maximum.unwrap_or(u16::MAX).min(limits.inflight_out_max);
-        conn.packet_bytes_max = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
         if defect::on("5:3.1.2-24") {
             conn.packet_bytes_max = u32::MAX;
         }
@@ -168,6 +183,7 @@ impl Shard {
             conn.session = (session.slot, session.generation);
         }
         if !incoming.is_empty() {
+            conn.active().inherited = incoming.len() as u16;
             conn.active().incoming = incoming;
         }
         let (gone, released) = (conn.gone, conn.released);
@@ -222,6 +238,9 @@ impl Shard {
     fn say_refused(&mut self, slot: u32, code: ReasonCode) {
         let Some(conn) = self.conns.at(slot) else { return };
         let version = conn.version;
+        if conn.packet_bytes_max < REFUSAL_BYTES {
+            return; // [MQTT-3.1.2-24]
+        }
         if let Some(output) = self.output(slot) {
             let connack = ConnackOut { reason: code, ..ConnackOut::default() };
             encode_connack(output.buffer(), version, &connack);
@@ -295,8 +314,10 @@ impl Shard {
     /// A unique client id for a client that has none [MQTT-3.1.3-6].
     fn assign_id(&mut self) -> String {
         self.assigned += 1;
-        let node = self.node.client_hash("") as u32;
-        format!("tg-{node:08x}-{:x}-{:x}", self.id.0, self.assigned)
+        // With a part that clients cannot foresee: another one may otherwise
+        // have taken the id, and with it the session, before.
+        let place = format!("{:x}-{:x}", self.id.0, self.assigned);
+        format!("tg-{place}-{:016x}", self.node.client_hash(&place))
     }
 
     /// Gives a claim back that nobody uses any more.

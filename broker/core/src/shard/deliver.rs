@@ -53,18 +53,21 @@ impl Shard {
         if target.options.no_local() && draft.origin == conn.hash && !defect::on("5:3.8.3-3") {
             return; // [MQTT-3.8.3-3]
         }
-        if draft.retain
-            && let Some(active) = &mut conn.active
-            && active.catchup.outstanding > 0
-        {
-            active.catchup.saw(self.node.topic_hash(draft.topic), draft.share());
-        }
         let mut qos = draft.qos.min(qos_of(target.options.qos()));
         if defect::on("5:3.8.4-8") {
             qos = draft.qos;
         }
         let retain =
             draft.retain && (target.options.retain_as_published() || defect::on("5:3.3.1-12"));
+        if let Some(active) = &mut conn.active
+            && active.catchup.is_on()
+        {
+            let message = Arc::clone(draft.share());
+            let ids = SubscriptionIds::from_slice(ids);
+            let delivery = Delivery { message, qos, retain, ids, ticket: None };
+            let dropped = active.catchup.defer(delivery, &self.node.settings.limits);
+            return self.counters().dropped(DropReason::QueueFull, dropped);
+        }
         let room = has_room(conn, &self.node.settings.limits);
         let at_once = match qos {
             QoS::AtMostOnce => {
@@ -205,7 +208,9 @@ impl Shard {
         let Some(conn) = self.conns.at(slot) else { return };
         let home = PartitionId::of(conn.hash).shard(self.node.shards);
         let session = conn.session_key(self.id, home, slot);
+        let me = conn.reference(self.id, slot);
         self.send(home, Kind::Acknowledge { session, packet_id, acked });
+        self.press(home, me);
     }
 
     /// Sends what waits for the socket or the window, as far as both allow.
@@ -319,7 +324,7 @@ impl Shard {
         if v5 {
             packet.message_expiry = expiry_left(draft.expires, now).map(|left| left.max(1));
             if defect::on("5:3.3.2-6") {
-                packet.message_expiry = packet.message_expiry.map(|left| left + 1);
+                packet.message_expiry = packet.message_expiry.map(|left| left.saturating_add(1));
             }
             packet.subscription_ids = ids;
             packet.forward = draft.forward;

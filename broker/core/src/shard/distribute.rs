@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidegate_codec::QoS;
+use tidegate_codec::{QoS, defect};
 
 use super::Shard;
 use super::receive::qos_of;
@@ -10,7 +10,7 @@ use crate::conn::pause;
 use crate::counters::DropReason;
 use crate::delivery::{Delivery, Ticket};
 use crate::ids::{ConnRef, Millis, SessionKey, ShardId};
-use crate::index::{Member, ShareGroup, Targets};
+use crate::index::{Member, Route, ShareGroup, Targets};
 use crate::limits::STEP_ITEMS_MAX;
 use crate::mail::{Confirm, Kind};
 use crate::message::{Draft, Message};
@@ -87,18 +87,32 @@ impl Job {
 impl Shard {
     /// Hands a message to everybody who wants it.
     pub(super) fn distribute(&mut self, now: Millis, draft: &mut Draft<'_>, source: &mut Source) {
-        if draft.expires <= now {
-            self.counters().dropped(DropReason::Expired, 1);
-            return;
-        }
         if draft.retain && self.node.settings.retain_available {
             let clear = draft.payload.is_empty(); // [MQTT-3.3.1-6]
             let message = Arc::clone(draft.share());
             let to = self.node.retained_shard(draft.topic);
             let confirm = source.expect();
             self.send(to, Kind::Retain { message, clear, confirm });
+            self.press(to, source.publisher);
         }
-        let route = Arc::clone(self.routes.route(&self.node.index, draft.topic));
+        if draft.expires <= now && !defect::on("5:3.3.2-5") {
+            self.counters().dropped(DropReason::Expired, 1);
+            return;
+        }
+        // The cache is lent out for the time of this publish, so that its route
+        // needs no counted reference. A message that finds it gone (that of a
+        // member who has left) looks its route up itself.
+        let Some(mut routes) = self.routes.take() else {
+            let route = self.node.index.route(draft.topic);
+            return self.follow(now, &route, draft, source);
+        };
+        let route = routes.route(&self.node.index, draft.topic);
+        self.follow(now, route, draft, source);
+        self.routes = Some(routes);
+    }
+
+    #[inline]
+    fn follow(&mut self, now: Millis, route: &Route, draft: &mut Draft<'_>, source: &mut Source) {
         if route.is_empty() {
             self.counters().dropped(DropReason::NoSubscriber, source.counted.into());
             return;
@@ -160,7 +174,7 @@ impl Shard {
     pub(super) fn another_member(&mut self, now: Millis, delivery: Delivery) {
         let Some(ticket) = &delivery.ticket else { return };
         let left = ticket.member.session;
-        let route = Arc::clone(self.routes.route(&self.node.index, delivery.message.topic()));
+        let route = self.node.index.route(delivery.message.topic());
         let group = route.shares.iter().find(|group| {
             group.name() == ticket.group.name() && group.filter() == ticket.group.filter()
         });

@@ -6,7 +6,7 @@ use tidegate_codec::{ReasonCode, Version, defect};
 
 use super::connect::keep_alive_ticks;
 use super::{FOR_CONNECT, Shard};
-use crate::conn::Phase;
+use crate::conn::{Phase, pause};
 use crate::counters::{CloseReason, RejectReason};
 use crate::ids::{Millis, SessionKey};
 use crate::keepalive::tick_of;
@@ -85,7 +85,7 @@ impl Shard {
         let mut orphans = Vec::new();
         let mut replays = Vec::new();
         if let Some(mut active) = active {
-            replays = std::mem::take(&mut active.catchup.parked);
+            replays = std::mem::take(&mut active.paced);
             counters.inflight[0].sub(active.incoming.len() as u64);
             let before = active.outgoing.load();
             orphans = active.outgoing.end();
@@ -147,8 +147,12 @@ impl Shard {
             Phase::Live if conn.keep_alive > 0 => {
                 conn.rest();
                 let due = conn.seen + keep_alive_ticks(conn.keep_alive);
-                // A client that we do not read is not silent.
-                if due <= tick_of(now) && conn.pause == 0 && !defect::on("5:3.1.2-22") {
+                // A client that we do not read is not silent, unless that is
+                // because it does not take what we say.
+                if due <= tick_of(now)
+                    && conn.pause & !pause::OUTPUT == 0
+                    && !defect::on("5:3.1.2-22")
+                {
                     if conn.version == Version::V5 {
                         self.say_disconnect(slot, ReasonCode::KeepAliveTimeout);
                     }

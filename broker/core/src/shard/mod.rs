@@ -22,14 +22,14 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use crate::conn::{Conn, Phase};
+use crate::conn::{Conn, Phase, pause};
 use crate::counters::{CloseReason, Counters, DropReason, RejectReason};
 use crate::delivery::Delivery;
 use crate::ids::{ConnRef, Millis, PartitionId, ShardId};
 use crate::index::RouteCache;
 use crate::keepalive::{Wheel, tick_of};
 use crate::limits::{Limits, ROUTE_CACHE_MAX};
-use crate::mail::{Kind, Mail};
+use crate::mail::{Kind, Mail, Replay};
 use crate::message::Message;
 use crate::node::{Node, Totals};
 use crate::output::{Output, Pool};
@@ -110,6 +110,9 @@ pub enum Event {
     Close(u32),
 }
 
+/// The capacity above which the vector for a partition's mails is not kept.
+const SPARE_MAILS_MAX: usize = 256;
+
 /// Marks a wheel entry that watches for the CONNECT, not the keep alive.
 const FOR_CONNECT: u32 = 1 << 31;
 
@@ -128,7 +131,8 @@ pub struct Shard {
     pressed: bool,
     events: VecDeque<Event>,
     wheel: Wheel,
-    routes: RouteCache,
+    /// Lent to the publish under way, see `distribute`.
+    routes: Option<Box<RouteCache>>,
     retained: Retained<Arc<Message>>,
     retained_sweep: Sweep,
     partitions: Vec<Partition>,
@@ -138,10 +142,15 @@ pub struct Shard {
     /// Mail to oneself, handled before the next packet.
     local: VecDeque<Kind>,
     jobs: VecDeque<Job>,
+    /// Replays that ask this shard; answered in steps, as jobs are done.
+    // Boxed as they travel.
+    #[allow(clippy::vec_box)]
+    queries: VecDeque<Box<Replay>>,
     transit: Transit,
     draining: bool,
     drain_next: u32,
     scratch: Vec<u8>,
+    spare_mails: Vec<(ShardId, Mail)>,
     sweep_due: Millis,
 }
 
@@ -153,7 +162,7 @@ impl Shard {
             id,
             partitions: node.partitions_of(id).map(|p| Partition::new(p, id)).collect(),
             outboxes: (0..node.shards).map(|_| Outbox::default()).collect(),
-            routes: RouteCache::new(ROUTE_CACHE_MAX, seed ^ u64::from(id.0)),
+            routes: Some(Box::new(RouteCache::new(ROUTE_CACHE_MAX, seed ^ u64::from(id.0)))),
             node,
             conns: Slab::default(),
             generation: 0,
@@ -168,10 +177,12 @@ impl Shard {
             partitions_due: Millis::MAX,
             local: VecDeque::new(),
             jobs: VecDeque::new(),
+            queries: VecDeque::new(),
             transit: Transit::default(),
             draining: false,
             drain_next: 0,
             scratch: Vec::new(),
+            spare_mails: Vec::new(),
             sweep_due: 0,
         }
     }
@@ -288,9 +299,13 @@ impl Shard {
         self.settle(now);
     }
 
-    /// When to call [`Shard::tick`] next; `None`: nothing is timed.
+    /// When to call [`Shard::tick`] next; `None`: nothing is timed. At once
+    /// while there is work: whatever began it, a turn has to follow.
     #[inline]
     pub fn next_tick(&self) -> Option<Millis> {
+        if self.has_work() {
+            return Some(0);
+        }
         let mut next = self.wheel.next_due().unwrap_or(Millis::MAX).min(self.partitions_due);
         if !self.retained.is_empty() {
             next = next.min(self.sweep_due);
@@ -301,8 +316,15 @@ impl Shard {
     /// A bounded step of a long job; true while there is more.
     pub fn work(&mut self, now: Millis) -> bool {
         self.step(now);
+        self.answer_some(now);
         self.settle(now);
-        !self.jobs.is_empty()
+        self.has_work()
+    }
+
+    /// Whether [`Shard::work`] has something to do.
+    #[inline]
+    pub fn has_work(&self) -> bool {
+        !self.jobs.is_empty() || !self.queries.is_empty()
     }
 
     /// Whether an output has grown so much that it should be flushed now.
@@ -329,9 +351,11 @@ impl Shard {
             self.settle(now);
         }
         self.dirty.drain(..at);
-        let lookups = &self.counters().route_cache;
-        lookups[0].set(self.routes.hits());
-        lookups[1].set(self.routes.misses());
+        if let Some(routes) = &self.routes {
+            let counts = &self.counters().route_cache;
+            counts[0].set(routes.hits());
+            counts[1].set(routes.misses());
+        }
     }
 
     /// The socket takes bytes again.
@@ -382,6 +406,11 @@ impl Shard {
         self.drain_some(now, n);
         self.settle(now);
         self.connections()
+    }
+
+    /// Deadlines of sessions without a connection that are kept: at most two each.
+    pub fn session_timers(&self) -> usize {
+        self.partitions.iter().map(Partition::timers).sum()
     }
 
     /// Open connections.
@@ -453,6 +482,7 @@ impl Shard {
             Kind::Owe { conn, packet_id, reason } => self.owe(conn, packet_id, reason),
             Kind::Mismatch { conn } => self.mismatch(now, conn),
             Kind::Confirmed(confirm) => self.confirmed(confirm),
+            Kind::NotRetained(confirm) => self.not_retained(confirm),
             Kind::JobDone { conn } => self.job_done(conn),
             Kind::Pace { conn, replay } => self.pace(conn, replay),
             Kind::Deliver { message, targets, durable, publisher, confirm, report } => {
@@ -464,10 +494,13 @@ impl Shard {
                 self.deliver_shared(now, session, delivery, confirm);
             }
             Kind::Retain { message, clear, confirm } => {
-                self.retain(now, &message, clear);
-                self.confirm(confirm);
+                if self.retain(now, &message, clear) {
+                    self.confirm(confirm);
+                } else if let Some(confirm) = confirm {
+                    self.send(confirm.conn.shard, Kind::NotRetained(confirm));
+                }
             }
-            Kind::Query(replay) => self.answer(now, replay),
+            Kind::Query(replay) => self.queries.push_back(replay),
             Kind::Answer { replay, messages, more } => self.replayed(now, replay, messages, more),
         }
     }
@@ -484,16 +517,18 @@ impl Shard {
         at: usize,
         act: impl FnOnce(&mut Partition, &mut Context<'_>),
     ) {
-        let (mut mails, mut publishes, mut orphans) = (Vec::new(), Vec::new(), Vec::new());
-        let node = Arc::clone(&self.node);
+        // A connect, an acknowledgement: a mail or two, into a vector that stays.
+        let mut mails = std::mem::take(&mut self.spare_mails);
+        let (mut publishes, mut orphans) = (Vec::new(), Vec::new());
+        let Shard { node, partitions, id, .. } = self;
         let mut cx = Context {
-            node: &node,
-            counters: &node.counters[self.id.index()],
+            node,
+            counters: &node.counters[id.index()],
             mails: &mut mails,
             publishes: &mut publishes,
             orphans: &mut orphans,
         };
-        let Some(partition) = self.partitions.get_mut(at) else { return };
+        let Some(partition) = partitions.get_mut(at) else { return };
         act(partition, &mut cx);
         if let Some(due) = partition.next_tick() {
             self.partitions_due = self.partitions_due.min(due);
@@ -502,7 +537,7 @@ impl Shard {
             self.publish_message(now, message);
         }
         let read_at = self.transit.origin().map(|origin| origin.read_at);
-        for (to, mail) in mails {
+        for (to, mail) in mails.drain(..) {
             // QoS 0 gives way when another shard does not keep up; the rest is
             // bounded by windows.
             let best_effort = matches!(mail.kind, Kind::Push { packet_id: 0, .. });
@@ -513,6 +548,9 @@ impl Shard {
             } else {
                 self.outboxes[to.index()].push(Mail { read_at, ..mail });
             }
+        }
+        if mails.capacity() <= SPARE_MAILS_MAX {
+            self.spare_mails = mails;
         }
         self.redispatch(now, orphans);
     }
@@ -582,7 +620,17 @@ impl Shard {
         }
         if conn.phase == Phase::Closing {
             self.tell_close(slot);
-        } else if !conn.blocked && conn.active.is_some() {
+            return;
+        }
+        if conn.pause & pause::OUTPUT != 0 {
+            // Who takes bytes is there, though it cannot make itself heard.
+            conn.seen = tick_of(now);
+            if has_room_for_answers(conn, self.node.settings.limits.write_buffer_bytes_max) {
+                self.unpause(slot, pause::OUTPUT);
+            }
+        }
+        let Some(conn) = self.conns.at_mut(slot) else { return };
+        if !conn.blocked && conn.active.is_some() {
             self.refill(now, slot);
         }
     }
@@ -623,6 +671,13 @@ fn output_of<'a>(
         dirty.push(slot);
     }
     conn.output.get_or_insert_with(|| pool.take())
+}
+
+/// Whether a connection that does not take its answers is read on: each packet
+/// it sends may be answered, and the answers have to stay somewhere.
+#[inline]
+fn has_room_for_answers(conn: &Conn, write_buffer_bytes_max: u32) -> bool {
+    conn.output.as_ref().is_none_or(|o| o.len() < write_buffer_bytes_max as usize / 2)
 }
 
 /// Whether a connection takes another packet in this turn.

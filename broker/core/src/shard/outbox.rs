@@ -55,7 +55,7 @@ impl Shard {
     /// Pauses a publisher whose mail goes to a shard that does not keep up.
     #[inline]
     pub(super) fn press(&mut self, to: ShardId, publisher: ConnRef) {
-        if !self.outboxes[to.index()].is_over() || publisher.shard != self.id {
+        if to == self.id || publisher.shard != self.id || !self.outboxes[to.index()].is_over() {
             return;
         }
         let Some(conn) = self.conn(publisher) else { return };

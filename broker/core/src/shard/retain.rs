@@ -7,25 +7,32 @@ use tidegate_codec::defect;
 
 use super::receive::qos_of;
 use super::{Shard, has_room};
-use crate::conn::Phase;
+use crate::conn::{Conn, Phase};
+use crate::counters::DropReason;
 use crate::delivery::Delivery;
 use crate::ids::{ConnRef, Millis, PartitionId, ShardId};
-use crate::limits::{REPLAY_BATCH_MAX, STEP_ITEMS_MAX};
+use crate::limits::{REPLAY_BATCH_MAX, REPLAY_BYTES_MAX, REPLAYS_MAX, STEP_ITEMS_MAX};
 use crate::mail::{Kind, Replay};
 use crate::message::Message;
 use crate::outgoing::SubscriptionIds;
 use crate::partition::Change;
 use crate::retained::{Cursor, Step};
 
+/// What an answer costs in items looked at, even if there is nothing.
+const QUERY_COST: usize = 8;
+
 impl Shard {
     /// Replaces, or with an empty payload removes, the message of a topic
-    /// [MQTT-3.3.1-5], [MQTT-3.3.1-6].
-    pub(super) fn retain(&mut self, now: Millis, message: &Arc<Message>, clear: bool) {
+    /// [MQTT-3.3.1-5], [MQTT-3.3.1-6]. False: a limit is reached, and the
+    /// message was not kept.
+    pub(super) fn retain(&mut self, now: Millis, message: &Arc<Message>, clear: bool) -> bool {
         let topic = message.topic();
-        let old = if clear && !defect::on("5:3.3.1-6") {
+        let old = if (clear && !defect::on("5:3.3.1-6")) || message.expired(now) {
+            // What has expired on its way replaces too [MQTT-3.3.1-5].
             self.retained.remove(topic)
-        } else if message.expired(now) {
-            None
+        } else if !self.has_place(message) {
+            self.counters().dropped(DropReason::RetainedFull, 1);
+            return false;
         } else {
             self.count_retained(message, true);
             self.retained.set(topic.into(), Arc::clone(message))
@@ -33,6 +40,17 @@ impl Shard {
         if let Some(old) = old {
             self.count_retained(&old, false);
         }
+        true
+    }
+
+    /// Whether a message fits the node's limits; one that replaces another
+    /// takes its place.
+    fn has_place(&self, message: &Message) -> bool {
+        let (limits, totals) = (&self.node.settings.limits, &self.node.totals);
+        let old = self.retained.get(message.topic()).map(|old| old.bytes() as u64);
+        let bytes = totals.retained_bytes.load(Relaxed) + message.bytes() as u64;
+        (old.is_some() || totals.retained_messages.load(Relaxed) < limits.retained_messages_max)
+            && bytes.saturating_sub(old.unwrap_or(0)) <= limits.retained_bytes_max
     }
 
     fn count_retained(&self, message: &Message, more: bool) {
@@ -51,19 +69,35 @@ impl Shard {
         }
     }
 
+    /// Answers a bounded part of the replays that ask this shard.
+    pub(super) fn answer_some(&mut self, now: Millis) {
+        let mut budget = STEP_ITEMS_MAX;
+        while budget > 0
+            && let Some(replay) = self.queries.pop_front()
+        {
+            self.answer(now, replay, &mut budget);
+            budget = budget.saturating_sub(QUERY_COST);
+        }
+    }
+
     /// One batch of the retained messages that a subscription asks for.
-    pub(super) fn answer(&mut self, now: Millis, mut replay: Box<Replay>) {
+    fn answer(&mut self, now: Millis, mut replay: Box<Replay>, budget: &mut usize) {
         let mut cursor = match replay.cursor.take() {
             Some(cursor) => cursor,
             None => Cursor::new(Arc::clone(&replay.filter)),
         };
         let mut messages = Vec::new();
-        let mut budget = STEP_ITEMS_MAX;
         let mut ended = false;
-        while messages.len() < REPLAY_BATCH_MAX {
-            match cursor.next(&self.retained, &mut budget) {
+        let mut bytes = 0;
+        // All that is on its way to a session has to have room in its queue.
+        // Half of it: replays begin while the other half is free.
+        let share = self.node.settings.limits.queue_messages_max as usize / REPLAYS_MAX / 2;
+        let most = REPLAY_BATCH_MAX.min(share).max(1);
+        while messages.len() < most && bytes < REPLAY_BYTES_MAX {
+            match cursor.next(&self.retained, budget) {
                 Step::Item(_, message) => {
                     if !message.expired(now) {
+                        bytes += message.bytes();
                         messages.push(Arc::clone(message));
                     }
                 }
@@ -90,20 +124,15 @@ impl Shard {
         &mut self,
         now: Millis,
         replay: Box<Replay>,
-        mut messages: Vec<Arc<Message>>,
-        mut more: bool,
+        messages: Vec<Arc<Message>>,
+        more: bool,
     ) {
-        if !self.wants(&replay) {
-            // Unsubscribed meanwhile: nothing is added any more [MQTT-3.10.4-2].
-            messages.clear();
-            more = false;
-        }
         let deliveries = messages
             .into_iter()
             .filter(|m| !(replay.options.no_local() && m.origin == replay.client))
             .map(|message| Delivery {
                 qos: message.qos.min(qos_of(replay.options.qos())),
-                retain: !defect::on("5:3.3.1-8"), // [MQTT-3.3.1-8]
+                retain: !defect::on("3:3.3.1-8"), // [MQTT-3.3.1-8]
                 ids: match replay.id {
                     0 => SubscriptionIds::None,
                     id => SubscriptionIds::One(id),
@@ -115,51 +144,50 @@ impl Shard {
         if owner.durable {
             let (partition, _) = PartitionId::split(owner.slot);
             let deliveries: Vec<Delivery> = deliveries.collect();
-            self.propose(now, partition, Change::Retained { session: owner, deliveries });
+            let filter = Arc::clone(&replay.filter);
+            let change = Change::Retained { session: owner, filter, deliveries };
+            self.propose(now, partition, change);
             let at = usize::from(partition.0) / usize::from(self.node.shards);
-            self.with_partition(now, at, |partition, cx| partition.replay_on(replay, more, cx));
+            self.with_partition(now, at, |partition, cx| {
+                partition.replay_on(now, replay, more, cx)
+            });
             return;
         }
         let slot = owner.slot;
-        let live = |shard: &Shard| {
-            let conn = shard.conns.at(slot);
-            conn.is_some_and(|c| c.generation == owner.generation && c.phase == Phase::Live)
-        };
+        let mut more = more;
         let deliveries: Vec<Delivery> = deliveries.collect();
         for delivery in deliveries {
-            if !live(self) {
-                return;
+            let Some(conn) = self.live(owner.slot, owner.generation) else { return };
+            if !conn.subscriptions.holds(&replay.filter) {
+                more = false; // [MQTT-3.10.4-2]
+                break;
             }
-            let topic = self.node.topic_hash(delivery.message.topic());
-            let Some(conn) = self.conns.at_mut(slot) else { return };
-            if !conn.active().catchup.is_stale(topic, &delivery.message) {
-                self.deliver_one(now, slot, delivery);
-            }
+            self.deliver_one(now, slot, delivery);
         }
-        if !live(self) {
-            return;
-        }
-        let Some(conn) = self.conns.at_mut(slot) else { return };
-        let catchup = &mut conn.active().catchup;
-        if more {
-            catchup.parked.push(replay);
-            self.resume_replays(slot);
-        } else {
-            catchup.end_one();
+        let Some(conn) = self.live(owner.slot, owner.generation) else { return };
+        conn.active().catchup.back(replay, more);
+        self.resume_replays(slot);
+        self.release_deferred(now, slot);
+        if let Some(conn) = self.conns.at_mut(slot) {
+            conn.rest(); // a million subscribers were busy once
         }
     }
 
-    /// Whether the session still has the subscription that a replay is for.
-    fn wants(&self, replay: &Replay) -> bool {
-        let owner = replay.owner;
-        if owner.durable {
-            let (partition, _) = PartitionId::split(owner.slot);
-            let at = usize::from(partition.0) / usize::from(self.node.shards);
-            return self.partitions.get(at).is_some_and(|p| p.holds(owner, &replay.filter));
+    /// Sends what was kept back once the last replay has ended.
+    pub(super) fn release_deferred(&mut self, now: Millis, slot: u32) {
+        let Some(conn) = self.conns.at_mut(slot) else { return };
+        let Some(active) = &mut conn.active else { return };
+        if active.catchup.is_on() {
+            return;
         }
-        self.conns.at(owner.slot).is_some_and(|conn| {
-            conn.generation == owner.generation && conn.subscriptions.holds(&replay.filter)
-        })
+        for delivery in active.catchup.take_deferred() {
+            self.deliver_one(now, slot, delivery);
+        }
+    }
+
+    fn live(&mut self, slot: u32, generation: u32) -> Option<&mut Conn> {
+        let conn = self.conns.at_mut(slot)?;
+        (conn.generation == generation && conn.phase == Phase::Live).then_some(conn)
     }
 
     /// A durable half asks for the next batch when the socket has room.
@@ -167,7 +195,7 @@ impl Shard {
         if let Some(conn) = self.conn(at)
             && conn.phase == Phase::Live
         {
-            conn.active().catchup.parked.push(replay);
+            conn.active().paced.push(replay);
             self.resume_replays(at.slot);
         } else {
             self.return_replay(replay);
@@ -187,13 +215,18 @@ impl Shard {
         let room = has_room(conn, &self.node.settings.limits)
             && conn.output.as_ref().is_none_or(|o| o.len() < crate::limits::PRESSED_BYTES);
         let Some(active) = &mut conn.active else { return };
-        if !room || active.catchup.parked.is_empty() {
+        let half = self.node.settings.limits.queue_messages_max as usize / 2;
+        let waiting = !active.held.is_empty() || active.outgoing.load().0 > half;
+        if !room || waiting || (!active.catchup.is_on() && active.paced.is_empty()) {
             return;
         }
-        if !active.held.is_empty() || active.outgoing.load().0 > 0 {
-            return;
+        for replay in std::mem::take(&mut active.paced) {
+            self.send(replay.shard, Kind::Query(replay));
         }
-        for replay in std::mem::take(&mut active.catchup.parked) {
+        loop {
+            let Some(conn) = self.conns.at_mut(slot) else { return };
+            let Some(active) = &mut conn.active else { return };
+            let Some(replay) = active.catchup.next(&self.node.settings.limits) else { return };
             self.send(replay.shard, Kind::Query(replay));
         }
     }

@@ -67,14 +67,11 @@ impl Shard {
         let client = conn.hash;
         let counters = &node.counters[self.id.index()];
         let (codes, replays) = conn.subscriptions.subscribe(session, id, &filters, &node, counters);
-        if !replays.is_empty() {
-            conn.active().catchup.outstanding += replays.len();
+        for replay in replays {
+            conn.active().catchup.add(Replay { client, ..replay });
         }
         self.say_suback(slot, packet.packet_id, &codes);
-        for replay in replays {
-            let replay = Replay { client, ..replay };
-            self.send(replay.shard, Kind::Query(Box::new(replay)));
-        }
+        self.resume_replays(slot);
     }
 
     fn check_filter(&self, slot: u32, filter: &Filter<'_>) -> Result<(), ReasonCode> {
@@ -94,7 +91,6 @@ impl Shard {
 
     /// UNSUBSCRIBE.
     pub(super) fn unsubscribe(&mut self, now: Millis, slot: u32, packet: &Unsubscribe<'_>) {
-        let _ = now;
         let node = Arc::clone(&self.node);
         let Some(conn) = self.conns.at_mut(slot) else { return };
         let home = PartitionId::of(conn.hash).shard(node.shards);
@@ -108,12 +104,17 @@ impl Shard {
             return self.send(home, Kind::Unsubscribe(Box::new(request)));
         }
         let counters = &node.counters[self.id.index()];
-        let subscriptions = &mut conn.subscriptions;
         let codes: Vec<ReasonCode> = packet
             .filters
-            .map(|text| subscriptions.unsubscribe(session, text, &node, counters))
+            .map(|text| {
+                if let Some(active) = &mut conn.active {
+                    active.catchup.forget(text);
+                }
+                conn.subscriptions.unsubscribe(session, text, &node, counters)
+            })
             .collect();
         self.say_unsuback(slot, packet.packet_id, &codes);
+        self.release_deferred(now, slot);
     }
 
     /// The durable half has subscribed.

@@ -48,6 +48,9 @@ pub struct Session {
     pub retained: Vec<(Id, u8)>,
     /// Whether replays may wait: for the socket, the window, a connection.
     pub held_up: bool,
+    /// Unsubscribed while a replay waited: if the filter comes back in time,
+    /// so may a copy with the old options.
+    pub loose: bool,
     /// Those that may still come, or not.
     pub maybe_retained: Vec<(Id, u8)>,
     /// Packet ids whose exchange the client has not finished, with their message.
@@ -91,7 +94,8 @@ impl Model {
                 .collect();
             if retain && session.held_up {
                 // A replay that waits may find the new value instead of an old one.
-                let found = matching.iter().map(|s| (id, s.qos.min(qos)));
+                // It has the options of its own SUBSCRIBE, which may have been replaced.
+                let found = matching.first().map_or(0..0, |_| 0..qos + 1).map(|qos| (id, qos));
                 session.maybe_retained.extend(found);
                 // And an old value that it has not found yet is gone.
                 let gone = session.retained.extract_if(.., |(old, _)| Some(*old) == replaced);

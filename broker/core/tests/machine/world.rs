@@ -270,6 +270,10 @@ impl World {
         let Some(session) = &mut self.model.people[who].session else { return };
         session.subscriptions.insert(filter, Subscription { qos, no_local });
         if filter != GROUP {
+            if session.held_up {
+                // One replay for two SUBSCRIBEs if the first has not begun.
+                session.maybe_retained.append(&mut session.retained);
+            }
             for (topic, (id, stored, from)) in &self.model.retained {
                 if tidegate_codec::matches(filter, topic) && !(no_local && *from == who) {
                     session.retained.push((*id, qos.min(*stored)));
@@ -291,6 +295,7 @@ impl World {
             if session.held_up {
                 // A replay that has found nothing yet finds nothing any more.
                 session.maybe_retained.append(&mut session.retained);
+                session.loose = true;
             }
             if had && filter == GROUP {
                 self.model.member_left();
@@ -589,7 +594,7 @@ fn take(session: &mut Session, one: (Id, u8)) -> Outcome {
         return Ok(());
     }
     // Several replays may wait at once, so these may come more than once.
-    if session.maybe_retained.contains(&one) {
+    if session.loose || session.maybe_retained.contains(&one) {
         return Ok(());
     }
     Err(format!("retained {one:?} came, which nobody asked for"))

@@ -20,6 +20,8 @@ pub struct Rig {
     mailboxes: Vec<VecDeque<(ShardId, Vec<Mail>)>>,
     /// Batches a mailbox takes.
     pub mailbox_max: usize,
+    /// While set, shards have only the turns that the test gives them.
+    pub held: bool,
     next_client: u64,
     /// What closed sockets had been sent and nobody has read.
     closed: Vec<(u64, Version, Vec<u8>)>,
@@ -54,6 +56,7 @@ impl Rig {
             now,
             sockets: BTreeMap::new(),
             mailbox_max: usize::MAX,
+            held: false,
             next_client: 0,
             closed: Vec::new(),
         }
@@ -75,6 +78,11 @@ impl Rig {
         Client { shard, slot: opened.slot, id: self.next_client }
     }
 
+    /// Sockets that the broker has.
+    pub fn sockets(&self) -> usize {
+        self.sockets.len()
+    }
+
     fn socket(&mut self, client: Client) -> Option<&mut Socket> {
         self.sockets.get_mut(&(client.shard, client.slot)).filter(|s| s.client == client.id)
     }
@@ -82,6 +90,16 @@ impl Rig {
     /// Whether the broker still has the connection.
     pub fn is_open(&mut self, client: Client) -> bool {
         self.socket(client).is_some()
+    }
+
+    /// Whether the broker does not read it for now.
+    pub fn is_paused(&mut self, client: Client) -> bool {
+        self.socket(client).is_some_and(|socket| socket.paused)
+    }
+
+    /// Bytes from the client that were not used yet.
+    pub fn unread(&mut self, client: Client) -> usize {
+        self.socket(client).map_or(0, |socket| socket.stash.len())
     }
 
     /// The version that answers are read in.
@@ -190,6 +208,9 @@ impl Rig {
 
     /// Turns of all shards until nothing is left to do.
     pub fn run(&mut self) {
+        if self.held {
+            return;
+        }
         for _ in 0..100_000 {
             let mut busy = false;
             for at in 0..self.shards.len() {
@@ -241,6 +262,7 @@ impl Rig {
                 }
             }
         }
+        busy |= self.shards[at].has_work();
         for to in 0..self.shards.len() {
             while self.mailboxes[to].len() < self.mailbox_max
                 && let Some(batch) = self.shards[at].outbound(ShardId(to as u16))

@@ -1,0 +1,101 @@
+//! Retained messages on their way to a session, and what must not overtake them.
+//!
+//! A replay travels between the session's owner and the shards that hold the
+//! messages, one batch at a time. A session has a few of them on their way;
+//! the others wait here, each filter once, so that neither a SUBSCRIBE to a
+//! thousand filters nor the same SUBSCRIBE a thousand times makes more arrive
+//! at once than the session's queue takes, or more wait than it has
+//! subscriptions.
+//!
+//! Until all have ended, what is published meanwhile is kept back: a message
+//! published after the SUBACK never arrives before the retained ones, and an
+//! old value never after a new one.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::delivery::Delivery;
+use crate::limits::{Limits, QueuePolicy, REPLAYS_MAX};
+use crate::mail::Replay;
+
+/// The replays of one session.
+#[derive(Debug, Default)]
+pub(crate) struct Catchup {
+    /// On their way.
+    running: usize,
+    waiting: BTreeMap<Arc<str>, Box<Replay>>,
+    /// Live messages that must not overtake the retained ones.
+    deferred: VecDeque<Delivery>,
+    deferred_bytes: u64,
+    /// Counts the replays.
+    begun: u64,
+}
+
+impl Catchup {
+    /// Whether retained messages may still come.
+    #[inline]
+    pub(crate) fn is_on(&self) -> bool {
+        self.running > 0 || !self.waiting.is_empty()
+    }
+
+    /// A subscription asks for what is retained.
+    pub(crate) fn add(&mut self, mut replay: Replay) {
+        self.begun += 1;
+        replay.serial = self.begun;
+        self.waiting.insert(Arc::clone(&replay.filter), Box::new(replay));
+    }
+
+    /// The subscription is gone: nothing more for it [MQTT-3.10.4-2].
+    pub(crate) fn forget(&mut self, filter: &str) {
+        self.waiting.remove(filter);
+    }
+
+    /// The next replay to be sent on its way.
+    pub(crate) fn next(&mut self, limits: &Limits) -> Option<Box<Replay>> {
+        if self.running >= REPLAYS_MAX.min(limits.queue_messages_max.max(1) as usize) {
+            return None;
+        }
+        let (_, replay) = self.waiting.pop_first()?;
+        self.running += 1;
+        Some(replay)
+    }
+
+    /// A replay is back; `more`: there is more to come. One that the client
+    /// has asked for again begins anew instead.
+    pub(crate) fn back(&mut self, replay: Box<Replay>, more: bool) {
+        self.running = self.running.saturating_sub(1);
+        if more {
+            let newer = self.waiting.get(&replay.filter).is_some_and(|w| w.serial > replay.serial);
+            if !newer {
+                self.waiting.insert(Arc::clone(&replay.filter), replay);
+            }
+        }
+    }
+
+    /// Keeps a live message until the replays have ended, within the limits of
+    /// a session's queue; how many gave way.
+    pub(crate) fn defer(&mut self, delivery: Delivery, limits: &Limits) -> u64 {
+        let bytes = delivery.message.bytes() as u64;
+        let mut dropped = 0;
+        while self.deferred.len() >= limits.queue_messages_max as usize
+            || self.deferred_bytes + bytes > limits.queue_bytes_max
+        {
+            dropped += 1;
+            let oldest = match limits.queue_policy {
+                QueuePolicy::DropNew => None,
+                QueuePolicy::DropOldest => self.deferred.pop_front(),
+            };
+            let Some(oldest) = oldest else { return dropped };
+            self.deferred_bytes -= oldest.message.bytes() as u64;
+        }
+        self.deferred_bytes += bytes;
+        self.deferred.push_back(delivery);
+        dropped
+    }
+
+    /// What was kept back, to go on its way now.
+    pub(crate) fn take_deferred(&mut self) -> VecDeque<Delivery> {
+        self.deferred_bytes = 0;
+        std::mem::take(&mut self.deferred)
+    }
+}
