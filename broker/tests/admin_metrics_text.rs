@@ -8,9 +8,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use admin_rig::Rig;
-use tidegate::telemetry::metric::{ALL, Kind};
+use tidegate::telemetry::metric::{ALL, Kind, Metric};
 use tidegate::telemetry::source::ListenerCounts;
-use tidegate_core::counters::{CloseReason, DropReason};
+use tidegate_core::counters::{CloseReason, DropReason, Scope, Stage};
 
 const OPEN: &str = "application/openmetrics-text; version=1.0.0, text/plain;q=0.5";
 
@@ -41,6 +41,15 @@ fn parse(text: &str) -> (Vec<Sample>, BTreeMap<String, String>) {
     (samples, types)
 }
 
+/// What the samples of a metric are called.
+fn names(metric: &Metric) -> Vec<String> {
+    let suffixes: &[&str] = match metric.kind {
+        Kind::Histogram => &["_bucket", "_sum", "_count"],
+        Kind::Counter | Kind::Gauge | Kind::Info => &[metric.kind.suffix()],
+    };
+    suffixes.iter().map(|suffix| format!("{}{suffix}", metric.name)).collect()
+}
+
 fn value(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> f64 {
     let wanted: BTreeMap<_, _> =
         labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
@@ -64,18 +73,21 @@ fn every_metric_is_told_with_its_type_and_labels() {
     assert_eq!(declared, ALL.iter().map(|metric| metric.name).collect());
     for metric in ALL {
         assert_eq!(types[metric.name], metric.kind.label());
-        let name = format!("{}{}", metric.name, metric.kind.suffix());
-        let of_this: Vec<_> = samples.iter().filter(|sample| sample.0 == name).collect();
-        assert!(!of_this.is_empty(), "{name} has no sample");
-        for (_, labels, _) in of_this {
-            let mut known: BTreeSet<_> = metric.labels.iter().map(|l| l.to_string()).collect();
-            known.retain(|label| label != "features"); // absent when there are none
-            let told = labels.keys().filter(|label| *label != "features").cloned().collect();
-            assert_eq!(known, told, "{name}");
+        for name in names(metric) {
+            let of_this: Vec<_> = samples.iter().filter(|sample| sample.0 == name).collect();
+            assert!(!of_this.is_empty(), "{name} has no sample");
+            for (_, labels, _) in of_this {
+                let mut known: BTreeSet<_> = metric.labels.iter().map(|l| l.to_string()).collect();
+                known.retain(|label| label != "features"); // absent when there are none
+                if name.ends_with("_bucket") {
+                    known.insert("le".to_owned());
+                }
+                let told = labels.keys().filter(|label| *label != "features").cloned().collect();
+                assert_eq!(known, told, "{name}");
+            }
         }
     }
-    let names: BTreeSet<_> =
-        ALL.iter().map(|metric| format!("{}{}", metric.name, metric.kind.suffix())).collect();
+    let names: BTreeSet<_> = ALL.iter().flat_map(names).collect();
     assert!(samples.iter().all(|(name, ..)| names.contains(name)));
     assert!(samples.iter().all(|(.., value)| value.is_finite()));
 }
@@ -130,6 +142,34 @@ fn shards_are_summed_or_told_apart() {
 }
 
 #[test]
+fn histograms_are_summed_over_the_shards_and_add_up() {
+    let rig = Rig::new(2);
+    for shard in [0, 1] {
+        let timings = rig.timings(shard);
+        timings.turns.observe(700, 1);
+        timings.publishes[Scope::Remote as usize][1].observe(300, 5);
+        timings.publishes[Scope::Remote as usize][1].observe(2_000_000, 1);
+        rig.connects(shard).0[Stage::Connack as usize].observe(3_000, 1);
+    }
+    let (samples, _) = parse(&rig.get("/metrics").body);
+    let latency = |suffix: &str, le: Option<&str>| {
+        let mut labels = vec![("qos", "1"), ("scope", "remote")];
+        labels.extend(le.map(|le| ("le", le)));
+        value(&samples, &format!("tidegate_publish_latency_seconds_{suffix}"), &labels)
+    };
+    assert_eq!(latency("bucket", Some("0.00025")), 0.0);
+    assert_eq!(latency("bucket", Some("0.0005")), 10.0);
+    assert_eq!(latency("bucket", Some("1.0")), 10.0);
+    assert_eq!(latency("bucket", Some("+Inf")), 12.0);
+    assert_eq!(latency("count", None), 12.0);
+    assert!((latency("sum", None) - 4.003).abs() < 1e-9);
+    let first = [("shard", "0"), ("le", "0.001")];
+    assert_eq!(value(&samples, "tidegate_shard_loop_lag_seconds_bucket", &first), 1.0);
+    let connack = [("listener", "default"), ("stage", "connack")];
+    assert_eq!(value(&samples, "tidegate_connect_duration_seconds_count", &connack), 2.0);
+}
+
+#[test]
 fn several_listeners_are_told_apart_only_where_they_are_counted() {
     let config = "[listener.a]\nbind = '127.0.0.1:1'\n[listener.b]\nbind = '127.0.0.1:2'";
     let mut rig = Rig::with(1, config, |_, listener| {
@@ -181,7 +221,7 @@ fn promtool_finds_nothing_to_complain_about() {
 #[test]
 fn counters_and_infos_are_the_only_names_with_a_suffix() {
     for metric in ALL {
-        let plain = metric.kind == Kind::Gauge;
+        let plain = matches!(metric.kind, Kind::Gauge | Kind::Histogram);
         assert_eq!(metric.kind.suffix().is_empty(), plain, "{}", metric.name);
     }
 }

@@ -4,7 +4,7 @@
 mod rig;
 
 use rig::{Rig, connect, publish, subscribe};
-use tidegate_core::counters::{Count, DropReason};
+use tidegate_core::counters::{Count, Counters, DropReason};
 use tidegate_core::settings::Settings;
 use tidegate_core::transit::{Scope, Stage, Stamp};
 
@@ -37,6 +37,17 @@ fn a_clients_message_that_nobody_wants_is_dropped_and_so_is_its_will() {
     rig.send(bob, b"\x10\x15\x00\x04MQTT\x04\x06\x00\x00\x00\x03bob\x00\x01w\x00\x01w");
     rig.abort(bob);
     assert_eq!(rig.node.counters[0].messages_dropped[no_subscriber].value(), 2);
+}
+
+#[test]
+fn a_topic_seen_before_is_a_hit_of_the_route_cache() {
+    let mut rig = Rig::new(1, Settings::default());
+    let alice = connect(&mut rig, 0, "alice", true);
+    for _ in 0..5 {
+        publish(&mut rig, alice, "t", 0, 0, b"x");
+    }
+    let [hits, misses] = &rig.node.counters[0].route_cache;
+    assert_eq!((hits.value(), misses.value()), (4, 1));
 }
 
 /// What a shard tells of its deliveries, told apart by age.
@@ -105,5 +116,64 @@ fn a_connection_is_timed_from_its_accept_to_connect_and_connack() {
             stages.push(reached.stage);
         });
         assert_eq!(stages, [Stage::Connect, Stage::Connack]);
+    }
+}
+
+/// A shard's gauges: those that a scrape adds up, and those that it labels.
+fn gauges(counters: &Counters) -> Vec<u64> {
+    let single = [
+        &counters.connections,
+        &counters.half_open,
+        &counters.sessions_online,
+        &counters.sessions_offline,
+        &counters.retained_messages,
+        &counters.retained_bytes,
+        &counters.queued_messages,
+        &counters.queued_bytes,
+        &counters.outbox_depth,
+    ];
+    let several = counters.subscriptions.iter().chain(&counters.inflight);
+    single.into_iter().chain(several).map(Count::value).collect()
+}
+
+#[test]
+fn a_shard_takes_from_a_gauge_only_what_it_has_added() {
+    let mut rig = Rig::new(4, Settings::default());
+    let check = |rig: &Rig, after: &str| {
+        for (shard, counters) in rig.node.counters.iter().enumerate() {
+            let all = gauges(counters);
+            assert!(all.iter().all(|gauge| *gauge < 1 << 40), "shard {shard} {after}: {all:?}");
+            let open = rig.shards[shard].connections() as u64;
+            assert_eq!(counters.connections.value(), open, "shard {shard} {after}");
+        }
+    };
+    let publisher = connect(&mut rig, 3, "publisher", true);
+    for round in 0..12 {
+        // The same clients come back on another shard each time, now with a
+        // durable session and now without, some over their living connections.
+        for (n, id) in ["a", "b", "c", "d", "e", "f"].iter().enumerate() {
+            let client = connect(&mut rig, (round + n) % 4, id, (round + n) % 3 == 0);
+            check(&rig, "after a takeover");
+            subscribe(&mut rig, client, "t/#", 2);
+            check(&rig, "after a subscribe");
+            if n % 2 == 0 {
+                rig.abort(client);
+                check(&rig, "after an abort");
+            }
+        }
+        for qos in 0..3 {
+            publish(&mut rig, publisher, "t/1", qos, 1 + qos, b"x");
+            check(&rig, "after a publish");
+        }
+    }
+    for id in ["a", "b", "c", "d", "e", "f"] {
+        let client = connect(&mut rig, 0, id, true);
+        rig.abort(client);
+    }
+    rig.abort(publisher);
+    rig.advance(1_000);
+    check(&rig, "at the end");
+    for counters in &rig.node.counters {
+        assert_eq!(gauges(counters), [0; 14]);
     }
 }

@@ -4,6 +4,7 @@ use tidegate_core::counters::Counters;
 
 use crate::shard::Shared;
 use crate::shard::mailbox::Order;
+use crate::telemetry::histogram::{ConnectTimings, Timings};
 use crate::telemetry::source::{ListenerCounts, ShellCounts, Source};
 
 impl Source for Shared {
@@ -32,6 +33,14 @@ impl Source for Shared {
             connections: meters.connections.value(),
             accepted: meters.accepted.value(),
         })
+    }
+
+    fn timings(&self, shard: usize) -> &Timings {
+        &self.meters[shard].timings
+    }
+
+    fn connect_timings(&self, shard: usize, listener: usize) -> Option<&ConnectTimings> {
+        Some(&self.meters[shard].listeners.get(listener)?.connect)
     }
 
     fn ping(&self) {

@@ -3,6 +3,7 @@
 
 use rustix::time::{ClockId, clock_gettime};
 use tidegate_core::ids::Millis;
+use tidegate_core::transit::Stamp;
 
 /// A reading of the clock, in nanoseconds.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -18,6 +19,11 @@ impl Reading {
     /// What the inner rings call `now`.
     pub(crate) fn millis(self) -> Millis {
         self.0 / 1_000_000
+    }
+
+    /// What the core times by.
+    pub(crate) fn stamp(self) -> Stamp {
+        Stamp::of_nanos(self.0)
     }
 
     /// Nanoseconds since an earlier reading.

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use tidegate_core::ids::{Millis, ShardId};
 use tidegate_core::limits::{MAILBOX_BATCHES_MAX, TURN_READ_BYTES_MAX};
 use tidegate_core::mail::Mail;
+use tidegate_core::transit::{Passed, Reached, Stage};
 use tidegate_core::{Event, Hangup, Node, Received, Shard, Then, Written};
 use tokio::sync::mpsc;
 
@@ -127,6 +128,7 @@ impl Driver {
     pub(crate) fn turn(&mut self) -> Result<Next, Errno> {
         let began = Reading::take();
         let now = began.millis();
+        self.core.begin_turn(began.stamp());
         let events = self.gather(now)?;
         self.node().counters[self.id.index()].turns.add(1);
         let idle = events == 0
@@ -150,9 +152,37 @@ impl Driver {
         self.report_drained();
 
         self.pending = more || !self.ready.is_empty();
-        self.busy_nanos += Reading::take().nanos_since(began);
+        let ended = Reading::take();
+        self.time(began, ended);
+        self.busy_nanos += ended.nanos_since(began);
         self.node().counters[self.id.index()].busy_micros.set(self.busy_nanos / 1_000);
         Ok(if self.stopped { Next::Stop } else { Next::Again })
+    }
+
+    /// Tells the histograms what this turn brought about. What was flushed in
+    /// the middle of it counts as if it had left at its end.
+    fn time(&mut self, began: Reading, ended: Reading) {
+        let meters = &self.shared.meters[self.id.index()];
+        meters.timings.turns.observe(ended.nanos_since(began) / 1_000, 1);
+        self.core.take_passed(|Passed { read_at, scope, counts }| {
+            let micros = ended.stamp().micros_since(read_at).into();
+            let by_qos = &meters.timings.publishes[scope as usize];
+            for (histogram, n) in by_qos.iter().zip(counts).filter(|(_, n)| *n > 0) {
+                histogram.observe(micros, n.into());
+            }
+        });
+        let table = &self.table;
+        self.core.take_reached(|Reached { slot, accepted_at, stage }| {
+            let at = match stage {
+                Stage::Connect => began,
+                Stage::Connack => ended,
+            };
+            let listener = table.listener(slot).map_or(0, usize::from);
+            if let Some(counts) = meters.listeners.get(listener) {
+                let micros = at.stamp().micros_since(accepted_at);
+                counts.connect.0[stage as usize].observe(micros.into(), 1);
+            }
+        });
     }
 
     /// When something is due though nothing comes in.
@@ -511,6 +541,11 @@ impl Driver {
                 self.meters().wakes.add(1);
             }
             posted_any |= posted;
+        }
+        // What is not stuck has been posted: the outboxes are empty but for that.
+        if was_stuck || self.retry_at.is_some() {
+            let depth = self.core.outbox_depth() as u64;
+            self.node().counters[self.id.index()].outbox_depth.set(depth);
         }
         was_stuck && posted_any
     }

@@ -3,8 +3,12 @@
 
 use tidegate_core::counters::Count;
 
-/// The shell's counts of one shard.
+use crate::telemetry::histogram::{ConnectTimings, Timings};
+
+/// The shell's counts of one shard. On cache lines of its own: the next
+/// shard's counts lie beside it.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub struct Meters {
     /// Bytes read from sockets.
     pub bytes_received: Count,
@@ -23,6 +27,8 @@ pub struct Meters {
     pub wakes: Count,
     /// Times that the shard slept.
     pub sleeps: Count,
+    /// How long turns and deliveries take.
+    pub timings: Timings,
     /// What is counted for each listener, in the order of the config.
     pub listeners: Box<[ListenerMeters]>,
 }
@@ -34,6 +40,8 @@ pub struct ListenerMeters {
     pub accepted: Count,
     /// Gauge: open connections.
     pub connections: Count,
+    /// How long connecting takes.
+    pub connect: ConnectTimings,
 }
 
 impl Meters {

@@ -192,6 +192,11 @@ impl Table {
         Some((socket, flags, entry.listener.into()))
     }
 
+    /// The listener that the present or last tenant of a slot came through.
+    pub(crate) fn listener(&self, slot: u32) -> Option<u16> {
+        self.entries.get(slot as usize).map(|entry| entry.listener.into())
+    }
+
     /// One attempt to send to `slot`.
     pub(crate) fn send(&mut self, slot: u32, slices: &[IoSlice<'_>], meters: &Meters) -> Sent {
         let Some(entry) = self.open(slot) else { return Sent::Failed };

@@ -9,6 +9,7 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
+use super::histogram::Distribution;
 use super::metric::{self, Kind, Metric};
 
 /// How the text is written.
@@ -90,6 +91,7 @@ impl Families<'_> {
         let kind = match metric.kind {
             Kind::Counter => MetricType::Counter,
             Kind::Gauge => MetricType::Gauge,
+            Kind::Histogram => MetricType::Histogram,
             Kind::Info => MetricType::Info,
         };
         let help = format!("{}.", metric.help);
@@ -137,6 +139,19 @@ impl Series<'_> {
         self.encoder.encode_info(&labels.as_slice())
     }
 
+    /// One series of a histogram.
+    pub(super) fn distribute(&mut self, values: &[&str], told: &Distribution) -> fmt::Result {
+        let Distribution { buckets, count, sum_seconds } = told;
+        let labels = self.labels(values);
+        let encode = |encoder: &mut MetricEncoder<'_>| {
+            encoder.encode_histogram::<[(&str, &str); 0]>(*sum_seconds, *count, buckets, None)
+        };
+        if labels.is_empty() {
+            return encode(&mut self.encoder);
+        }
+        encode(&mut self.encoder.encode_family(&labels.as_slice())?)
+    }
+
     fn labels<'v>(&self, values: &[&'v str]) -> Vec<(&'static str, &'v str)> {
         debug_assert_eq!(self.metric.labels.len(), values.len(), "{}", self.metric.name);
         let pairs = self.metric.labels.iter().copied().zip(values.iter().copied());
@@ -153,6 +168,7 @@ fn write(encoder: &mut MetricEncoder<'_>, kind: Kind, number: impl Number) -> fm
     match kind {
         Kind::Counter => encoder.encode_counter::<[(&str, &str); 0], _, f64>(&number, None),
         Kind::Gauge => encoder.encode_gauge(&number),
-        Kind::Info => Ok(()), // has no number; see `inform`
+        // These have no single number; see `inform` and `distribute`.
+        Kind::Info | Kind::Histogram => Ok(()),
     }
 }

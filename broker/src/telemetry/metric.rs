@@ -12,7 +12,7 @@ use std::fmt::Write;
 pub struct Metric {
     /// Without the `_total` or `_info` that the text appends.
     pub name: &'static str,
-    /// Counter, gauge or info.
+    /// Counter, gauge, histogram or info.
     pub kind: Kind,
     /// The base unit that the name ends in, if any.
     pub unit: Option<&'static str>,
@@ -29,6 +29,8 @@ pub enum Kind {
     Counter,
     /// Goes up and down.
     Gauge,
+    /// Counts by buckets of a value, with their sum.
+    Histogram,
     /// Always 1; the labels tell.
     Info,
 }
@@ -39,15 +41,17 @@ impl Kind {
         match self {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
             Kind::Info => "info",
         }
     }
 
-    /// What the text appends to the name.
+    /// What the text appends to the name. (To a histogram's, `_bucket`, `_sum`
+    /// and `_count`, but only to its samples.)
     pub fn suffix(self) -> &'static str {
         match self {
             Kind::Counter => "_total",
-            Kind::Gauge => "",
+            Kind::Gauge | Kind::Histogram => "",
             Kind::Info => "_info",
         }
     }
@@ -57,8 +61,9 @@ const fn kind(word: &str) -> Kind {
     match word.as_bytes() {
         b"counter" => Kind::Counter,
         b"gauge" => Kind::Gauge,
+        b"histogram" => Kind::Histogram,
         b"info" => Kind::Info,
-        _ => panic!("a metric is a counter, a gauge or an info"),
+        _ => panic!("a metric is a counter, a gauge, a histogram or an info"),
     }
 }
 
@@ -103,6 +108,8 @@ metrics! {
         "Connections refused before or at CONNECT, by reason";
     ACCEPT_HALTS counter "tidegate_accept_halts" []
         "Times that accepting was halted for want of descriptors or memory";
+    CONNECT_DURATION histogram "tidegate_connect_duration_seconds" "seconds" ["listener", "stage"]
+        "Time from the accept to a good CONNECT (connect) and to its CONNACK (connack)";
     KEEPALIVE_CLAMPED counter "tidegate_keepalive_clamped" []
         "Connections told a Server Keep Alive below their own wish";
     AUTH counter "tidegate_auth" ["stage", "result"]
@@ -120,6 +127,8 @@ metrics! {
         "Connections of the fullest shard divided by the mean of all shards";
     SHARD_BUSY counter "tidegate_shard_busy_seconds" "seconds" ["shard"]
         "Time that the shard spent in turns";
+    SHARD_LOOP_LAG histogram "tidegate_shard_loop_lag_seconds" "seconds" ["shard"]
+        "Time of a turn that had something to do: how long what comes meanwhile waits at most";
     SHARD_TURNS counter "tidegate_shard_turns" ["shard"]
         "Turns of the shard's loop";
     SHARD_SLEEPS counter "tidegate_shard_sleeps" ["shard"]
@@ -151,6 +160,8 @@ metrics! {
         "Payload bytes of accepted messages";
     MESSAGE_BYTES_SENT counter "tidegate_message_bytes_sent" []
         "Payload bytes of messages sent to subscribers";
+    PUBLISH_LATENCY histogram "tidegate_publish_latency_seconds" "seconds" ["qos", "scope"]
+        "Time from the turn that read a PUBLISH to the end of the turn that wrote it to a subscriber, on the same shard (local) or by way of another (remote), by the QoS of the delivery; without deliveries that had to wait for their subscriber";
     SESSIONS gauge "tidegate_sessions" ["state"]
         "Sessions with a connection (online) and durable sessions without (offline)";
     SUBSCRIPTIONS gauge "tidegate_subscriptions" ["kind"]

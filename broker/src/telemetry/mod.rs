@@ -2,6 +2,7 @@
 
 pub mod exposition;
 pub mod health;
+pub mod histogram;
 pub mod log;
 pub mod metric;
 pub mod process;

@@ -12,11 +12,13 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use tidegate_core::counters::{
-    CloseReason, Count, Counters, DropReason, RejectReason, SubscriptionKind, WillResult,
+    CloseReason, Count, Counters, DropReason, RejectReason, Scope, Stage, SubscriptionKind,
+    WillResult,
 };
 
 use super::exposition::{Families, Format, Series, classic};
 use super::health::{Health, Phase};
+use super::histogram::Distribution;
 use super::metric::{self, Metric};
 use super::process::Process;
 use super::source::{ListenerCounts, ShellCounts, Source};
@@ -210,6 +212,7 @@ impl<'a> Scrape<'a> {
             })
         })?;
         families.single(&metric::ACCEPT_HALTS, self.sum_shell(|s| s.accept_halts))?;
+        self.connect_duration(families)?;
         families.single(&metric::KEEPALIVE_CLAMPED, self.sum(|c| &c.keepalive_clamped))?;
         families.family(&metric::AUTH, |series| {
             ["accepted", "refused"].iter().enumerate().try_for_each(|(i, result)| {
@@ -222,6 +225,39 @@ impl<'a> Scrape<'a> {
         families.single(&metric::SOCKET_WRITES, self.sum_shell(|s| s.sends))
     }
 
+    /// By listener and stage, summed over the shards.
+    fn connect_duration(&self, families: &mut Families<'_>) -> fmt::Result {
+        let node = self.node;
+        families.family(&metric::CONNECT_DURATION, |series| {
+            for (listener, (name, _)) in node.listeners.iter().enumerate() {
+                let told = |shard| node.source.connect_timings(shard, listener);
+                let shards: Vec<_> = (0..self.shards.len()).filter_map(told).collect();
+                if shards.is_empty() {
+                    continue;
+                }
+                for &stage in Stage::ALL {
+                    let all = Distribution::of(shards.iter().map(|s| &s.0[stage as usize]));
+                    series.distribute(&[name, stage.label()], &all)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// By QoS and scope, summed over the shards.
+    fn publish_latency(&self, families: &mut Families<'_>) -> fmt::Result {
+        families.family(&metric::PUBLISH_LATENCY, |series| {
+            for (qos, label) in QOS.iter().enumerate() {
+                for &scope in Scope::ALL {
+                    let shards = (0..self.shards.len()).map(|s| self.node.source.timings(s));
+                    let all = Distribution::of(shards.map(|s| &s.publishes[scope as usize][qos]));
+                    series.distribute(&[label, scope.label()], &all)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
     fn shards(&self, families: &mut Families<'_>) -> fmt::Result {
         families.family(&metric::SHARD_IMBALANCE, |series| {
             let loads = self.counters.iter().map(|c| c.connections.value());
@@ -230,6 +266,12 @@ impl<'a> Scrape<'a> {
         families.family(&metric::SHARD_BUSY, |series| {
             self.counters.iter().zip(&self.shards).try_for_each(|(counters, shard)| {
                 series.add(&[shard], counters.busy_micros.value() as f64 / 1e6)
+            })
+        })?;
+        families.family(&metric::SHARD_LOOP_LAG, |series| {
+            self.shards.iter().enumerate().try_for_each(|(at, shard)| {
+                let turns = &self.node.source.timings(at).turns;
+                series.distribute(&[shard], &Distribution::of([turns]))
             })
         })?;
         self.by_shard(families, &metric::SHARD_TURNS, |c| &c.turns)?;
@@ -287,6 +329,7 @@ impl<'a> Scrape<'a> {
         let received = self.sum(|c| &c.message_bytes_received);
         families.single(&metric::MESSAGE_BYTES_RECEIVED, received)?;
         families.single(&metric::MESSAGE_BYTES_SENT, self.sum(|c| &c.message_bytes_sent))?;
+        self.publish_latency(families)?;
         families.family(&metric::SESSIONS, |series| {
             series.add(&["online"], self.sum(|c| &c.sessions_online))?;
             series.add(&["offline"], self.sum(|c| &c.sessions_offline))

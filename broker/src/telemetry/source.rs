@@ -2,6 +2,8 @@
 
 use tidegate_core::counters::Counters;
 
+use super::histogram::{ConnectTimings, Timings};
+
 /// The shards of a node, as telemetry sees them. The runtime implements it.
 ///
 /// All methods are called from a node thread, and take no lock that a shard
@@ -16,6 +18,16 @@ pub trait Source: Send + Sync + 'static {
     /// What is counted for one listener on one shard; none where listeners are
     /// not told apart.
     fn listener(&self, shard: usize, listener: usize) -> Option<ListenerCounts> {
+        let _ = (shard, listener);
+        None
+    }
+
+    /// What the shell times for one shard.
+    fn timings(&self, shard: usize) -> &Timings;
+
+    /// What is timed for one listener on one shard; none where listeners are
+    /// not told apart.
+    fn connect_timings(&self, shard: usize, listener: usize) -> Option<&ConnectTimings> {
         let _ = (shard, listener);
         None
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tidegate::admin::{AdminState, serve};
 use tidegate::config::{Overlay, load};
 use tidegate::telemetry::health::{Health, Phase};
+use tidegate::telemetry::histogram::{ConnectTimings, Timings};
 use tidegate::telemetry::source::{ListenerCounts, ShellCounts, Source};
 use tidegate_core::counters::Counters;
 
@@ -17,6 +18,9 @@ type ByListener = fn(usize, usize) -> Option<ListenerCounts>;
 
 struct Shards {
     counters: Vec<Counters>,
+    timings: Vec<Timings>,
+    /// Of each shard's first listener.
+    connects: Vec<ConnectTimings>,
     by_listener: ByListener,
     /// Whether a ping makes the shards take a turn.
     alive: AtomicBool,
@@ -31,6 +35,12 @@ impl Source for Shards {
     }
     fn listener(&self, shard: usize, listener: usize) -> Option<ListenerCounts> {
         (self.by_listener)(shard, listener)
+    }
+    fn timings(&self, shard: usize) -> &Timings {
+        &self.timings[shard]
+    }
+    fn connect_timings(&self, shard: usize, listener: usize) -> Option<&ConnectTimings> {
+        (listener == 0).then(|| &self.connects[shard])
     }
     fn ping(&self) {
         if self.alive.load(Ordering::Relaxed) {
@@ -67,8 +77,13 @@ impl Rig {
 
     pub(crate) fn with(shards: usize, config: &str, by_listener: ByListener) -> Rig {
         let config = load(config, &Overlay::default()).expect("a good config");
-        let counters = (0..shards).map(|_| Counters::default()).collect();
-        let shards = Arc::new(Shards { counters, by_listener, alive: AtomicBool::new(true) });
+        let shards = Arc::new(Shards {
+            counters: (0..shards).map(|_| Counters::default()).collect(),
+            timings: (0..shards).map(|_| Timings::default()).collect(),
+            connects: (0..shards).map(|_| ConnectTimings::default()).collect(),
+            by_listener,
+            alive: AtomicBool::new(true),
+        });
         let health = Arc::new(Health::default());
         let state = Arc::new(AdminState::new(&config, shards.clone(), health.clone()));
         let (tell, told) = std::sync::mpsc::channel();
@@ -88,6 +103,14 @@ impl Rig {
 
     pub(crate) fn counters(&self) -> &[Counters] {
         &self.shards.counters
+    }
+
+    pub(crate) fn timings(&self, shard: usize) -> &Timings {
+        &self.shards.timings[shard]
+    }
+
+    pub(crate) fn connects(&self, shard: usize) -> &ConnectTimings {
+        &self.shards.connects[shard]
     }
 
     pub(crate) fn enter(&self, phase: Phase) {

@@ -1,0 +1,129 @@
+//! How long things take, counted into fixed buckets.
+//!
+//! One writer, the shard, as with `Count`: plain loads and stores. Kept in
+//! microseconds, told in seconds. A bucket holds only its own observations; the
+//! sums that Prometheus wants are made by the scrape, so what it is told always
+//! adds up, even while the shard goes on counting.
+
+use tidegate_core::counters::{Count, Scope, Stage};
+
+/// Upper bounds, in microseconds, of turns. Few: each is a series a shard.
+const TURN: &[u32] = &[100, 1_000, 10_000, 100_000, 1_000_000];
+/// Of deliveries.
+const PUBLISH: &[u32] =
+    &[50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000];
+/// Of connecting; the last is the default of `limits.connect_timeout_ms`.
+const CONNECT: &[u32] = &[
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    2_500_000, 10_000_000,
+];
+
+/// Counts by duration, of one shard.
+#[derive(Debug)]
+pub struct Histogram {
+    bounds: &'static [u32],
+    /// One a bound, and one for what is above the last.
+    counts: Box<[Count]>,
+    sum_micros: Count,
+}
+
+impl Histogram {
+    fn new(bounds: &'static [u32]) -> Histogram {
+        let counts = (0..=bounds.len()).map(|_| Count::default()).collect();
+        Histogram { bounds, counts, sum_micros: Count::default() }
+    }
+
+    /// Counts `n` events that took so long each. Only the owning shard may call it.
+    #[inline]
+    pub fn observe(&self, micros: u64, n: u64) {
+        let above = self.bounds.iter().take_while(|bound| u64::from(**bound) < micros).count();
+        self.counts[above].add(n);
+        self.sum_micros.add(micros * n);
+    }
+
+    /// How many events were counted.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().map(Count::value).sum()
+    }
+}
+
+/// What the shell of one shard times.
+#[derive(Debug)]
+pub struct Timings {
+    /// Turns.
+    pub turns: Histogram,
+    /// Deliveries, by [`Scope`] and QoS.
+    pub publishes: [[Histogram; 3]; Scope::ALL.len()],
+}
+
+impl Default for Timings {
+    fn default() -> Timings {
+        let publishes = || [0, 1, 2].map(|_| Histogram::new(PUBLISH));
+        Timings { turns: Histogram::new(TURN), publishes: [publishes(), publishes()] }
+    }
+}
+
+/// What is timed for one listener on one shard, by [`Stage`].
+#[derive(Debug)]
+pub struct ConnectTimings(pub [Histogram; Stage::ALL.len()]);
+
+impl Default for ConnectTimings {
+    fn default() -> ConnectTimings {
+        ConnectTimings([Histogram::new(CONNECT), Histogram::new(CONNECT)])
+    }
+}
+
+/// What a scrape read of histograms with the same buckets.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Distribution {
+    /// Upper bound in seconds, and what lies in the bucket alone.
+    pub(super) buckets: Vec<(f64, u64)>,
+    pub(super) count: u64,
+    pub(super) sum_seconds: f64,
+}
+
+impl Distribution {
+    /// The sum of some shards' histograms.
+    pub(super) fn of<'a>(histograms: impl IntoIterator<Item = &'a Histogram>) -> Distribution {
+        let mut all = Distribution::default();
+        for Histogram { bounds, counts, sum_micros } in histograms {
+            let seconds = bounds.iter().map(|micros| f64::from(*micros) / 1e6);
+            let bounds = seconds.chain([f64::INFINITY]);
+            for (at, (bound, count)) in bounds.zip(counts).enumerate() {
+                let count = count.value();
+                match all.buckets.get_mut(at) {
+                    Some(bucket) => bucket.1 += count,
+                    None => all.buckets.push((bound, count)),
+                }
+                all.count += count;
+            }
+            all.sum_seconds += sum_micros.value() as f64 / 1e6;
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_observation_lies_in_the_bucket_whose_bound_it_does_not_exceed() {
+        let histogram = Histogram::new(&[10, 100]);
+        for (micros, n) in [(0, 1), (10, 1), (11, 3), (100, 2), (101, 1), (1 << 40, 1)] {
+            histogram.observe(micros, n);
+        }
+        let told = Distribution::of([&histogram, &histogram]);
+        assert_eq!(told.buckets, [(1e-5, 4), (1e-4, 10), (f64::INFINITY, 4)]);
+        assert_eq!(told.count, 18);
+        let sum = 2.0 * (10.0 + 3.0 * 11.0 + 200.0 + 101.0 + (1u64 << 40) as f64) / 1e6;
+        assert!((told.sum_seconds - sum).abs() < 1e-6);
+    }
+
+    #[test]
+    fn bounds_rise() {
+        for bounds in [TURN, PUBLISH, CONNECT] {
+            assert!(bounds.is_sorted_by(|a, b| a < b));
+        }
+    }
+}
