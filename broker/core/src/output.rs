@@ -7,9 +7,10 @@ use std::io::IoSlice;
 
 use bytes::Bytes;
 
-/// Buffers the pool keeps, and the capacity above which one is not kept.
+/// Buffers the pool keeps, and bytes in all of them: large payloads to a few
+/// receivers find their buffer warm, a fan-out does not leave one a receiver.
 const POOL_MAX: usize = 1_024;
-const KEPT_BYTES_MAX: usize = 16 << 10;
+const POOL_BYTES_MAX: usize = 8 << 20;
 /// Written bytes that are not worth moving the rest for.
 const COMPACT_BYTES_MIN: usize = 16 << 10;
 /// Slices offered to one write.
@@ -113,17 +114,22 @@ pub(crate) struct Pool {
     // Boxed on purpose: a connection holds one pointer, not four vectors.
     #[allow(clippy::vec_box)]
     spare: Vec<Box<Output>>,
+    bytes: usize,
 }
 
 impl Pool {
     #[inline]
     pub(crate) fn take(&mut self) -> Box<Output> {
-        self.spare.pop().unwrap_or_default()
+        let output = self.spare.pop().unwrap_or_default();
+        self.bytes -= output.bytes.capacity();
+        output
     }
 
     #[inline]
     pub(crate) fn put(&mut self, mut output: Box<Output>) {
-        if self.spare.len() < POOL_MAX && output.bytes.capacity() <= KEPT_BYTES_MAX {
+        let bytes = self.bytes + output.bytes.capacity();
+        if self.spare.len() < POOL_MAX && bytes <= POOL_BYTES_MAX {
+            self.bytes = bytes;
             output.bytes.clear();
             output.splices.clear();
             output.spliced = 0;

@@ -105,7 +105,7 @@ impl Shard {
             if let Err(code) = self.node.access.publish(id, will.topic) {
                 return refuse(code, RejectReason::Auth);
             }
-            if levels(will.topic) > usize::from(settings.limits.topic_levels_max) {
+            if is_too_deep(will.topic, settings.limits.topic_levels_max) {
                 return refuse(ReasonCode::TopicNameInvalid, RejectReason::TooLarge);
             }
             if settings.payload_format_check
@@ -335,7 +335,10 @@ pub(super) fn keep_alive_ticks(seconds: u16) -> u32 {
     (u32::from(seconds) * 1_500).div_ceil(crate::keepalive::TICK_MS as u32) + 1
 }
 
-/// Levels of a topic.
-pub(super) fn levels(topic: &str) -> usize {
-    1 + topic.bytes().filter(|&b| b == b'/').count()
+/// Whether a topic has more levels than `max`. A short one cannot, and is not
+/// walked.
+#[inline]
+pub(super) fn is_too_deep(topic: &str, max: u16) -> bool {
+    topic.len() >= usize::from(max)
+        && topic.bytes().filter(|&b| b == b'/').count() >= usize::from(max)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tidegate_codec::{PacketType, Publish, QoS, ReasonCode, Version, defect, encode_ack};
 
 use super::Shard;
-use super::connect::levels;
+use super::connect::is_too_deep;
 use super::distribute::Source;
 use crate::conn::{Parked, pause};
 use crate::counters::{CloseReason, DropReason};
@@ -161,7 +161,7 @@ impl Shard {
                 return Err(Against::Fatal(ReasonCode::RetainNotSupported)); // [MQTT-3.2.2-14]
             }
         }
-        if levels(topic) > usize::from(settings.limits.topic_levels_max) {
+        if is_too_deep(topic, settings.limits.topic_levels_max) {
             return Err(Against::Refused(ReasonCode::TopicNameInvalid));
         }
         let client = self.conns.at(slot).and_then(|conn| conn.client.as_deref()).unwrap_or("");
