@@ -7,8 +7,8 @@
 //!
 //! Timed is what the broker is answerable for: from a PUBLISH to the deliveries
 //! that go straight on. A message that had to wait for its receiver (offline,
-//! its window full, its socket not writable) is not timed when it leaves at
-//! last, nor are retained messages and wills.
+//! its window full, its socket not writable, retained messages in front of it)
+//! is not timed when it leaves at last, nor are retained messages and wills.
 
 use std::num::NonZeroU32;
 
