@@ -7,7 +7,7 @@
 /// The bounds that the config can set. All are per node unless they say otherwise.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Limits {
-    /// Open connections; one more is closed at once, or refused with 0x97.
+    /// Open connections; one more is closed at once.
     pub connections_max: u32,
     /// Connections that have not completed CONNECT; one more is closed at once.
     pub half_open_max: u32,
@@ -17,14 +17,19 @@ pub struct Limits {
     pub packet_bytes_max: u32,
     /// Bytes of a client id; longer: 0x85 (3.x: 0x02).
     pub client_id_bytes_max: u16,
-    /// Levels of a topic or filter; deeper: 0x90 for a topic, 0x8F for a filter.
+    /// Levels of a topic or filter; deeper: 0x90 for a topic, 0x8F for a filter
+    /// (3.x: as a publish that is not allowed, and 0x80). The index goes one call deep a
+    /// level, so the config takes at most 1,000.
     pub topic_levels_max: u16,
-    /// Subscriptions a session, and filters a SUBSCRIBE; one more is refused
-    /// with 0x97 (3.x: 0x80).
+    /// Subscriptions a session; one more is refused with 0x97 (3.x: 0x80), and
+    /// so are the filters of one SUBSCRIBE beyond this number, whatever they are.
     pub subscriptions_max: u32,
     /// QoS 1 and 2 messages waiting for one session; the policy decides beyond.
+    /// QoS 0 messages waiting for its socket have a budget of the same size of
+    /// their own, and so has what is kept back while its replays run.
     pub queue_messages_max: u32,
-    /// Bytes waiting for one session; the policy decides beyond.
+    /// Bytes waiting for one session, with the same three budgets; the policy
+    /// decides beyond.
     pub queue_bytes_max: u64,
     /// What gives way when a session's queue is full.
     pub queue_policy: QueuePolicy,
@@ -36,12 +41,14 @@ pub struct Limits {
     pub inflight_in_max: u16,
     /// Bytes encoded for one socket and not yet taken by it; further messages
     /// wait in the session's queue. From half of it on the socket is not read:
-    /// what it sends would be answered.
+    /// what it sends would have to be answered.
     pub write_buffer_bytes_max: u32,
     /// Retained messages; a further one reaches its subscribers and is not kept
-    /// (counted; at QoS 1 and 2 a 5.0 publisher is told 0x97).
+    /// (counted; at QoS 1 and 2 a 5.0 publisher is told 0x97). One that is there
+    /// can always be replaced, within the bytes.
     pub retained_messages_max: u64,
-    /// Bytes of retained messages; as above.
+    /// Bytes of retained messages; as above, and a larger replacement counts by
+    /// what it adds (refused, it leaves the old one).
     pub retained_bytes_max: u64,
     /// Durable sessions; a CONNECT for one more is refused with 0x97 (3.x: 0x03).
     pub sessions_max: u32,
@@ -74,8 +81,9 @@ impl Default for Limits {
     }
 }
 
-/// What gives way when a session's queue is full. QoS 0 messages always give
-/// way to QoS 1 and 2.
+/// What gives way when a session's queue is full. QoS 0 messages that wait for
+/// a socket never take the place of QoS 1 and 2: they have a budget of their
+/// own, where the new one gives way.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum QueuePolicy {
     /// The oldest message that is not in flight makes room.

@@ -36,8 +36,9 @@ pub struct Settings {
     pub refused_publish_closes: bool,
     /// Response Information for clients that ask; empty: never sent.
     pub response_information: String,
-    /// Whether reason strings go along with reason codes to 5.0 clients that
-    /// have not declined problem information. Off: the fewest bytes.
+    /// Whether a DISCONNECT to a 5.0 client carries a reason string (it may,
+    /// whatever the client said about problem information [MQTT-3.1.2-29]).
+    /// Off: the fewest bytes.
     pub reason_strings: bool,
     /// Seconds between two publications of the `$SYS` topics; 0: none.
     pub sys_interval_seconds: u32,

@@ -166,8 +166,8 @@ tables! {
         refused_publish_closes: bool = Settings::default().refused_publish_closes;
         /// Response Information for clients that ask; empty: never sent.
         response_information: String = Settings::default().response_information;
-        /// Whether 5.0 clients that want problem information get reason strings along with
-        /// reason codes.
+        /// Whether a DISCONNECT to a 5.0 client says its reason in words as well. Without them
+        /// it has three bytes, a form that some client libraries cannot read.
         reason_strings: bool = Settings::default().reason_strings;
         /// Time between two publications of the `$SYS` topics; 0: none.
         sys_interval_seconds: u32 [0, 86_400], "seconds" = Settings::default().sys_interval_seconds;
@@ -175,7 +175,7 @@ tables! {
 
     /// The bounds. Reaching one has the outcome stated here, and is counted.
     LimitsTable {
-        /// Open connections; one more is closed at once, or refused with 0x97.
+        /// Open connections; one more is closed at once.
         connections_max: u32 [1, 100_000_000] = Limits::default().connections_max;
         /// Connections that have not completed CONNECT; one more is closed at once.
         half_open_max: u32 [1, 100_000_000] = Limits::default().half_open_max;
@@ -186,15 +186,22 @@ tables! {
         packet_bytes_max: u32 [1_024, 268_435_455], "bytes" = Limits::default().packet_bytes_max;
         /// Length of a client id; a longer one is refused with 0x85 (3.x: 0x02).
         client_id_bytes_max: u16 [23, 65_535], "bytes" = Limits::default().client_id_bytes_max;
-        /// Levels of a topic or filter; deeper is 0x90 for a topic, 0x8F for a filter.
-        topic_levels_max: u16 [1, 65_535] = Limits::default().topic_levels_max;
-        /// Subscriptions of one session; one more is refused with 0x97 (3.x: 0x80).
+        /// Levels of a topic or filter; deeper is 0x90 for a topic, 0x8F for a filter (3.x: the
+        /// publish ends as `refused_publish_closes` says, the filter is 0x80). Matching goes
+        /// one call deep a level, hence the highest value.
+        topic_levels_max: u16 [1, 1_000] = Limits::default().topic_levels_max;
+        /// Subscriptions of one session; one more is refused with 0x97 (3.x: 0x80). So are the
+        /// filters of one SUBSCRIBE beyond this number, whatever they are.
         subscriptions_max: u32 [1, 10_000_000] = Limits::default().subscriptions_max;
-        /// QoS 1 and 2 messages that wait for one session; beyond, `queue_policy` decides.
+        /// QoS 1 and 2 messages that wait for one session; beyond, `queue_policy` decides. QoS 0
+        /// messages that wait for its socket have a budget of the same size of their own, and
+        /// so has what is kept back while retained messages are on their way to it.
         queue_messages_max: u32 [1, 100_000_000] = Limits::default().queue_messages_max;
-        /// Bytes that wait for one session; beyond, `queue_policy` decides.
+        /// Bytes of the messages that wait for one session, with the same three budgets;
+        /// beyond, `queue_policy` decides. Not below `packet_bytes_max`.
         queue_bytes_max: u64 [1_024, 1_u64 << 40], "bytes" = Limits::default().queue_bytes_max;
         /// What gives way when a session's queue is full: its oldest message, or the new one.
+        /// Of QoS 0 messages that wait for a socket it is always the new one.
         queue_policy: QueuePolicy = Limits::default().queue_policy;
         /// Unacknowledged QoS 1 and 2 messages out to one session; further ones wait.
         inflight_out_max: u16 [1, 65_535] = Limits::default().inflight_out_max;
@@ -202,13 +209,17 @@ tables! {
         /// 0x93, and before 5.0 the socket is not read.
         inflight_in_max: u16 [1, 65_535] = Limits::default().inflight_in_max;
         /// Bytes encoded for one socket that does not take them; further messages wait in the
-        /// session's queue.
+        /// session's queue. From half of it on the client is not read, as what it sends would
+        /// have to be answered.
         write_buffer_bytes_max: u32 [4_096, 268_435_455], "bytes"
             = Limits::default().write_buffer_bytes_max;
         /// Retained messages; a further one reaches its subscribers and is not kept: counted,
-        /// and a 5.0 publisher at QoS 1 and 2 is told 0x97.
+        /// and a 5.0 publisher at QoS 1 and 2 is told 0x97. One that is there can always be
+        /// replaced, within the bytes below.
         retained_messages_max: u64 [0, 1_000_000_000] = Limits::default().retained_messages_max;
-        /// Bytes of retained messages; as above.
+        /// Bytes of retained messages; a message beyond them has the same outcome, and so has
+        /// a replacement that is larger than what it replaces by more than is left: the old
+        /// one stays.
         retained_bytes_max: u64 [0, 1_u64 << 44], "bytes" = Limits::default().retained_bytes_max;
         /// Durable sessions; a CONNECT for one more is refused with 0x97 (3.x: 0x03).
         sessions_max: u32 [1, 100_000_000] = Limits::default().sessions_max;
