@@ -35,7 +35,9 @@ fn the_defaults_run_on_loopback() {
     assert_eq!(config.shards, None);
     assert_eq!(config.drain, Duration::from_secs(25));
     assert_eq!(config.settings, Settings::default());
-    assert_eq!(config.keepalive, TcpKeepalive::default());
+    let five_minutes = Duration::from_secs(300);
+    let keepalive = TcpKeepalive { idle: five_minutes, interval: five_minutes, count: 2 };
+    assert_eq!(config.keepalive, keepalive);
     assert_eq!((config.log.level, config.log.format), (LogLevel::Info, LogFormat::Plain));
     assert_eq!(config.warnings, []);
 }

@@ -66,8 +66,6 @@ pub(crate) struct Conn {
     pub(crate) released: bool,
     /// The shell has been told to close.
     pub(crate) told: bool,
-    /// Request Problem Information: whether reason strings are wanted.
-    pub(crate) problem_information: bool,
     /// Request Response Information.
     pub(crate) response_information: bool,
     /// The client id was assigned by us.
@@ -116,7 +114,6 @@ impl Conn {
             gone: false,
             released: false,
             told: false,
-            problem_information: true,
             response_information: false,
             assigned: false,
             keep_alive_clamped: false,

@@ -5,7 +5,8 @@ mod rig;
 
 use rig::{Client, Rig, connect, subscribe};
 use tidegate_codec::Version;
-use tidegate_core::counters::DropReason;
+use tidegate_core::Refused;
+use tidegate_core::counters::{DropReason, RejectReason};
 use tidegate_core::limits::{Limits, OUTBOX_MAILS_MAX};
 use tidegate_core::settings::Settings;
 
@@ -329,4 +330,52 @@ fn an_assigned_client_id_cannot_be_told_from_the_one_before() {
     let tail = |id: &str| id.rsplit('-').next().map(str::to_owned);
     assert_ne!(tail(&one), tail(&two), "{one} {two}");
     assert!(tail(&one).is_some_and(|tail| tail.len() == 16));
+}
+
+/// Connections that a shard has turned away.
+fn rejected(rig: &Rig, shard: usize, reason: RejectReason) -> u64 {
+    rig.node.counters[shard].connections_rejected[reason as usize].value()
+}
+
+#[test]
+fn connections_are_bounded_over_all_shards() {
+    let limits = Limits { connections_max: 3, ..Limits::default() };
+    let mut rig = Rig::new(2, Settings { limits, ..Settings::default() });
+    let first = connect(&mut rig, 0, "a", true);
+    connect(&mut rig, 1, "b", true);
+    rig.open(1); // has said nothing, and counts as well
+    for shard in 0..2 {
+        let now = rig.now;
+        assert_eq!(rig.shards[shard].open(now).err(), Some(Refused::Connections));
+        assert_eq!(rejected(&rig, shard, RejectReason::Limit), 1);
+        assert_eq!(rejected(&rig, shard, RejectReason::HalfOpen), 0);
+    }
+    let gauge = |rig: &Rig| rig.node.counters.iter().map(|c| c.connections.value()).sum::<u64>();
+    assert_eq!(gauge(&rig), 3, "what is turned away is not counted as open");
+    rig.abort(first);
+    connect(&mut rig, 1, "c", true);
+    assert_eq!(gauge(&rig), 3, "a place came back, whichever shard had it");
+}
+
+#[test]
+fn connections_that_have_said_nothing_have_a_bound_of_their_own() {
+    let limits = Limits { half_open_max: 2, connections_max: 4, ..Limits::default() };
+    let mut rig = Rig::new(2, Settings { limits, ..Settings::default() });
+    let silent = rig.open(0);
+    rig.open(1);
+    for (shard, times) in [(0, 1), (1, 1), (1, 2)] {
+        let now = rig.now;
+        assert_eq!(rig.shards[shard].open(now).err(), Some(Refused::HalfOpen));
+        assert_eq!(rejected(&rig, shard, RejectReason::HalfOpen), times);
+        assert_eq!(rejected(&rig, shard, RejectReason::Limit), 0);
+    }
+    // One that completes its CONNECT makes room, and so does one that leaves;
+    // those turned away have not used up connections_max.
+    rig.send(silent, b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01a");
+    let another = rig.open(0);
+    rig.abort(another);
+    connect(&mut rig, 0, "b", true);
+    connect(&mut rig, 1, "c", true);
+    let half_open = |shard: usize| rig.node.counters[shard].half_open.value();
+    assert_eq!((half_open(0), half_open(1)), (0, 1));
 }

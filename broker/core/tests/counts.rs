@@ -4,7 +4,8 @@
 mod rig;
 
 use rig::{Rig, connect, publish, subscribe};
-use tidegate_core::counters::{Count, Counters, DropReason};
+use tidegate_core::counters::{Count, Counters, DropReason, SubscriptionKind};
+use tidegate_core::limits::OUTBOX_MAILS_MAX;
 use tidegate_core::settings::Settings;
 use tidegate_core::transit::{Scope, Stage, Stamp};
 
@@ -176,4 +177,64 @@ fn a_shard_takes_from_a_gauge_only_what_it_has_added() {
     for counters in &rig.node.counters {
         assert_eq!(gauges(counters), [0; 14]);
     }
+}
+
+/// Messages that all shards have dropped for this reason.
+fn dropped(rig: &Rig, reason: DropReason) -> u64 {
+    rig.node.counters.iter().map(|shard| shard.messages_dropped[reason as usize].value()).sum()
+}
+
+#[test]
+fn qos_0_for_a_session_whose_client_is_away_counts_as_session_offline() {
+    for shards in [1, 3] {
+        let mut rig = Rig::new(shards, Settings::default());
+        let alice = connect(&mut rig, 0, "alice", true);
+        let away = usize::from(shards) - 1;
+        let bob = connect(&mut rig, away, "bob", false);
+        subscribe(&mut rig, bob, "t", 1);
+        publish(&mut rig, alice, "t", 0, 0, b"x");
+        assert_eq!(dropped(&rig, DropReason::SessionOffline), 0);
+        rig.abort(bob);
+        for id in 1..=2 {
+            publish(&mut rig, alice, "t", 0, 0, b"x");
+            publish(&mut rig, alice, "t", 1, id, b"kept");
+        }
+        assert_eq!(dropped(&rig, DropReason::SessionOffline), 2);
+        let all: u64 = DropReason::ALL.iter().map(|reason| dropped(&rig, *reason)).sum();
+        assert_eq!(all, 2, "each is counted once, and QoS 1 is kept");
+        let bob = connect(&mut rig, away, "bob", false);
+        assert_eq!(rig.packets(bob).iter().filter(|p| p[0] == 0x32).count(), 2);
+    }
+}
+
+#[test]
+fn qos_0_for_a_shard_that_does_not_keep_up_counts_as_peer_buffer() {
+    let mut rig = Rig::new(2, Settings::default());
+    let alice = connect(&mut rig, 0, "alice", true);
+    // A durable session on shard 1 that has its partition on shard 0.
+    let (topic, bob) = (0..100)
+        .find_map(|n| {
+            let bob = connect(&mut rig, 1, &format!("bob-{n}"), false);
+            let topic = format!("t-{n:02}");
+            subscribe(&mut rig, bob, &topic, 0);
+            let here = &rig.node.counters[0].subscriptions[SubscriptionKind::Exact as usize];
+            (here.value() == 1).then_some((topic, bob))
+        })
+        .expect("half of all ids have it there");
+    rig.packets(bob);
+    rig.mailbox_max = 0;
+    let mut packet = vec![0x30, 7, 0, 4];
+    packet.extend(topic.as_bytes());
+    packet.push(b'x');
+    for _ in 0..OUTBOX_MAILS_MAX + 10 {
+        rig.give(alice, &packet);
+        rig.turn(0);
+    }
+    assert_eq!(rig.shards[0].outbox_depth(), OUTBOX_MAILS_MAX);
+    assert_eq!(dropped(&rig, DropReason::PeerBuffer), 10);
+    rig.mailbox_max = usize::MAX;
+    rig.run();
+    assert_eq!(rig.packets(bob).len(), OUTBOX_MAILS_MAX, "the others arrive");
+    let all: u64 = DropReason::ALL.iter().map(|reason| dropped(&rig, *reason)).sum();
+    assert_eq!(all, 10);
 }

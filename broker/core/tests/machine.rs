@@ -11,25 +11,18 @@
 //! `MACHINE_OPS` sets how many operations are run (default 100,000), and
 //! `MACHINE_SEED` the seed; both are printed. A failure is shrunk.
 #![allow(missing_docs, unreachable_pub)]
-#![allow(
-    clippy::print_stdout,
-    clippy::disallowed_methods,
-    reason = "its size and seed are told and set from outside"
-)]
 
 #[path = "machine/model.rs"]
 mod model;
 mod rig;
+#[path = "rig/runner.rs"]
+mod runner;
 #[path = "machine/world.rs"]
 mod world;
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use world::{Op, World};
-
-/// Operations in one case, at most; half of it on average.
-const CASE_OPS: usize = 400;
 
 fn op() -> impl Strategy<Value = Op> {
     let who = 0..world::CLIENTS;
@@ -56,29 +49,11 @@ fn op() -> impl Strategy<Value = Op> {
 
 #[test]
 fn random_clients_get_what_mqtt_promises() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let ops = number("MACHINE_OPS").unwrap_or(100_000);
-    let seed = number("MACHINE_SEED").unwrap_or(1);
-    println!("{ops} operations, seed {seed}");
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let config = Config {
-        cases: (2 * ops / CASE_OPS as u64).max(1) as u32,
-        failure_persistence: None,
-        max_shrink_iters: 20_000,
-        ..Config::default()
-    };
-    let mut runner =
-        TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
-    let cases = (1..4u16, proptest::collection::vec(op(), 1..=CASE_OPS));
-    let outcome = runner.run(&cases, |(shards, ops)| {
+    runner::run(op(), |shards, ops| {
         let mut world = World::new(shards);
-        for op in &ops {
-            world.apply(op).map_err(|fault| TestCaseError::fail(format!("{op:?}: {fault}")))?;
+        for op in ops {
+            world.apply(op).map_err(|fault| format!("{op:?}: {fault}"))?;
         }
-        world.finish().map_err(TestCaseError::fail)
+        world.finish()
     });
-    if let Err(error) = outcome {
-        panic!("{error}");
-    }
 }

@@ -129,9 +129,9 @@ mod tests {
         "127.0.0.1:0".parse().expect("an address")
     }
 
-    #[test]
-    fn accepted_sockets_inherit_nodelay_and_keepalive() {
-        let bound = bind("t", loopback(), OPTIONS, 1).expect("bind");
+    /// Idle time, interval and count that an accepted socket has.
+    fn keepalive_of_accepted(options: ListenOptions) -> (u64, u64, u32) {
+        let bound = bind("t", loopback(), options, 1).expect("bind");
         let _client = TcpStream::connect(bound.address).expect("connect");
         rustix::event::poll(
             &mut [rustix::event::PollFd::new(&bound.sockets[0], rustix::event::PollFlags::IN)],
@@ -142,9 +142,22 @@ mod tests {
             .expect("accept");
         assert!(sockopt::tcp_nodelay(&accepted).expect("getsockopt"));
         assert!(sockopt::socket_keepalive(&accepted).expect("getsockopt"));
-        assert_eq!(sockopt::tcp_keepidle(&accepted).expect("getsockopt"), Duration::from_secs(240));
-        assert_eq!(sockopt::tcp_keepintvl(&accepted).expect("getsockopt"), Duration::from_secs(30));
-        assert_eq!(sockopt::tcp_keepcnt(&accepted).expect("getsockopt"), 4);
+        (
+            sockopt::tcp_keepidle(&accepted).expect("getsockopt").as_secs(),
+            sockopt::tcp_keepintvl(&accepted).expect("getsockopt").as_secs(),
+            sockopt::tcp_keepcnt(&accepted).expect("getsockopt"),
+        )
+    }
+
+    #[test]
+    fn accepted_sockets_inherit_nodelay_and_keepalive() {
+        assert_eq!(keepalive_of_accepted(OPTIONS), (240, 30, 4));
+    }
+
+    #[test]
+    fn the_default_keepalive_is_300_s_300_s_and_2_probes() {
+        let options = ListenOptions { keepalive: Some(TcpKeepalive::default()), ..OPTIONS };
+        assert_eq!(keepalive_of_accepted(options), (300, 300, 2));
     }
 
     #[test]

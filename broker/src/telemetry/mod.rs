@@ -8,5 +8,4 @@ pub mod metric;
 pub mod process;
 pub mod registry;
 pub mod source;
-pub mod throttle;
 pub mod watch;

@@ -149,7 +149,6 @@ impl Shard {
         }
         conn.alias_out_max =
             connect.properties.topic_alias_maximum.min(settings.topic_alias_out_max);
-        conn.problem_information = connect.properties.request_problem_information;
         conn.response_information = connect.properties.request_response_information;
         conn.assigned = assigned;
         conn.will = connect.will.as_ref().map(|will| Box::new(Will::from_wire(will)));

@@ -1,7 +1,7 @@
 //! A shard: the connections of one thread, and the partitions pinned to it.
 //!
 //! Pure: the shell hands it bytes, mail and the time, and pulls out bytes, mail
-//! and events. The order of a turn is the shell's; see `docs/architecture`.
+//! and events. The order of a turn is the shell's; see `ARCHITECTURE.md`.
 //!
 //! Upholds ACK-1 and ACK-2 (`acknowledge`), ORD-1 (each pair of shards is one
 //! queue, a publisher's long fan-out is finished before its next packet is

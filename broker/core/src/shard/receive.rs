@@ -159,6 +159,10 @@ impl Shard {
     }
 
     /// DISCONNECT to a 5.0 client.
+    ///
+    /// The only packet besides CONNACK that may carry a reason string whatever
+    /// the client said about problem information [MQTT-3.1.2-29]; no other one
+    /// is given any, so what it said is not kept.
     pub(super) fn say_disconnect(&mut self, slot: u32, reason: ReasonCode) {
         let strings = self.node.settings.reason_strings;
         let Some(conn) = self.conns.at_mut(slot) else { return };

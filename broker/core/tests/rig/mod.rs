@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use tidegate_codec::{Version, frame};
-use tidegate_core::access::Open;
+use tidegate_core::access::{Access, Open};
 use tidegate_core::ids::ShardId;
 use tidegate_core::mail::Mail;
 use tidegate_core::settings::Settings;
@@ -47,7 +47,12 @@ pub struct Client {
 
 impl Rig {
     pub fn new(shards: u16, settings: Settings) -> Rig {
-        let node = Node::new(settings, shards, 0x7ead_5eed, Box::new(Open));
+        Rig::with_access(shards, settings, Box::new(Open))
+    }
+
+    /// A node whose clients may do what `access` says.
+    pub fn with_access(shards: u16, settings: Settings, access: Box<dyn Access>) -> Rig {
+        let node = Node::new(settings, shards, 0x7ead_5eed, access);
         let now = 1_000_000;
         Rig {
             shards: (0..shards).map(|n| Shard::new(Arc::clone(&node), ShardId(n), now)).collect(),
