@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crate::delivery::Delivery;
 use crate::limits::{Limits, QueuePolicy, REPLAYS_MAX};
 use crate::mail::Replay;
+use crate::message::Message;
 
 /// The replays of one session.
 #[derive(Debug, Default)]
@@ -27,6 +28,9 @@ pub(crate) struct Catchup {
     /// Live messages that must not overtake the retained ones.
     deferred: VecDeque<Delivery>,
     deferred_bytes: u64,
+    /// Where the retained ones among them are, with the replays begun by then: a
+    /// replay that finds such a message leaves it to its live copy.
+    deferred_retained: BTreeMap<usize, u64>,
     /// Counts the replays.
     begun: u64,
 }
@@ -86,16 +90,32 @@ impl Catchup {
                 QueuePolicy::DropOldest => self.deferred.pop_front(),
             };
             let Some(oldest) = oldest else { return dropped };
+            self.deferred_retained.remove(&address(&oldest.message));
             self.deferred_bytes -= oldest.message.bytes() as u64;
         }
         self.deferred_bytes += bytes;
+        if delivery.message.retain {
+            self.deferred_retained.insert(address(&delivery.message), self.begun);
+        }
         self.deferred.push_back(delivery);
         dropped
+    }
+
+    /// Whether this very message waits to be delivered live, and came after the
+    /// subscription of the replay: then it is no retained message to it.
+    pub(crate) fn defers(&self, message: &Arc<Message>, serial: u64) -> bool {
+        self.deferred_retained.get(&address(message)).is_some_and(|&begun| begun >= serial)
     }
 
     /// What was kept back, to go on its way now.
     pub(crate) fn take_deferred(&mut self) -> VecDeque<Delivery> {
         self.deferred_bytes = 0;
+        self.deferred_retained.clear();
         std::mem::take(&mut self.deferred)
     }
+}
+
+/// Tells messages apart; good while the message is kept.
+fn address(message: &Arc<Message>) -> usize {
+    Arc::as_ptr(message).addr()
 }

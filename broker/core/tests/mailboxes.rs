@@ -178,3 +178,37 @@ fn what_is_published_after_the_suback_comes_behind_the_retained() {
         }
     }
 }
+
+#[test]
+fn a_retained_publish_after_the_suback_comes_once() {
+    for (clean, qos) in [(true, 0), (true, 1), (false, 0), (false, 1)] {
+        for n in 0..20 {
+            let mut rig = Rig::new(3, Settings::default());
+            let topic = format!("t{n:02}");
+            let bob = connect(&mut rig, 1, "bob", clean);
+            rig.packets(bob);
+            let mut packet = vec![0x82, 8, 0, 1, 0, 3];
+            packet.extend(topic.bytes());
+            packet.push(qos);
+            rig.give(bob, &packet);
+            let mut got = Vec::new();
+            for _ in 0..10 {
+                rig.turn(1);
+                got.extend(rig.packets(bob));
+                if !got.is_empty() {
+                    break;
+                }
+                rig.turn(0);
+                rig.turn(2);
+            }
+            let mut kept = vec![0x33, 8, 0, 3];
+            kept.extend(topic.bytes());
+            kept.extend([0, 1, b'k']);
+            rig.give(bob, &kept);
+            rig.run();
+            got.extend(rig.packets(bob));
+            let publishes: Vec<u8> = got.iter().map(|p| p[0]).filter(|f| f >> 4 == 3).collect();
+            assert_eq!(publishes, [0x30 | qos << 1], "live, once: clean {clean}, {topic}");
+        }
+    }
+}

@@ -75,6 +75,8 @@ pub(crate) enum Change {
     Retained {
         session: SessionKey,
         filter: Arc<str>,
+        /// See `Replay::serial`.
+        serial: u64,
         deliveries: Vec<Delivery>,
     },
     /// A timer of the session went off.
@@ -169,8 +171,8 @@ impl Partition {
                 }
                 cx.confirm(confirm);
             }
-            Change::Retained { session, filter, deliveries } => {
-                self.retained(at, session, &filter, deliveries, cx);
+            Change::Retained { session, filter, serial, deliveries } => {
+                self.retained(at, session, &filter, serial, deliveries, cx);
             }
             Change::Due { slot, generation } => self.due(at, slot, generation, cx),
         }

@@ -323,6 +323,7 @@ impl Partition {
         at: Millis,
         key: SessionKey,
         filter: &str,
+        serial: u64,
         deliveries: Vec<Delivery>,
         cx: &mut Context<'_>,
     ) {
@@ -330,6 +331,9 @@ impl Partition {
             let Some((slot, session)) = self.session_mut(key) else { return };
             if !session.subscriptions.holds(filter) {
                 return; // [MQTT-3.10.4-2]
+            }
+            if session.catchup.as_ref().is_some_and(|c| c.defers(&delivery.message, serial)) {
+                continue;
             }
             self.accept(at, slot, delivery, cx);
         }

@@ -145,7 +145,8 @@ impl Shard {
             let (partition, _) = PartitionId::split(owner.slot);
             let deliveries: Vec<Delivery> = deliveries.collect();
             let filter = Arc::clone(&replay.filter);
-            let change = Change::Retained { session: owner, filter, deliveries };
+            let serial = replay.serial;
+            let change = Change::Retained { session: owner, filter, serial, deliveries };
             self.propose(now, partition, change);
             let at = usize::from(partition.0) / usize::from(self.node.shards);
             self.with_partition(now, at, |partition, cx| {
@@ -161,6 +162,13 @@ impl Shard {
             if !conn.subscriptions.holds(&replay.filter) {
                 more = false; // [MQTT-3.10.4-2]
                 break;
+            }
+            if conn
+                .active
+                .as_ref()
+                .is_some_and(|a| a.catchup.defers(&delivery.message, replay.serial))
+            {
+                continue;
             }
             self.deliver_one(now, slot, delivery);
         }
