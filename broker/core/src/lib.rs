@@ -1,6 +1,6 @@
 //! Sessions, topics, routing and queues: the decisions of a node.
 //!
-//! A [`Shard`](shard::Shard) takes bytes, mail and the time, changes its own
+//! A [`Shard`] takes bytes, mail and the time, changes its own
 //! state, and offers bytes, mail and events that the shell pulls. It does no
 //! I/O and reads no clock (PURE-1), so the same code runs under sockets, under
 //! a simulator, in benches and in tests.

@@ -1,6 +1,6 @@
 //! The configuration of a node: TOML, then the environment, then flags.
 //!
-//! [`file`] holds the keys as typed: all optional, each defined once with its
+//! [`mod@file`] holds the keys as typed: all optional, each defined once with its
 //! doc, unit, range and default. [`resolve`] turns them into a [`Config`]:
 //! complete, checked, typed. Upholds CFG-1: a config that parses is runnable;
 //! and every fault of a config is told at once, with what would do.
