@@ -22,7 +22,7 @@ pub struct Limits {
     /// level, so the config takes at most 1,000.
     pub topic_levels_max: u16,
     /// Subscriptions a session; one more is refused with 0x97 (3.x: 0x80), and
-    /// so are the filters of one SUBSCRIBE beyond this number, whatever they are.
+    /// so are the filters of one SUBSCRIBE beyond this number and beyond 1,000, whatever they are.
     pub subscriptions_max: u32,
     /// QoS 1 and 2 messages waiting for one session; the policy decides beyond.
     /// QoS 0 messages waiting for its socket have a budget of the same size of
@@ -118,6 +118,9 @@ pub const SPLICE_BYTES_MIN: usize = 1_024;
 pub const REPLAYS_MAX: usize = 8;
 /// Bytes of messages after which an answer to a new subscription ends.
 pub const REPLAY_BYTES_MAX: usize = 256 << 10;
+/// Filters of one SUBSCRIBE that are taken even if `subscriptions_max` is lower:
+/// the same filter again needs no room.
+pub const SUBSCRIBE_FILTERS_MIN: usize = 1_000;
 /// Retained messages in one answer to a new subscription.
 pub const REPLAY_BATCH_MAX: usize = 64;
 /// Bytes in one output at which the shell should flush within the turn.

@@ -191,7 +191,7 @@ tables! {
         /// one call deep a level, hence the highest value.
         topic_levels_max: u16 [1, 1_000] = Limits::default().topic_levels_max;
         /// Subscriptions of one session; one more is refused with 0x97 (3.x: 0x80). So are the
-        /// filters of one SUBSCRIBE beyond this number, whatever they are.
+        /// filters of one SUBSCRIBE beyond this number and beyond 1,000, whatever they are.
         subscriptions_max: u32 [1, 10_000_000] = Limits::default().subscriptions_max;
         /// QoS 1 and 2 messages that wait for one session; beyond, `queue_policy` decides. QoS 0
         /// messages that wait for its socket have a budget of the same size of their own, and

@@ -12,6 +12,7 @@ use crate::counters::DropReason;
 use crate::delivery::Delivery;
 use crate::ids::{ConnRef, Millis, SessionKey};
 use crate::index::Target;
+use crate::limits::SUBSCRIBE_FILTERS_MIN;
 use crate::mail::{ClaimRequest, Kind, Replay, SubscribeRequest, UnsubscribeRequest};
 use crate::message::Message;
 use crate::outgoing::{Acked, Next, Outcome, Outgoing, Queued, SubscriptionIds};
@@ -443,7 +444,9 @@ impl Subscriptions {
             }
             // More filters than a session may have are not even looked at: the
             // same one 100,000 times is work for 100,000.
-            if at >= subscriptions_max || (!known && self.len() >= subscriptions_max) {
+            if at >= subscriptions_max.max(SUBSCRIBE_FILTERS_MIN)
+                || (!known && self.len() >= subscriptions_max)
+            {
                 codes.push(ReasonCode::QuotaExceeded);
                 continue;
             }

@@ -133,6 +133,7 @@ impl Shard {
         // [MQTT-3.14.4-3]: only a normal disconnection drops the will.
         let clean = version != Version::V5 || reason == ReasonCode::Success;
         let keep_will = (!clean || defect::on("5:3.14.4-3")) && !defect::on("5:3.1.2-8");
+        self.let_go(now, slot);
         self.end(now, slot, CloseReason::Client, keep_will);
     }
 

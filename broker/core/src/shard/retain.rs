@@ -193,6 +193,17 @@ impl Shard {
         }
     }
 
+    /// The client leaves: what was kept back for it goes in front of its end,
+    /// as it would have without the replay.
+    pub(super) fn let_go(&mut self, now: Millis, slot: u32) {
+        let Some(active) = self.conns.at_mut(slot).and_then(|conn| conn.active.as_mut()) else {
+            return;
+        };
+        for delivery in active.catchup.take_deferred() {
+            self.deliver_one(now, slot, delivery);
+        }
+    }
+
     fn live(&mut self, slot: u32, generation: u32) -> Option<&mut Conn> {
         let conn = self.conns.at_mut(slot)?;
         (conn.generation == generation && conn.phase == Phase::Live).then_some(conn)
