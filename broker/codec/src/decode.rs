@@ -171,8 +171,9 @@ fn reason(body: &mut Reader<'_>, from: Direction) -> Result<ReasonCode, DecodeEr
                 PacketType::Pubrel => "5:3.6.2-1",
                 PacketType::Pubcomp => "5:3.7.2-1",
                 PacketType::Disconnect => "5:3.14.2-1",
-                PacketType::Auth => "5:3.15.2-1",
-                PacketType::Connect
+                // The core answers every AUTH with 0x82, so none is planted there.
+                PacketType::Auth
+                | PacketType::Connect
                 | PacketType::Connack
                 | PacketType::Publish
                 | PacketType::Subscribe
