@@ -284,7 +284,8 @@ fn mutate(root: &Path, options: &Options) -> Result<()> {
     let sound = in_parallel(&named, |test| rig.passes(test, None));
     let mut faults = Vec::new();
     for (test, passed) in named.iter().zip(sound) {
-        if !passed? {
+        // All ran at once; one that a busy machine made late runs again alone.
+        if !passed? && !rig.passes(test, None)? {
             faults.push(format!("{test} is red without any defect"));
         }
     }
