@@ -36,9 +36,21 @@ const RINGS: &[Ring] = &[
         others: Some(&["arc-swap", "bytes", "foldhash", "hashbrown", "thiserror"]),
     },
     Ring {
+        package: "tidegate-framing",
+        dir: "broker/framing",
+        ours: &[],
+        others: Some(&["base64", "httparse", "ipnet", "sha1", "thiserror"]),
+    },
+    Ring {
+        package: "tidegate-auth",
+        dir: "broker/auth",
+        ours: &[],
+        others: Some(&["argon2", "thiserror"]),
+    },
+    Ring {
         package: "tidegate",
         dir: "broker",
-        ours: &["tidegate-codec", "tidegate-core"],
+        ours: &["tidegate-auth", "tidegate-codec", "tidegate-core", "tidegate-framing"],
         others: None,
     },
 ];

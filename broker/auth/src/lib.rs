@@ -1,0 +1,1 @@
+//! Who may come in and do what: password files and access rules, pure.

@@ -1,0 +1,1 @@
+//! What carries MQTT besides TCP: PROXY headers and WebSocket frames, pure.
