@@ -5,6 +5,7 @@
 //! complete, checked, typed. Upholds CFG-1: a config that parses is runnable;
 //! and every fault of a config is told at once, with what would do.
 
+mod door;
 pub mod file;
 pub mod keepalive;
 pub mod key;
@@ -16,10 +17,12 @@ pub mod reference;
 pub mod resolve;
 
 pub use keepalive::TcpKeepalive;
-pub use listener::{Listener, Transport};
+pub use listener::{
+    Bind, ClientAuth, Listener, ProxyProtocol, Rate, TlsFiles, TlsVersion, Transport, UserFrom,
+};
 pub use overlay::{Flags, Overlay};
 pub use problem::{ConfigError, Problem};
-pub use resolve::{Config, Warning};
+pub use resolve::{Auth, Config, Warning};
 
 use file::File;
 use problem::Faults;

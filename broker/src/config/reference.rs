@@ -22,8 +22,8 @@ two underscores nest, and case does not matter. Flags override both: `--listen`
 is `listener.default.bind`, `--admin` is `admin.bind`, `--data-dir` is
 `node.data_dir`, `--shards` is `node.shards`.
 
-A listener that leaves loopback must name its authentication. So far there is
-none but `anonymous = true`.
+A listener that leaves loopback must say who may come in: `auth.password_file`,
+`user_from` with certificates, or `anonymous = true`.
 ";
 
 /// The text of `docs/config.md`.
@@ -72,7 +72,7 @@ pub fn effective(file: &File, config: &Config) -> String {
     for listener in &config.listeners {
         let typed = file.listeners.get(&listener.name).cloned().unwrap_or_default();
         let filled = super::file::ListenerTable {
-            bind: Some(listener.bind),
+            bind: Some(listener.bind.clone()),
             anonymous: Some(listener.anonymous),
             ..typed
         };
@@ -82,6 +82,7 @@ pub fn effective(file: &File, config: &Config) -> String {
     mqtt.keep_alive_max_seconds = Some(config.settings.keep_alive_max_seconds);
     table("mqtt", mqtt.effective());
     table("limits", file.limits.effective());
+    table("auth", file.auth.effective());
     table("admin", file.admin.effective());
     table("log", file.log.effective());
     let keepalive = &config.keepalive;

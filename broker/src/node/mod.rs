@@ -102,8 +102,12 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 /// Opens all listeners on all shards.
 fn bind_all(config: &Config, shards: usize) -> anyhow::Result<Vec<Bound>> {
     let bind = |wanted: &crate::config::Listener| {
-        let options = ListenOptions { backlog: wanted.backlog, keepalive: Some(config.keepalive) };
-        listener::bind(&wanted.name, wanted.bind, options, shards)
+        let options = ListenOptions {
+            ipv6_only: wanted.ipv6_only,
+            backlog: wanted.backlog,
+            keepalive: Some(config.keepalive),
+        };
+        listener::bind(&wanted.name, &wanted.bind, options, shards)
     };
     Ok(config.listeners.iter().map(bind).collect::<Result<_, _>>()?)
 }
