@@ -195,7 +195,7 @@ fn a_broken_rule_closes_with_the_status_that_the_rfc_names() {
         let (_, replies, ended) = play(&bytes, &[]);
         assert!(matches!(ended, Some(Close::Fault { code, .. }) if code == status), "{ended:?}");
         assert_eq!(replies[replies.len() - 4..][..2], [0x88, 2]);
-        assert_eq!(replies[replies.len() - 2..], (status as u16).to_be_bytes());
+        assert_eq!(replies[replies.len() - 2..], u16::to_be_bytes(status));
     }
 }
 
