@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tidegate_core::limits::SHARDS_MAX;
 
 use crate::config::{self, Config, Flags, Overlay, reference};
-use crate::telemetry::metric;
+use crate::telemetry::{log, metric};
 
 /// Runs a node until it is told to stop.
 pub type Runner = fn(Config) -> anyhow::Result<()>;
@@ -78,13 +78,20 @@ pub fn main(run: Runner) -> ExitCode {
             Ok(())
         }
     };
-    match outcome {
+    let status = match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        // Where all lines are to be JSON, the last one is as well.
+        Err(error) if log::is_json() => {
+            tracing::error!(error = format!("{error:#}"), "cannot run");
+            ExitCode::FAILURE
+        }
         Err(error) => {
             complain(&format!("{error:#}"));
             ExitCode::FAILURE
         }
-    }
+    };
+    log::flush();
+    status
 }
 
 fn run_node(args: RunArgs, run: Runner) -> anyhow::Result<()> {

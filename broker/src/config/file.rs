@@ -16,7 +16,7 @@ use super::key::{Fallback, Key, Setting};
 use super::listener::Transport;
 use super::nearest::nearest;
 use super::problem::{Faults, Problem};
-use crate::telemetry::log::{LogFormat, LogLevel};
+use crate::telemetry::log::{Log, LogFormat, LogLevel, LogOutput};
 
 macro_rules! fallback {
     ($ty:ty, = $default:expr) => {{
@@ -37,7 +37,17 @@ macro_rules! maybe {
     };
 }
 
-/// `key: type [min, max], "unit" = default;` or `key: type => "what if not set";`
+macro_rules! is_live {
+    () => {
+        false
+    };
+    (live) => {
+        true
+    };
+}
+
+/// `key: type [min, max], "unit" = default;` or `key: type => "what if not set";`, and
+/// `, live;` where a reload takes over the key while the node runs.
 macro_rules! tables {
     ($(
         $(#[doc = $table_doc:literal])+
@@ -45,7 +55,7 @@ macro_rules! tables {
             $(
                 $(#[doc = $doc:literal])+
                 $key:ident: $ty:ty $([$min:expr, $max:expr])? $(, $unit:literal)?
-                    $(= $default:expr)? $(=> $unset:literal)?;
+                    $(= $default:expr)? $(=> $unset:literal)? $(, $live:ident)?;
             )+
         }
     )+) => {$(
@@ -66,6 +76,7 @@ macro_rules! tables {
                 range: maybe!($(($min as u64, $max as u64))?),
                 unit: maybe!($($unit)?),
                 default: || fallback!($ty, $(= $default)? $(=> $unset)?),
+                live: is_live!($($live)?),
             }),+];
 
             /// From TOML. What is wrong goes to `faults` and counts as not set.
@@ -235,14 +246,20 @@ tables! {
         bind: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8888));
     }
 
-    /// What the node says on stderr.
+    /// What the node says.
     LogTable {
         /// The least severe level that is written.
-        level: LogLevel = LogLevel::Info;
-        /// Lines for people or for machines.
+        level: LogLevel = LogLevel::Info, live;
+        /// Lines for people, or a JSON object a line for machines.
         format: LogFormat = LogFormat::Plain;
         /// Levels of single modules, such as `tidegate::net=debug`, separated by commas.
-        filter: String = String::new();
+        filter: String = String::new(), live;
+        /// Where the lines go. A reader that is slow or gone costs lines, which are counted, and
+        /// holds up nothing.
+        output: LogOutput = LogOutput::Stdout;
+        /// Lines a second of one place in the code; further ones are counted, and told in one
+        /// line every ten seconds. 0: no limit.
+        lines_per_second: u32 [0, 1_000_000] = Log::LINES_PER_SECOND, live;
     }
 
     /// A place where clients come in; NAME stands in logs and metrics. Without any such

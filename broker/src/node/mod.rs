@@ -13,8 +13,7 @@ mod admin_thread;
 mod source;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -30,6 +29,7 @@ use crate::config::Config;
 use crate::net::listener::{self, Bound, ListenOptions};
 use crate::shard::{self, Plan, Shared};
 use crate::telemetry::health::Health;
+use crate::telemetry::log;
 
 pub use self::panic::EXIT_PANIC;
 
@@ -91,11 +91,10 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     if shards > cores.mask.len() {
         warn!(shards, cores = cores.mask.len(), "more shards than cores: they are not pinned");
     }
-    for bound in &bound {
-        info!(listener = %bound.name, address = %bound.address, "listening for MQTT");
-    }
+    let listening: Vec<_> =
+        bound.iter().map(|bound| (bound.name.as_str(), bound.address.to_string())).collect();
     shutdown::wait(shared, &mut all_drained, threads, &health, config.drain, || {
-        announce(&bound, admin_address);
+        log::announce(&listening, admin_address);
     })
 }
 
@@ -106,18 +105,6 @@ fn bind_all(config: &Config, shards: usize) -> anyhow::Result<Vec<Bound>> {
         listener::bind(&wanted.name, wanted.bind, options, shards)
     };
     Ok(config.listeners.iter().map(bind).collect::<Result<_, _>>()?)
-}
-
-/// What scripts and tests wait for, on stdout.
-fn announce(bound: &[Bound], admin: SocketAddr) {
-    let mut text = String::new();
-    for bound in bound {
-        text.push_str(&format!("listening mqtt {} {}\n", bound.name, bound.address));
-    }
-    text.push_str(&format!("listening admin {admin}\nready\n"));
-    let mut stdout = std::io::stdout().lock();
-    // A reader that left is not our failure.
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
 /// Every connection is a descriptor: takes all that the hard limit gives.

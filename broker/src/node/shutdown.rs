@@ -19,6 +19,7 @@ use crate::shard::Shared;
 use crate::shard::clock::Reading;
 use crate::shard::mailbox::{Mailbox, Order};
 use crate::telemetry::health::{Health, Phase};
+use crate::telemetry::log;
 
 /// How long the threads may take to end after everything is drained.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
@@ -47,6 +48,7 @@ pub(super) fn wait(
             () = bring_down(&shared, drained, threads, health, drain) => Ok(()),
             (name, number) = signals.next() => {
                 warn!(signal = name, "second signal: not waiting");
+                log::flush();
                 std::process::exit(128 + number)
             }
         }
