@@ -10,11 +10,12 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tidegate_core::limits::SHARDS_MAX;
 
-use crate::config::{self, Config, Flags, Overlay, reference};
+use crate::config::reload::Source;
+use crate::config::{self, Config, Flags, Overlay, Reload, reference};
 use crate::telemetry::{log, metric};
 
 /// Runs a node until it is told to stop.
-pub type Runner = fn(Config) -> anyhow::Result<()>;
+pub type Runner = fn(Config, Reload) -> anyhow::Result<()>;
 
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, about = "An MQTT broker node", arg_required_else_help = true)]
@@ -95,19 +96,20 @@ pub fn main(run: Runner) -> ExitCode {
 }
 
 fn run_node(args: RunArgs, run: Runner) -> anyhow::Result<()> {
-    let text = args.config.as_deref().map_or(Ok(String::new()), read)?;
     let flags = Flags {
         listen: args.listen,
         admin: args.admin,
         data_dir: args.data_dir,
         shards: args.shards,
     };
-    let config = config::load(&text, &Overlay::from_environment().with_flags(flags))?;
+    let overlay = Overlay::from_environment().with_flags(flags);
+    let source = Source { path: args.config, overlay };
+    let (file, config) = source.read()?;
     config.log.start()?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    run(config)
+    run(config, Reload::new(source, file))
 }
 
 fn check(path: &Path) -> anyhow::Result<()> {

@@ -74,7 +74,7 @@ const CASES: &[(&str, &str)] = &[
     ("[limit]\nx = 1", "limit: unknown key; did you mean [limits]?"),
     (
         "[tls]\nx = 1",
-        "tls: unknown key; the tables are [node], [mqtt], [limits], [admin], [log] and [listener.NAME]",
+        "tls: unknown key; the tables are [node], [mqtt], [limits], [auth], [admin], [log] and [listener.NAME]",
     ),
     ("shards = 1", "shards: unknown key; shards belongs to [node]"),
     (
@@ -92,15 +92,15 @@ const CASES: &[(&str, &str)] = &[
     ),
     (
         "[listener.default]\nbind = '0.0.0.0:1884'",
-        "listener.default.bind: 0.0.0.0:1884 is off loopback, and the listener names no authentication; set listener.default.anonymous = true to let anybody in, or bind to 127.0.0.1:1884",
+        "listener.default.bind: 0.0.0.0:1884 is off loopback, and nothing says who may come in; set auth.password_file, or listener.default.user_from with client certificates, or listener.default.anonymous = true to let anybody in, or bind to 127.0.0.1:1884",
     ),
     (
         "[listener.default]\nbind = '[::]:1883'",
-        "listener.default.bind: [::]:1883 is off loopback, and the listener names no authentication; set listener.default.anonymous = true to let anybody in, or bind to 127.0.0.1:1883",
+        "listener.default.bind: [::]:1883 is off loopback, and nothing says who may come in; set auth.password_file, or listener.default.user_from with client certificates, or listener.default.anonymous = true to let anybody in, or bind to 127.0.0.1:1883",
     ),
     (
         "[listener.default]\nanonymous = false",
-        "listener.default.anonymous: false leaves nobody who can connect, as there is no other authentication yet; use true",
+        "listener.default.anonymous: false leaves nobody who can connect; set auth.password_file or user_from, or use true",
     ),
     (
         "[listener.a]\nbind = '127.0.0.1:1883'\n[listener.b]\nbind = '127.0.0.1:1883'",
@@ -213,11 +213,12 @@ fn a_fault_from_the_environment_or_a_flag_says_so() {
         "node.drain_second: unknown key; did you mean node.drain_seconds? \
          (from TIDEGATE__NODE__DRAIN_SECOND)",
         "node.shards: 99 is above 64; use 1 to 64 (from tidegate__node__shards)",
-        "quota: unknown key; the tables are [node], [mqtt], [limits], [admin], [log] and \
+        "quota: unknown key; the tables are [node], [mqtt], [limits], [auth], [admin], [log] and \
          [listener.NAME] (from TIDEGATE__QUOTA)",
-        "listener.default.bind: 0.0.0.0:1883 is off loopback, and the listener names no \
-         authentication; set listener.default.anonymous = true to let anybody in, or bind to \
-         127.0.0.1:1883 (from --listen)",
+        "listener.default.bind: 0.0.0.0:1883 is off loopback, and nothing says who may come in; \
+         set auth.password_file, or listener.default.user_from with client certificates, or \
+         listener.default.anonymous = true to let anybody in, or bind to 127.0.0.1:1883 (from \
+         --listen)",
     ];
     assert_eq!(told.lines().collect::<Vec<_>>(), expected);
 }

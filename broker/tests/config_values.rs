@@ -22,14 +22,13 @@ fn env(variables: &[(&str, &str)]) -> Overlay {
 #[test]
 fn the_defaults_run_on_loopback() {
     let config = Config::default();
-    let default = Listener {
-        name: "default".into(),
-        bind: "127.0.0.1:1883".parse().expect("an address"),
-        transport: Transport::Tcp,
-        anonymous: true,
-        backlog: 1_024,
-    };
-    assert_eq!(config.listeners, [default]);
+    let [default] = &config.listeners[..] else { panic!("{:?}", config.listeners) };
+    assert_eq!(
+        (default.name.as_str(), default.bind.to_string()),
+        ("default", "127.0.0.1:1883".into())
+    );
+    assert_eq!((default.transport, default.backlog), (Transport::Tcp, 1_024));
+    assert!(default.is_open() && default.tls.is_none());
     assert_eq!(config.admin_bind.to_string(), "127.0.0.1:8888");
     assert_eq!(config.data_dir, Path::new("./tidegate-data"));
     assert_eq!(config.shards, None);
@@ -60,7 +59,9 @@ fn every_key_of_limits_and_mqtt_reaches_the_core() {
                 Shape::Switch => (default == "false").to_string(),
                 Shape::Text => "\"other\"".into(),
                 Shape::Choice(words) => format!("{:?}", words.last().expect("words")),
-                Shape::Address | Shape::Path => panic!("{}: none there", key.name),
+                Shape::Address | Shape::Path | Shape::Networks => {
+                    panic!("{}: none there", key.name)
+                }
             };
             // The greatest QoS is the default, and has nothing above.
             let other = if key.name == "qos_max" { "1".into() } else { other };
@@ -148,7 +149,7 @@ fn the_environment_overrides_the_file_and_flags_override_both() {
     let config = load(file, &overlay).expect("good");
     assert_eq!((config.name.as_str(), config.shards), ("file", Some(2)));
     let binds: Vec<_> = config.listeners.iter().map(|l| (l.name.as_str(), l.bind.port())).collect();
-    assert_eq!(binds, [("default", 2), ("second", 22)]);
+    assert_eq!(binds, [("default", Some(2)), ("second", Some(22))]);
     assert!(!config.settings.retain_available);
     assert_eq!(config.settings.limits.queue_policy, QueuePolicy::DropNew);
     assert_eq!(config.settings.response_information, "17", "text that looks like a number");
@@ -160,7 +161,7 @@ fn the_environment_overrides_the_file_and_flags_override_both() {
         shards: Some(3),
     };
     let config = load(file, &overlay.with_flags(flags)).expect("good");
-    assert_eq!((config.shards, config.listeners[0].bind.port()), (Some(3), 3));
+    assert_eq!((config.shards, config.listeners[0].bind.port()), (Some(3), Some(3)));
     assert_eq!((config.admin_bind.port(), config.data_dir.as_path()), (33, Path::new("/data")));
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tidegate_codec::{PacketType, ReasonCode, Version};
 
+use crate::access::Who;
 use crate::alias::{AliasesIn, AliasesOut};
 use crate::catchup::Catchup;
 use crate::delivery::Delivery;
@@ -46,6 +47,8 @@ pub(crate) mod pause {
     pub(crate) const PARKED: u8 = 16;
     /// It does not take its answers.
     pub(crate) const OUTPUT: u8 = 32;
+    /// Its CONNECT waits for a verdict; the packet is offered again after it.
+    pub(crate) const DOOR: u8 = 64;
 }
 
 /// One connection.
@@ -74,6 +77,8 @@ pub(crate) struct Conn {
     pub(crate) keep_alive_clamped: bool,
     pub(crate) expiry_cut: bool,
     pub(crate) session_durable: bool,
+    /// Somebody outside has to admit it.
+    pub(crate) guarded: bool,
     /// Seconds, as enforced; 0: none.
     pub(crate) keep_alive: u16,
     /// Unacknowledged PUBLISHes it takes.
@@ -97,10 +102,22 @@ pub(crate) struct Conn {
     pub(crate) will: Option<Box<Will>>,
     pub(crate) output: Option<Box<Output>>,
     pub(crate) active: Option<Box<Active>>,
+    /// Who it is, where listeners ask.
+    pub(crate) guest: Option<Box<Guest>>,
 }
 
+/// What is known of a client that did not come in unasked.
+#[derive(Debug, Default)]
+pub(crate) struct Guest {
+    /// The user name that was vouched for.
+    pub(crate) user: Option<Box<str>>,
+}
+
+/// For rules that are asked about a connection that is gone.
+pub(crate) const NOBODY: Who<'static> = Who { client: "", user: None };
+
 // A million connections: 8 bytes more are 8 MB more.
-const _: () = assert!(size_of::<Conn>() <= 152);
+const _: () = assert!(size_of::<Conn>() <= 160);
 
 impl Conn {
     pub(crate) fn new(generation: u32, seen: u32, accepted_at: Option<Stamp>) -> Conn {
@@ -119,6 +136,7 @@ impl Conn {
             keep_alive_clamped: false,
             expiry_cut: false,
             session_durable: false,
+            guarded: false,
             keep_alive: 0,
             window: u16::MAX,
             alias_out_max: 0,
@@ -133,7 +151,15 @@ impl Conn {
             will: None,
             output: None,
             active: None,
+            guest: None,
         }
+    }
+
+    /// As the access rules know it.
+    #[inline]
+    pub(crate) fn who(&self) -> Who<'_> {
+        let user = self.guest.as_ref().and_then(|guest| guest.user.as_deref());
+        Who { client: self.client.as_deref().unwrap_or(""), user }
     }
 
     /// When it was accepted; to be asked before the claim is granted.

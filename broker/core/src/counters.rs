@@ -66,6 +66,9 @@ labelled! {
         IoError => "io_error",
         ConnectTimeout => "connect_timeout",
         Refused => "refused",
+        ProxyError => "proxy_error",
+        TlsError => "tls_error",
+        WebSocketError => "websocket_error",
     }
 }
 
@@ -82,6 +85,10 @@ labelled! {
         KeepAlive => "keepalive",
         TooLarge => "too_large",
         Unsupported => "unsupported",
+        Rate => "rate",
+        Source => "source",
+        Busy => "busy",
+        Memory => "memory",
     }
 }
 

@@ -32,4 +32,6 @@ pub mod transit;
 mod will;
 
 pub use node::Node;
-pub use shard::{Event, Hangup, Opened, Received, Refused, Shard, Then, Written};
+pub use shard::{
+    Event, Hangup, Layer, Opened, Opening, Received, Refused, Shard, Then, Verdict, Written,
+};

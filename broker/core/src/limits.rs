@@ -50,6 +50,16 @@ pub struct Limits {
     /// Bytes of retained messages; as above, and a larger replacement counts by
     /// what it adds (refused, it leaves the old one).
     pub retained_bytes_max: u64,
+    /// Bits of an IPv4 source address that count together for connect rates.
+    pub source_prefix_v4: u8,
+    /// The same for IPv6.
+    pub source_prefix_v6: u8,
+    /// CONNECTs a minute with one client id; further ones wait for their turn,
+    /// up to the connect timeout. 0: no limit.
+    pub client_connects_per_minute: u32,
+    /// Bytes of memory that the node should stay below, which the shell watches;
+    /// 0: the limit of its cgroup.
+    pub memory_bytes_max: u64,
     /// Durable sessions; a CONNECT for one more is refused with 0x97 (3.x: 0x03).
     pub sessions_max: u32,
     /// Seconds that a session may outlive its connection; longer wishes are cut
@@ -75,6 +85,10 @@ impl Default for Limits {
             write_buffer_bytes_max: 1 << 20,
             retained_messages_max: 1_000_000,
             retained_bytes_max: 1 << 30,
+            source_prefix_v4: 32,
+            source_prefix_v6: 64,
+            client_connects_per_minute: 0,
+            memory_bytes_max: 0,
             sessions_max: 1_000_000,
             session_expiry_max_seconds: u32::MAX,
         }

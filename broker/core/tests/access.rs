@@ -5,7 +5,7 @@ mod rig;
 
 use rig::{Client, Rig, connect, publish, subscribe};
 use tidegate_codec::ReasonCode;
-use tidegate_core::access::Access;
+use tidegate_core::access::{Access, Who};
 use tidegate_core::counters::{CloseReason, DropReason, RejectReason};
 use tidegate_core::settings::Settings;
 
@@ -14,13 +14,13 @@ use tidegate_core::settings::Settings;
 struct Rules;
 
 impl Access for Rules {
-    fn publish(&self, client: &str, topic: &str) -> Result<(), ReasonCode> {
-        assert!(!client.is_empty(), "the rules are told who asks");
+    fn publish(&self, who: Who<'_>, topic: &str) -> Result<(), ReasonCode> {
+        assert!(!who.client.is_empty(), "the rules are told who asks");
         if topic.starts_with("no/") { Err(ReasonCode::NotAuthorized) } else { Ok(()) }
     }
 
-    fn subscribe(&self, client: &str, filter: &str) -> Result<(), ReasonCode> {
-        self.publish(client, filter)
+    fn subscribe(&self, who: Who<'_>, filter: &str) -> Result<(), ReasonCode> {
+        self.publish(who, filter)
     }
 }
 

@@ -12,8 +12,8 @@ use tidegate_core::limits::{Limits, QueuePolicy, SHARDS_MAX};
 use tidegate_core::settings::Settings;
 use toml::{Table, Value};
 
-use super::key::{Fallback, Key, Setting};
-use super::listener::Transport;
+use super::key::{Fallback, Key, Networks, Setting};
+use super::listener::{Bind, ClientAuth, ProxyProtocol, TlsVersion, Transport, UserFrom};
 use super::nearest::nearest;
 use super::problem::{Faults, Problem};
 use crate::telemetry::log::{Log, LogFormat, LogLevel, LogOutput};
@@ -101,6 +101,15 @@ macro_rules! tables {
                 typed
             }
 
+            /// Takes over what is typed for the live keys.
+            fn take_live(&mut self, new: &$table) {
+                $(
+                    if is_live!($($live)?) {
+                        self.$key.clone_from(&new.$key);
+                    }
+                )+
+            }
+
             /// Each key's value in effect before anything is derived.
             pub fn effective(&self) -> Vec<(&'static str, Fallback)> {
                 vec![$((
@@ -137,6 +146,9 @@ tables! {
         shards: u16 [1, SHARDS_MAX] => "one a core, within the CPU quota";
         /// Time from SIGTERM to the exit at the latest; connections are asked to leave within it.
         drain_seconds: u32 [0, 3_600], "seconds" = 25;
+        /// Time between `/readyz` turning false and the listeners closing, so that a load
+        /// balancer looks elsewhere first. Part of `drain_seconds`.
+        unready_seconds: u32 [0, 600], "seconds" = 0;
         /// Idle timeout of the load balancer in front, if there is one. TCP keepalive and
         /// `mqtt.keep_alive_max_seconds` are derived from it, so that a connection never
         /// stays silent for so long.
@@ -232,6 +244,17 @@ tables! {
         /// a replacement that is larger than what it replaces by more than is left: the old
         /// one stays.
         retained_bytes_max: u64 [0, 1_u64 << 44], "bytes" = Limits::default().retained_bytes_max;
+        /// Length of the prefix of an IPv4 source whose connections count together.
+        source_prefix_v4: u8 [8, 32], "bits" = Limits::default().source_prefix_v4;
+        /// The same for IPv6.
+        source_prefix_v6: u8 [16, 128], "bits" = Limits::default().source_prefix_v6;
+        /// CONNECTs a minute with one client id; further ones wait for their turn, up to
+        /// `connect_timeout_ms`. 0: no limit.
+        client_connects_per_minute: u32 [0, 100_000] = Limits::default().client_connects_per_minute;
+        /// Memory that the node should stay below. From 85 % on new clients are refused (0x97,
+        /// 3.x: 0x03), from 92 % windows and queues shrink, from 96 % the clients that take the
+        /// least of what waits for them are ended. 0: the limit of the cgroup, if it has one.
+        memory_bytes_max: u64 [0, 1_u64 << 50], "bytes" = Limits::default().memory_bytes_max;
         /// Durable sessions; a CONNECT for one more is refused with 0x97 (3.x: 0x03).
         sessions_max: u32 [1, 100_000_000] = Limits::default().sessions_max;
         /// Time that a session may outlive its connection; a longer wish is cut to it and the
@@ -262,15 +285,78 @@ tables! {
         lines_per_second: u32 [0, 1_000_000] = Log::LINES_PER_SECOND, live;
     }
 
+    /// Who may come in, and what they may do. The files are read again on SIGHUP, and when
+    /// they change.
+    AuthTable {
+        /// Users and the hashes of their passwords, made by `tidegate passwd`. With it, a CONNECT
+        /// with a user name is checked on every listener whose `user_from` is `connect`.
+        password_file: PathBuf => "no passwords; a user name in CONNECT is not looked at", live;
+        /// What clients may publish and subscribe to (docs/acl.md); what no rule allows is denied.
+        acl_file: PathBuf => "everything is allowed but publishing to `$SYS`", live;
+        /// Threads that check passwords; a check takes some 20 ms and 19 MiB.
+        hash_threads: u8 [1, 64] = 1;
+        /// CONNECTs that wait for one; a further one is refused with 0x97 (3.x: 0x03).
+        hash_queue_max: u32 [1, 1_000_000] = 1_000;
+    }
+
     /// A place where clients come in; NAME stands in logs and metrics. Without any such
     /// table there is one listener, named `default`.
     ListenerTable {
-        /// Address and port; port 0: the kernel chooses.
-        bind: SocketAddr => "must be set; the listener named `default` has 127.0.0.1:1883";
-        /// What carries MQTT.
+        /// Address and port (port 0: the kernel chooses), or `unix:/PATH`.
+        bind: Bind => "must be set; the listener named `default` has 127.0.0.1:1883";
+        /// Whether an IPv6 address such as `[::]` takes IPv6 alone, or IPv4 as well.
+        ipv6_only: bool = true;
+        /// What carries MQTT: TCP, TLS, WebSocket, or WebSocket in TLS.
         transport: Transport = Transport::Tcp;
+        /// Path of the WebSocket; another one is answered 404.
+        ws_path: String = "/mqtt".into();
+        /// The PROXY header that each connection begins with. It is taken from
+        /// `trusted_sources` only; from anywhere else the connection is closed.
+        proxy_protocol: ProxyProtocol = ProxyProtocol::Off;
+        /// Proxies: they may send a PROXY header or X-Forwarded-For. Must be set with
+        /// `proxy_protocol`.
+        trusted_sources: Networks => "nobody";
+        /// Time from accept until PROXY header, TLS and WebSocket are agreed; then closed. The
+        /// CONNECT has `limits.connect_timeout_ms` in all.
+        handshake_timeout_ms: u32 [100, 600_000], "milliseconds" = 5_000;
+        /// Certificate chain in PEM; must be set with TLS. Files of TLS are read again when they
+        /// change, for new handshakes.
+        tls_certificate: PathBuf => "none", live;
+        /// Private key in PEM; must be set with TLS.
+        tls_key: PathBuf => "none", live;
+        /// Directory with further certificates: NAME/tls.crt and NAME/tls.key are for clients
+        /// that ask for the host NAME (SNI).
+        tls_sni_dir: PathBuf => "every client gets `tls_certificate`", live;
+        /// Certificate authorities of the clients, in PEM; must be set with `tls_client_auth`.
+        tls_client_ca: PathBuf => "none", live;
+        /// Whether clients show a certificate.
+        tls_client_auth: ClientAuth = ClientAuth::Off;
+        /// Revoked client certificates (CRL), in PEM.
+        tls_crl: PathBuf => "none are revoked", live;
+        /// The lowest version of TLS.
+        tls_version_min: TlsVersion = TlsVersion::V1_2;
         /// Whether clients may connect without credentials.
-        anonymous: bool => "true on a loopback address; elsewhere it must be set to true";
+        anonymous: bool
+            => "true on a loopback address or Unix socket without `auth.password_file` and `user_from`; \
+                else false";
+        /// Where the user name comes from: the CONNECT with its password, the client's
+        /// certificate (needs `tls_client_auth`), or what a proxy says of it (needs
+        /// `proxy_protocol` v2).
+        user_from: UserFrom = UserFrom::Connect;
+        /// Open connections of this listener; one more is closed at once.
+        connections_max: u32 [1, 100_000_000] => "`limits.connections_max` alone";
+        /// New connections a second; one above is closed at once.
+        connects_per_second: u32 [1, 10_000_000] => "no limit", live;
+        /// New connections at once after a rest.
+        connects_burst: u32 [1, 10_000_000] => "`connects_per_second`", live;
+        /// New connections a second from one source prefix (`limits.source_prefix_v4`).
+        source_connects_per_second: u32 [1, 10_000_000] => "no limit", live;
+        /// New connections from one source prefix at once after a rest.
+        source_connects_burst: u32 [1, 10_000_000] => "`source_connects_per_second`", live;
+        /// PUBLISH packets a second of one client; above, its socket is not read for a while.
+        client_messages_per_second: u32 [1, 10_000_000] => "no limit", live;
+        /// Bytes a second of one client; above, its socket is not read for a while.
+        client_bytes_per_second: u32 [1_024, 4_294_967_295], "bytes" => "no limit", live;
         /// Length of the accept queue of each shard's socket; the kernel cuts it to
         /// `net.core.somaxconn`.
         backlog: u32 [16, 65_535] = 1_024;
@@ -286,6 +372,8 @@ pub struct File {
     pub mqtt: MqttTable,
     /// `[limits]`
     pub limits: LimitsTable,
+    /// `[auth]`
+    pub auth: AuthTable,
     /// `[admin]`
     pub admin: AdminTable,
     /// `[log]`
@@ -300,11 +388,12 @@ pub const TABLES: &[(&str, &str, &[Key])] = &[
     ("listener.NAME", ListenerTable::DOC, ListenerTable::KEYS),
     ("mqtt", MqttTable::DOC, MqttTable::KEYS),
     ("limits", LimitsTable::DOC, LimitsTable::KEYS),
+    ("auth", AuthTable::DOC, AuthTable::KEYS),
     ("admin", AdminTable::DOC, AdminTable::KEYS),
     ("log", LogTable::DOC, LogTable::KEYS),
 ];
 
-const TABLE_NAMES: [&str; 6] = ["node", "mqtt", "limits", "admin", "log", "listener"];
+const TABLE_NAMES: [&str; 7] = ["node", "mqtt", "limits", "auth", "admin", "log", "listener"];
 
 impl File {
     /// From TOML. What is wrong goes to `faults` and counts as not set.
@@ -321,12 +410,29 @@ impl File {
                 "node" => file.node = NodeTable::read(name, table, faults),
                 "mqtt" => file.mqtt = MqttTable::read(name, table, faults),
                 "limits" => file.limits = LimitsTable::read(name, table, faults),
+                "auth" => file.auth = AuthTable::read(name, table, faults),
                 "admin" => file.admin = AdminTable::read(name, table, faults),
                 "log" => file.log = LogTable::read(name, table, faults),
                 _ => file.listeners = listeners(table, faults),
             }
         }
         file
+    }
+
+    /// Takes over the live keys of `new`, and of the listeners that both have.
+    pub(super) fn take_live(&mut self, new: &File) {
+        let File { node, mqtt, limits, auth, admin, log, listeners } = self;
+        node.take_live(&new.node);
+        mqtt.take_live(&new.mqtt);
+        limits.take_live(&new.limits);
+        auth.take_live(&new.auth);
+        admin.take_live(&new.admin);
+        log.take_live(&new.log);
+        for (name, listener) in listeners {
+            if let Some(new) = new.listeners.get(name) {
+                listener.take_live(new);
+            }
+        }
     }
 }
 
@@ -408,7 +514,8 @@ fn hint_for_table(typed: &str) -> String {
     match nearest(typed, TABLE_NAMES) {
         Some(name) => format!("did you mean [{name}]?"),
         None => {
-            "the tables are [node], [mqtt], [limits], [admin], [log] and [listener.NAME]".into()
+            "the tables are [node], [mqtt], [limits], [auth], [admin], [log] and [listener.NAME]"
+                .into()
         }
     }
 }

@@ -1,9 +1,10 @@
 //! One key of the config: what it takes, and how its text becomes a value.
 
 use std::fmt::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use toml::Value;
 
 use super::problem::Problem;
@@ -51,6 +52,8 @@ pub enum Shape {
     Address,
     /// A path.
     Path,
+    /// A list of networks, in brackets or separated by commas.
+    Networks,
 }
 
 impl Key {
@@ -69,6 +72,7 @@ impl Key {
             }
             Shape::Address => "an address and port such as \"127.0.0.1:1883\"".into(),
             Shape::Path => "a path in quotes".into(),
+            Shape::Networks => "a list of addresses or networks such as [\"10.0.0.0/8\"]".into(),
         }
     }
 
@@ -172,6 +176,43 @@ impl Setting for SocketAddr {
     fn show(&self) -> String {
         format!("\"{self}\"")
     }
+}
+
+/// Networks, such as the load balancers that may speak for others.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Networks(pub Vec<IpNet>);
+
+/// Networks that one list takes.
+const NETWORKS_MAX: usize = 256;
+
+impl Setting for Networks {
+    const SHAPE: Shape = Shape::Networks;
+    fn read(key: &Key, path: &str, value: &Value) -> Result<Networks, Problem> {
+        let texts: Vec<&str> = match value {
+            // As the environment has it.
+            Value::String(text) => text.split(',').map(str::trim).collect(),
+            Value::Array(list) => list
+                .iter()
+                .map(|item| item.as_str().ok_or_else(|| key.mistyped(path, item)))
+                .collect::<Result<_, _>>()?,
+            _ => return Err(key.mistyped(path, value)),
+        };
+        if texts.len() > NETWORKS_MAX {
+            let (count, max) = (texts.len(), NETWORKS_MAX);
+            return Err(Problem::ListTooLong { key: path.into(), count, max });
+        }
+        let texts = texts.into_iter().filter(|text| !text.is_empty());
+        texts.map(|text| network(path, text)).collect::<Result<_, _>>().map(Networks)
+    }
+    fn show(&self) -> String {
+        let quoted: Vec<_> = self.0.iter().map(|network| format!("\"{network}\"")).collect();
+        format!("[{}]", quoted.join(", "))
+    }
+}
+
+fn network(path: &str, text: &str) -> Result<IpNet, Problem> {
+    let parsed = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    parsed.map_err(|_| Problem::NotANetwork { key: path.into(), value: text.into() })
 }
 
 /// A value in a message.

@@ -5,6 +5,7 @@
 //! complete, checked, typed. Upholds CFG-1: a config that parses is runnable;
 //! and every fault of a config is told at once, with what would do.
 
+mod door;
 pub mod file;
 pub mod keepalive;
 pub mod key;
@@ -13,13 +14,17 @@ pub mod nearest;
 pub mod overlay;
 pub mod problem;
 pub mod reference;
+pub mod reload;
 pub mod resolve;
 
 pub use keepalive::TcpKeepalive;
-pub use listener::{Listener, Transport};
+pub use listener::{
+    Bind, ClientAuth, Listener, ProxyProtocol, Rate, TlsFiles, TlsVersion, Transport, UserFrom,
+};
 pub use overlay::{Flags, Overlay};
 pub use problem::{ConfigError, Problem};
-pub use resolve::{Config, Warning};
+pub use reload::Reload;
+pub use resolve::{Auth, Config, Warning};
 
 use file::File;
 use problem::Faults;

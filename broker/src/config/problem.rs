@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
+use super::listener::Bind;
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[allow(missing_docs)]
@@ -27,18 +29,31 @@ pub enum Problem {
     NotAnAddress { key: String, value: String, example: &'static str },
     #[error("{key}: missing; name an address and port such as 127.0.0.1:1883")]
     BindMissing { key: String },
+    #[error("{key}: {value:?} is not a path; use unix:/ and an absolute path of at most 107 bytes")]
+    NotASocketPath { key: String, value: String },
+    #[error("{key}: {value:?} is neither an address nor a network; use one such as 10.0.0.0/8")]
+    NotANetwork { key: String, value: String },
+    #[error("{key}: {count} entries are above {max}; use fewer")]
+    ListTooLong { key: String, count: usize, max: usize },
+    #[error("{key}: has no effect {when}; {fix}")]
+    NoEffect { key: String, when: String, fix: String },
+    #[error("{key}: missing, and {why}; {fix}")]
+    Missing { key: String, why: String, fix: String },
+    #[error("{key}: {value:?} {why}; {fix}")]
+    Unfit { key: String, value: String, why: String, fix: String },
     #[error(
-        "{key}: {bind} is off loopback, and the listener names no authentication; set {} = true to \
-         let anybody in, or bind to 127.0.0.1:{}",
-        key.replace(".bind", ".anonymous"), bind.port()
+        "{key}: {bind} is off loopback, and nothing says who may come in; set auth.password_file, \
+         or {0}.user_from with client certificates, or {0}.anonymous = true to let anybody in, or \
+         bind to 127.0.0.1:{1}",
+        key.trim_end_matches(".bind"), bind.port()
     )]
     OpenWithoutSayingSo { key: String, bind: SocketAddr },
     #[error(
-        "{key}: false leaves nobody who can connect, as there is no other authentication yet; use true"
+        "{key}: false leaves nobody who can connect; set auth.password_file or user_from, or use true"
     )]
     NobodyCanConnect { key: String },
     #[error("{key}: {bind} is taken by {other} ({taken}); use another port")]
-    AddressTaken { key: String, bind: SocketAddr, other: String, taken: SocketAddr },
+    AddressTaken { key: String, bind: Bind, other: String, taken: Bind },
     #[error("{key}: {value:?} is not a name; use 1 to {max} of {allowed}")]
     NotAName { key: String, value: String, max: usize, allowed: &'static str },
     #[error("{key}: {count} listeners are above {max}; use fewer")]
@@ -79,6 +94,12 @@ impl Problem {
             | Self::NotAChoice { key, .. }
             | Self::NotAnAddress { key, .. }
             | Self::BindMissing { key }
+            | Self::NotASocketPath { key, .. }
+            | Self::NotANetwork { key, .. }
+            | Self::ListTooLong { key, .. }
+            | Self::NoEffect { key, .. }
+            | Self::Missing { key, .. }
+            | Self::Unfit { key, .. }
             | Self::OpenWithoutSayingSo { key, .. }
             | Self::NobodyCanConnect { key }
             | Self::AddressTaken { key, .. }

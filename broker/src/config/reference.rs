@@ -26,8 +26,8 @@ On SIGHUP the node reads all of it again. A change of a key that is live is
 taken over while clients stay connected; of any other it is told that it needs a
 restart. A file with faults changes nothing.
 
-A listener that leaves loopback must name its authentication. So far there is
-none but `anonymous = true`.
+A listener that leaves loopback must say who may come in: `auth.password_file`,
+`user_from` with certificates, or `anonymous = true`.
 ";
 
 /// The text of `docs/config.md`.
@@ -77,7 +77,7 @@ pub fn effective(file: &File, config: &Config) -> String {
     for listener in &config.listeners {
         let typed = file.listeners.get(&listener.name).cloned().unwrap_or_default();
         let filled = super::file::ListenerTable {
-            bind: Some(listener.bind),
+            bind: Some(listener.bind.clone()),
             anonymous: Some(listener.anonymous),
             ..typed
         };
@@ -87,6 +87,7 @@ pub fn effective(file: &File, config: &Config) -> String {
     mqtt.keep_alive_max_seconds = Some(config.settings.keep_alive_max_seconds);
     table("mqtt", mqtt.effective());
     table("limits", file.limits.effective());
+    table("auth", file.auth.effective());
     table("admin", file.admin.effective());
     table("log", file.log.effective());
     let keepalive = &config.keepalive;

@@ -1,6 +1,7 @@
 //! The config as meant: complete, checked, typed.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,9 +9,10 @@ use tidegate_core::limits::Limits;
 use tidegate_core::settings::Settings;
 use tracing_subscriber::EnvFilter;
 
+use super::door::Door;
 use super::file::{File, ListenerTable};
 use super::keepalive::{TcpKeepalive, keep_alive_below};
-use super::listener::Listener;
+use super::listener::{Bind, Listener, Rate};
 use super::problem::{Faults, Problem};
 use crate::telemetry::log::Log;
 
@@ -34,6 +36,10 @@ pub struct Config {
     pub shards: Option<usize>,
     /// From SIGTERM to the exit at the latest.
     pub drain: Duration,
+    /// Of it, the time before the listeners close.
+    pub unready: Duration,
+    /// Who may come in.
+    pub auth: Auth,
     /// For each accepted socket.
     pub keepalive: TcpKeepalive,
     /// Where clients come in, at least one; a listener's index is its place here.
@@ -46,6 +52,19 @@ pub struct Config {
     pub log: Log,
     /// What runs, but perhaps not as meant; logged at start.
     pub warnings: Vec<Warning>,
+}
+
+/// Who may come in, and what they may do.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Auth {
+    /// Users and hashes.
+    pub password_file: Option<PathBuf>,
+    /// What they may publish and subscribe to.
+    pub acl_file: Option<PathBuf>,
+    /// Threads that check passwords.
+    pub hash_threads: usize,
+    /// CONNECTs that wait for one.
+    pub hash_queue_max: usize,
 }
 
 impl Default for Config {
@@ -67,7 +86,7 @@ pub enum Warning {
     )]
     KeepAliveAboveBalancer { keep_alive: u16, timeout: u32, most: u16 },
     #[error("listener.{name}: anybody who reaches {bind} can publish and subscribe")]
-    OpenToAnybody { name: String, bind: SocketAddr },
+    OpenToAnybody { name: String, bind: Bind },
 }
 
 /// Checks what was typed and fills in the rest.
@@ -80,6 +99,14 @@ pub fn resolve(file: &File, faults: &mut Faults) -> Config {
     let listeners = listeners(file, &mut warnings, faults);
     let admin_bind = file.admin.bind();
     check_addresses(&listeners, admin_bind, faults);
+    if node.unready_seconds() > node.drain_seconds() {
+        faults.push(Problem::Unfit {
+            key: "node.unready_seconds".into(),
+            value: node.unready_seconds().to_string(),
+            why: format!("is above node.drain_seconds = {}", node.drain_seconds()),
+            fix: "use less, or a longer drain".into(),
+        });
+    }
     check_name("node.name", &node.name(), NODE_NAME_MAX, "letters, digits, '.', '-', '_'", faults);
     check_filter(&file.log.filter(), faults);
     Config {
@@ -87,6 +114,13 @@ pub fn resolve(file: &File, faults: &mut Faults) -> Config {
         data_dir: node.data_dir(),
         shards: node.shards.map(usize::from),
         drain: Duration::from_secs(node.drain_seconds().into()),
+        unready: Duration::from_secs(node.unready_seconds().into()),
+        auth: Auth {
+            password_file: file.auth.password_file.clone(),
+            acl_file: file.auth.acl_file.clone(),
+            hash_threads: file.auth.hash_threads().into(),
+            hash_queue_max: file.auth.hash_queue_max() as usize,
+        },
         keepalive: node
             .lb_idle_timeout_seconds
             .map_or_else(TcpKeepalive::default, TcpKeepalive::below),
@@ -175,6 +209,10 @@ fn limits(file: &File, faults: &mut Faults) -> Limits {
         write_buffer_bytes_max: typed.write_buffer_bytes_max(),
         retained_messages_max: typed.retained_messages_max(),
         retained_bytes_max: typed.retained_bytes_max(),
+        source_prefix_v4: typed.source_prefix_v4(),
+        source_prefix_v6: typed.source_prefix_v6(),
+        client_connects_per_minute: typed.client_connects_per_minute(),
+        memory_bytes_max: typed.memory_bytes_max(),
         sessions_max: typed.sessions_max(),
         session_expiry_max_seconds: typed.session_expiry_max_seconds(),
     };
@@ -197,12 +235,13 @@ fn listeners(file: &File, warnings: &mut Vec<Warning>, faults: &mut Faults) -> V
         let (key, count) = ("listener".into(), typed.len());
         faults.push(Problem::TooManyListeners { key, count, max: LISTENERS_MAX });
     }
-    typed.iter().filter_map(|(name, table)| listener(name, table, warnings, faults)).collect()
+    typed.iter().filter_map(|(name, table)| listener(name, table, file, warnings, faults)).collect()
 }
 
 fn listener(
     name: &str,
     table: &ListenerTable,
+    file: &File,
     warnings: &mut Vec<Warning>,
     faults: &mut Faults,
 ) -> Option<Listener> {
@@ -217,52 +256,75 @@ fn listener(
         check_name(&key, name, LISTENER_NAME_MAX, allowed, faults);
     }
     let bind_key = format!("{key}.bind");
-    let bind = match table.bind {
+    let bind = match table.bind.clone() {
         Some(bind) => bind,
         None if faults.about(&bind_key) => return None,
-        None if name == DEFAULT_LISTENER => DEFAULT_BIND,
+        None if name == DEFAULT_LISTENER => Bind::Tcp(DEFAULT_BIND),
         None => {
             faults.push(Problem::BindMissing { key: bind_key });
             return None;
         }
     };
-    let anonymous_key = format!("{key}.anonymous");
-    match table.anonymous {
-        Some(true) if !bind.ip().is_loopback() => {
-            warnings.push(Warning::OpenToAnybody { name: name.into(), bind });
-        }
-        Some(true) => {}
-        Some(false) => faults.push(Problem::NobodyCanConnect { key: anonymous_key }),
-        None if bind.ip().is_loopback() || faults.about(&anonymous_key) => {}
-        None => faults.push(Problem::OpenWithoutSayingSo { key: bind_key, bind }),
-    }
+    let door = Door { key: &key, bind: &bind, table, auth: &file.auth };
+    let anonymous = door.anonymous(warnings, faults);
+    let tls = door.tls(faults);
+    door.check(faults);
     Some(Listener {
         name: name.into(),
-        bind,
+        ipv6_only: table.ipv6_only(),
         transport: table.transport(),
-        anonymous: true,
+        ws_path: table.ws_path(),
+        proxy_protocol: table.proxy_protocol(),
+        trusted_sources: table.trusted_sources.clone().unwrap_or_default(),
+        handshake_timeout: Duration::from_millis(table.handshake_timeout_ms().into()),
+        tls,
+        anonymous,
+        user_from: table.user_from(),
+        connections_max: table.connections_max,
+        connects: rate(table.connects_per_second, table.connects_burst),
+        source_connects: rate(table.source_connects_per_second, table.source_connects_burst),
+        client_messages_per_second: table.client_messages_per_second.and_then(NonZeroU32::new),
+        client_bytes_per_second: table.client_bytes_per_second.and_then(NonZeroU32::new),
         backlog: table.backlog(),
+        bind,
     })
+}
+
+fn rate(per_second: Option<u32>, burst: Option<u32>) -> Option<Rate> {
+    per_second.map(|per_second| Rate { per_second, burst: burst.unwrap_or(per_second) })
 }
 
 /// Two sockets of a node on one address: the second could not be opened, or
 /// would steal connections of the first.
 fn check_addresses(listeners: &[Listener], admin: SocketAddr, faults: &mut Faults) {
-    let mut taken: Vec<(String, SocketAddr)> = Vec::new();
-    let binds = listeners.iter().map(|l| (format!("listener.{}.bind", l.name), l.bind));
-    for (key, bind) in binds.chain([("admin.bind".to_owned(), admin)]) {
-        if let Some((other, other_bind)) = taken.iter().find(|(_, taken)| overlap(*taken, bind)) {
-            let (other, taken) = (other.clone(), *other_bind);
+    let mut taken: Vec<(String, &Bind, bool)> = Vec::new();
+    let admin = Bind::Tcp(admin);
+    let binds =
+        listeners.iter().map(|l| (format!("listener.{}.bind", l.name), &l.bind, l.ipv6_only));
+    for (key, bind, ipv6_only) in binds.chain([("admin.bind".to_owned(), &admin, true)]) {
+        let same = |(_, other, other_v6_only): &&(String, &Bind, bool)| {
+            overlap(other, bind, *other_v6_only && ipv6_only)
+        };
+        if let Some((other, other_bind, _)) = taken.iter().find(same) {
+            let (other, taken) = (other.clone(), (*other_bind).clone());
+            let bind = bind.clone();
             faults.push(Problem::AddressTaken { key: key.clone(), bind, other, taken });
         }
-        taken.push((key, bind));
+        taken.push((key, bind, ipv6_only));
     }
 }
 
-fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
-    let unspecified = a.ip().is_unspecified() || b.ip().is_unspecified();
-    let same_place = a.ip() == b.ip() || (unspecified && a.is_ipv4() == b.is_ipv4());
-    a.port() == b.port() && a.port() != 0 && same_place
+fn overlap(a: &Bind, b: &Bind, apart: bool) -> bool {
+    match (a, b) {
+        (Bind::Unix(a), Bind::Unix(b)) => a == b,
+        (Bind::Tcp(a), Bind::Tcp(b)) => {
+            let unspecified = a.ip().is_unspecified() || b.ip().is_unspecified();
+            let same_family = a.is_ipv4() == b.is_ipv4() || !apart;
+            let same_place = a.ip() == b.ip() || (unspecified && same_family);
+            a.port() == b.port() && a.port() != 0 && same_place
+        }
+        (Bind::Unix(_), Bind::Tcp(_)) | (Bind::Tcp(_), Bind::Unix(_)) => false,
+    }
 }
 
 fn check_name(key: &str, name: &str, max: usize, allowed: &'static str, faults: &mut Faults) {

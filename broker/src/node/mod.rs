@@ -10,6 +10,8 @@ pub mod shutdown;
 pub mod sys;
 
 mod admin_thread;
+mod notify;
+mod reload;
 mod source;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -25,7 +27,9 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use self::cores::Cores;
-use crate::config::Config;
+use self::notify::Notify;
+use self::shutdown::Ways;
+use crate::config::{Config, Reload};
 use crate::net::listener::{self, Bound, ListenOptions};
 use crate::shard::{self, Plan, Shared};
 use crate::telemetry::health::Health;
@@ -40,7 +44,7 @@ pub const EXIT_SHARD_FAILED: i32 = EXIT_PANIC;
 ///
 /// # Errors
 /// When the node cannot start. Whatever breaks later ends the process.
-pub fn run(config: Config) -> anyhow::Result<()> {
+pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
     panic::exit_on_panic();
     let descriptors = raise_descriptor_limit();
     let cores = Cores::detect();
@@ -73,7 +77,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         all_started.blocking_recv().context("a shard did not start")?;
     }
     let health = Arc::new(Health::default());
-    admin_thread::start(admin, &config, Arc::clone(&shared), Arc::clone(&health))
+    let notify = Arc::new(Notify::from_environment());
+    admin_thread::start(admin, &config, shared.clone(), health.clone(), notify.clone())
         .context("cannot start the admin thread")?;
 
     info!(
@@ -93,16 +98,31 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     }
     let listening: Vec<_> =
         bound.iter().map(|bound| (bound.name.as_str(), bound.address.to_string())).collect();
-    shutdown::wait(shared, &mut all_drained, threads, &health, config.drain, || {
-        log::announce(&listening, admin_address);
+    let addresses: Vec<_> = listening.iter().map(|(_, address)| address.as_str()).collect();
+    let status = format!("Serving MQTT on {}", addresses.join(", "));
+    shutdown::wait(shared, &mut all_drained, threads, &health, config.drain, |way| match way {
+        Ways::Up => {
+            log::announce(&listening, admin_address);
+            notify.ready(&status);
+        }
+        Ways::Again => {
+            notify.reloading();
+            reload::reload(&mut reload, |config| log::apply(&config.log));
+            notify.ready(&status);
+        }
+        Ways::Down => notify.stopping("Asking the clients to go", config.drain),
     })
 }
 
 /// Opens all listeners on all shards.
 fn bind_all(config: &Config, shards: usize) -> anyhow::Result<Vec<Bound>> {
     let bind = |wanted: &crate::config::Listener| {
-        let options = ListenOptions { backlog: wanted.backlog, keepalive: Some(config.keepalive) };
-        listener::bind(&wanted.name, wanted.bind, options, shards)
+        let options = ListenOptions {
+            ipv6_only: wanted.ipv6_only,
+            backlog: wanted.backlog,
+            keepalive: Some(config.keepalive),
+        };
+        listener::bind(&wanted.name, &wanted.bind, options, shards)
     };
     Ok(config.listeners.iter().map(bind).collect::<Result<_, _>>()?)
 }

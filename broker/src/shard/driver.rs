@@ -461,6 +461,7 @@ impl Driver {
                         resumed = true;
                         self.resume(now, slot);
                     }
+                    Event::Authenticate(slot) => self.authenticate(now, slot),
                     Event::Close(slot) => self.close(now, slot),
                 }
                 handled += 1;
@@ -498,6 +499,8 @@ impl Driver {
         Self::receive_stash(&mut self.core, entry, now, slot, stash);
         Self::list(&mut self.ready, slot, &mut entry.flags);
     }
+
+    fn authenticate(&mut self, _now: Millis, _slot: u32) {}
 
     fn close(&mut self, now: Millis, slot: u32) {
         if let Some((socket, flags, listener)) = self.table.remove(slot) {
@@ -573,6 +576,7 @@ mod tests {
     use tidegate_core::settings::Settings;
 
     use super::*;
+    use crate::config::Bind;
     use crate::net::listener::{self, ListenOptions};
 
     /// Two shards on this thread, with real sockets, that move only when told.
@@ -588,15 +592,16 @@ mod tests {
             settings.limits.queue_bytes_max = u64::MAX;
             let node = Node::new(settings, 2, 7, Box::new(Open));
             let shared = Arc::new(Shared::new(node, 1).expect("two eventfds"));
-            let options = ListenOptions { backlog: 16, keepalive: None };
+            let options = ListenOptions { ipv6_only: true, backlog: 16, keepalive: None };
             let shards = (0..2)
                 .map(|id| {
-                    let any = "127.0.0.1:0".parse().expect("an address");
-                    let bound = listener::bind("t", any, options, 1).expect("bind");
+                    let any = Bind::Tcp("127.0.0.1:0".parse().expect("an address"));
+                    let bound = listener::bind("t", &any, options, 1).expect("bind");
+                    let Bind::Tcp(address) = bound.address else { panic!("TCP was asked for") };
                     let listeners: Vec<OwnedFd> = bound.sockets;
                     let (drained, _) = mpsc::channel(1);
                     let driver = Driver::new(ShardId(id), Arc::clone(&shared), listeners, drained);
-                    (driver.expect("an epoll instance"), bound.address)
+                    (driver.expect("an epoll instance"), address)
                 })
                 .collect();
             Rig { shared, shards }

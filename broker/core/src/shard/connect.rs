@@ -8,8 +8,9 @@ use tidegate_codec::{
     defect, encode_connack,
 };
 
-use super::Shard;
-use crate::conn::{Phase, pause};
+use super::{Event, Opened, Shard, Verdict};
+use crate::access::Who;
+use crate::conn::{Conn, Phase, pause};
 use crate::counters::{CloseReason, RejectReason};
 use crate::ids::{ConnRef, Millis, PartitionId};
 use crate::keepalive::tick_of;
@@ -46,10 +47,14 @@ impl Shard {
         let Some(conn) = self.conns.at_mut(slot) else { return };
         conn.version = connect.version;
         conn.packet_bytes_max = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
-        let version = conn.version_index();
-        self.transit.reach(slot, conn.accepted_at(), Stage::Connect);
-        self.counters().packets_received[PacketType::Connect as usize][version].add(1);
-        match self.check_connect(&connect) {
+        let (version, guarded) = (conn.version_index(), conn.guarded);
+        if conn.guest.is_none() {
+            // Not when a packet comes again that was admitted.
+            self.transit.reach(slot, conn.accepted_at(), Stage::Connect);
+            self.counters().packets_received[PacketType::Connect as usize][version].add(1);
+        }
+        match self.check_connect(slot, &connect) {
+            Ok(()) if guarded => self.ask(slot),
             Ok(()) => self.claim(slot, &connect),
             Err(Refusal { code, reason }) => {
                 self.say_refused(slot, code);
@@ -70,7 +75,38 @@ impl Shard {
         self.reject(now, slot, RejectReason::TooLarge);
     }
 
-    fn check_connect(&self, connect: &Connect<'_>) -> Result<(), Refusal> {
+    /// Leaves a CONNECT where it is until [`Shard::admit`].
+    fn ask(&mut self, slot: u32) {
+        if let Some(conn) = self.conns.at_mut(slot) {
+            conn.pause |= pause::DOOR;
+            self.events.push_back(Event::Authenticate(slot));
+        }
+    }
+
+    /// The verdict on the CONNECT of an [`Event::Authenticate`]. One that comes
+    /// too late, when the connection is gone, changes nothing.
+    pub fn admit(&mut self, now: Millis, opened: Opened, verdict: Verdict) {
+        let Opened { slot, generation } = opened;
+        let waits = |conn: &&mut Conn| {
+            conn.generation == generation
+                && conn.phase == Phase::HalfOpen
+                && conn.pause & pause::DOOR != 0
+        };
+        let Some(conn) = self.conns.at_mut(slot).filter(waits) else { return };
+        match verdict {
+            Verdict::Admit { user } => {
+                conn.guarded = false;
+                conn.guest.get_or_insert_default().user = user;
+                self.unpause(slot, pause::DOOR);
+            }
+            Verdict::Refuse { code, reason } => {
+                self.say_refused(slot, code);
+                self.reject(now, slot, reason);
+            }
+        }
+    }
+
+    fn check_connect(&self, slot: u32, connect: &Connect<'_>) -> Result<(), Refusal> {
         let settings = &self.node.settings;
         let refuse = |code, reason| Err(Refusal { code, reason });
         if self.draining {
@@ -102,7 +138,11 @@ impl Shard {
             if will.retain && !settings.retain_available && !defect::on("5:3.2.2-13") {
                 return refuse(ReasonCode::RetainNotSupported, RejectReason::Unsupported);
             }
-            if let Err(code) = self.node.access.publish(id, will.topic) {
+            let conn = self.conns.at(slot).filter(|conn| !conn.guarded);
+            let who = conn.map(|conn| Who { client: id, ..conn.who() });
+            if let Some(who) = who
+                && let Err(code) = self.node.access.publish(who, will.topic)
+            {
                 return refuse(code, RejectReason::Auth);
             }
             if is_too_deep(will.topic, settings.limits.topic_levels_max) {

@@ -22,6 +22,8 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use tidegate_codec::ReasonCode;
+
 use crate::conn::{Conn, Phase, pause};
 use crate::counters::{CloseReason, Counters, DropReason, RejectReason};
 use crate::delivery::Delivery;
@@ -48,6 +50,30 @@ pub struct Opened {
     pub slot: u32,
     /// Tells this tenant of the slot from the ones before.
     pub generation: u32,
+}
+
+/// What is known of a connection when it is accepted.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Opening {
+    /// Its CONNECT waits for [`Shard::admit`].
+    pub guarded: bool,
+}
+
+/// What becomes of a CONNECT that somebody outside was asked about.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// It goes on, as this user.
+    Admit {
+        /// The user name that was vouched for, if any.
+        user: Option<Box<str>>,
+    },
+    /// It is refused.
+    Refuse {
+        /// What the client is told.
+        code: ReasonCode,
+        /// How it is counted.
+        reason: RejectReason,
+    },
 }
 
 /// Why a socket is to be closed without a word. Already counted.
@@ -88,6 +114,22 @@ pub enum Hangup {
     Eof,
     /// The socket failed.
     Error,
+    /// What lies below MQTT broke its own rules: the PROXY header, TLS or
+    /// WebSocket.
+    Layer(Layer),
+}
+
+/// What may lie between the socket and MQTT.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Layer {
+    /// The header of a proxy.
+    Proxy,
+    /// TLS.
+    Tls,
+    /// WebSocket.
+    WebSocket,
+    /// None of them in time.
+    Timeout,
 }
 
 /// What a write did.
@@ -106,6 +148,9 @@ pub enum Written {
 pub enum Event {
     /// Read this connection again, its kept bytes first.
     Resume(u32),
+    /// A CONNECT is the first of its kept bytes: say with [`Shard::admit`]
+    /// whether it may come in. It is not read until then.
+    Authenticate(u32),
     /// Close its socket, then call [`Shard::release`].
     Close(u32),
 }
@@ -207,11 +252,19 @@ impl Shard {
         self.transit.take_reached(each);
     }
 
+    /// [`Shard::open_as`] on a listener that asks nothing.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open(&mut self, now: Millis) -> Result<Opened, Refused> {
+        self.open_as(now, Opening::default())
+    }
+
     /// A socket was accepted.
     ///
     /// # Errors
     /// A limit is reached, or the node drains: close the socket at once.
-    pub fn open(&mut self, now: Millis) -> Result<Opened, Refused> {
+    pub fn open_as(&mut self, now: Millis, opening: Opening) -> Result<Opened, Refused> {
         let limits = &self.node.settings.limits;
         let totals = &self.node.totals;
         let counters = self.counters();
@@ -235,7 +288,9 @@ impl Shard {
         let due = tick_of(now + Millis::from(limits.connect_timeout_ms)) + 1;
         self.generation = self.generation.wrapping_add(1) & !FOR_CONNECT;
         let generation = self.generation;
-        let slot = self.conns.insert(Conn::new(generation, tick_of(now), self.transit.turn()));
+        let mut conn = Conn::new(generation, tick_of(now), self.transit.turn());
+        conn.guarded = opening.guarded;
+        let slot = self.conns.insert(conn);
         self.wheel.insert((slot, generation | FOR_CONNECT), due);
         Ok(Opened { slot, generation })
     }
@@ -245,6 +300,10 @@ impl Shard {
         let reason = match cause {
             Hangup::Eof => CloseReason::Client,
             Hangup::Error => CloseReason::IoError,
+            Hangup::Layer(Layer::Proxy) => CloseReason::ProxyError,
+            Hangup::Layer(Layer::Tls) => CloseReason::TlsError,
+            Hangup::Layer(Layer::WebSocket) => CloseReason::WebSocketError,
+            Hangup::Layer(Layer::Timeout) => CloseReason::ConnectTimeout,
         };
         self.transit.leave();
         self.lose(now, slot, reason);
@@ -651,7 +710,7 @@ impl Shard {
             && conn.pause & bit != 0
         {
             conn.pause &= !bit;
-            if conn.pause == 0 && conn.phase == Phase::Live {
+            if conn.pause == 0 && matches!(conn.phase, Phase::Live | Phase::HalfOpen) {
                 self.events.push_back(Event::Resume(slot));
             }
         }

@@ -7,7 +7,7 @@ use tidegate_codec::{PacketType, Publish, QoS, ReasonCode, Version, defect, enco
 use super::Shard;
 use super::connect::is_too_deep;
 use super::distribute::Source;
-use crate::conn::{Parked, pause};
+use crate::conn::{Conn, NOBODY, Parked, pause};
 use crate::counters::{CloseReason, DropReason};
 use crate::ids::{Millis, PartitionId};
 use crate::mail::{Confirm, Kind};
@@ -164,8 +164,8 @@ impl Shard {
         if is_too_deep(topic, settings.limits.topic_levels_max) {
             return Err(Against::Refused(ReasonCode::TopicNameInvalid));
         }
-        let client = self.conns.at(slot).and_then(|conn| conn.client.as_deref()).unwrap_or("");
-        self.node.access.publish(client, topic).map_err(Against::Refused)?;
+        let who = self.conns.at(slot).map_or(NOBODY, Conn::who);
+        self.node.access.publish(who, topic).map_err(Against::Refused)?;
         if settings.payload_format_check
             && packet.properties.payload_is_utf8
             && std::str::from_utf8(packet.payload).is_err()

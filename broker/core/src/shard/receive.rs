@@ -36,10 +36,17 @@ impl Shard {
             let rest = &bytes[consumed..];
             match frame(rest, packet_bytes_max) {
                 Ok(Some(frame)) => {
-                    conn.seen = tick_of(now);
+                    // Until it is admitted, `seen` is the accept.
+                    let first = conn.phase == Phase::HalfOpen;
+                    if !first {
+                        conn.seen = tick_of(now);
+                    }
                     consumed += frame.total;
                     self.packet(now, slot, &frame, &rest[..frame.total]);
                     self.settle(now);
+                    if first && self.is_at_the_door(slot) {
+                        consumed -= frame.total;
+                    }
                 }
                 Ok(None) => return Received { consumed, then: Then::Read },
                 Err(DecodeError::TooLarge { .. }) if conn.phase == Phase::HalfOpen => {
@@ -51,6 +58,11 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// Whether its CONNECT waits for a verdict.
+    fn is_at_the_door(&self, slot: u32) -> bool {
+        self.conns.at(slot).is_some_and(|conn| conn.pause & pause::DOOR != 0)
     }
 
     #[inline]

@@ -8,7 +8,7 @@ use tidegate_codec::{
 };
 
 use super::Shard;
-use crate::conn::{Phase, pause};
+use crate::conn::{Conn, NOBODY, Phase, pause};
 use crate::ids::{ConnRef, Millis, PartitionId};
 use crate::index::Options;
 use crate::mail::{Kind, Replay, SubscribeRequest, UnsubscribeRequest, Wanted};
@@ -85,8 +85,8 @@ impl Shard {
         if filter.levels() > usize::from(settings.limits.topic_levels_max) {
             return Err(ReasonCode::TopicFilterInvalid);
         }
-        let client = self.conns.at(slot).and_then(|conn| conn.client.as_deref()).unwrap_or("");
-        self.node.access.subscribe(client, filter.filter())
+        let who = self.conns.at(slot).map_or(NOBODY, Conn::who);
+        self.node.access.subscribe(who, filter.filter())
     }
 
     /// UNSUBSCRIBE.

@@ -10,7 +10,7 @@ use tidegate_core::access::{Access, Open};
 use tidegate_core::ids::ShardId;
 use tidegate_core::mail::Mail;
 use tidegate_core::settings::Settings;
-use tidegate_core::{Event, Hangup, Node, Shard, Then, Written};
+use tidegate_core::{Event, Hangup, Node, Opened, Opening, Shard, Then, Verdict, Written};
 
 pub struct Rig {
     pub node: Arc<Node>,
@@ -25,10 +25,13 @@ pub struct Rig {
     next_client: u64,
     /// What closed sockets had been sent and nobody has read.
     closed: Vec<(u64, Version, Vec<u8>)>,
+    /// CONNECTs that wait for a verdict, and their shards.
+    pub asked: Vec<(usize, Opened)>,
 }
 
 struct Socket {
     client: u64,
+    generation: u32,
     version: Version,
     stash: Vec<u8>,
     paused: bool,
@@ -64,15 +67,22 @@ impl Rig {
             held: false,
             next_client: 0,
             closed: Vec::new(),
+            asked: Vec::new(),
         }
     }
 
     /// A socket, nothing sent yet.
     pub fn open(&mut self, shard: usize) -> Client {
-        let opened = self.shards[shard].open(self.now).expect("within the limits");
+        self.open_as(shard, Opening::default())
+    }
+
+    /// The same, of a listener that asks who comes.
+    pub fn open_as(&mut self, shard: usize, opening: Opening) -> Client {
+        let opened = self.shards[shard].open_as(self.now, opening).expect("within the limits");
         self.next_client += 1;
         let socket = Socket {
             client: self.next_client,
+            generation: opened.generation,
             version: Version::V3_1_1,
             stash: Vec::new(),
             paused: false,
@@ -81,6 +91,13 @@ impl Rig {
         };
         self.sockets.insert((shard, opened.slot), socket);
         Client { shard, slot: opened.slot, id: self.next_client }
+    }
+
+    /// Tells the shard what becomes of the CONNECT that it asked about first.
+    pub fn answer(&mut self, verdict: Verdict) {
+        let (shard, opened) = self.asked.remove(0);
+        self.shards[shard].admit(self.now, opened, verdict);
+        self.run();
     }
 
     /// Sockets that the broker has.
@@ -257,6 +274,10 @@ impl Rig {
                         socket.paused = false;
                     }
                     self.feed(at, slot);
+                }
+                Event::Authenticate(slot) => {
+                    let generation = self.sockets[&(at, slot)].generation;
+                    self.asked.push((at, Opened { slot, generation }));
                 }
                 Event::Close(slot) => {
                     if let Some(mut socket) = self.sockets.remove(&(at, slot)) {
