@@ -43,6 +43,16 @@ impl Broker {
 
     /// As [`Broker::start`], with further arguments in place of `--shards 2`.
     pub fn start_with(binary: &str, config: &str, args: &[&str]) -> Broker {
+        Broker::start_in(binary, config, args, &[])
+    }
+
+    /// As [`Broker::start_with`], with further variables of the environment.
+    pub fn start_in(
+        binary: &str,
+        config: &str,
+        args: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Broker {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("tidegate-test-{}-{n}", std::process::id()));
@@ -57,6 +67,7 @@ impl Broker {
             .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
             .arg(dir.join("data"))
             .args(args)
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(if std::env::var_os("TIDEGATE_TEST_LOG").is_some() {
@@ -92,6 +103,32 @@ impl Broker {
             dir,
             said,
             listener: Some(listener),
+        }
+    }
+
+    /// Writes another config over the one it was started with, and sends SIGHUP.
+    pub fn reload(&self, config: &str) {
+        std::fs::write(self.dir.join("tidegate.toml"), config).expect("write the config");
+        self.signal("-HUP");
+    }
+
+    /// Sends a signal, such as `-HUP`.
+    pub fn signal(&self, signal: &str) {
+        let status = Command::new("kill").arg(signal).arg(self.pid().to_string()).status();
+        assert!(status.expect("run kill").success());
+    }
+
+    /// Waits for a line on stdout that has this in it, for at most [`PATIENCE`].
+    #[track_caller]
+    pub fn says(&self, wanted: &str) -> String {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let said = self.said();
+            if let Some(line) = said.lines().find(|line| line.contains(wanted)) {
+                return line.to_owned();
+            }
+            assert!(Instant::now() < end, "the broker did not say {wanted:?}, but:\n{said}");
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
