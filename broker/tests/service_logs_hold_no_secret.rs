@@ -66,6 +66,6 @@ fn talk(broker: &Broker, version: Version) {
     wrong.send(&bytes);
     wrong.send(b"\xff\xff\xff\xff\xff");
     let mut not_mqtt = Client::bare(broker.mqtt, version);
-    not_mqtt.send(format!("GET /{password} HTTP/1.1\r\n\r\n").as_bytes());
+    not_mqtt.send(format!("GET /{password} HTTP/1.1\r\nHost: {payload:80}\r\n\r\n").as_bytes());
     not_mqtt.expect_closed();
 }
