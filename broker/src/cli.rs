@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use tidegate_core::limits::SHARDS_MAX;
 
 use crate::config::reload::Source;
 use crate::config::{self, Config, Flags, Overlay, Reload, reference};
+use crate::pages;
 use crate::telemetry::{log, metric};
 
 /// Runs a node until it is told to stop.
@@ -32,6 +33,16 @@ enum Command {
     Check {
         /// The config
         file: PathBuf,
+    },
+    /// Print completions for a shell
+    Completion {
+        /// Which
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one a command
+    Man {
+        /// Where to write them
+        dir: Option<PathBuf>,
     },
     /// Print a generated page of the documentation
     #[command(hide = true)]
@@ -71,6 +82,14 @@ pub fn main(run: Runner) -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(args) => run_node(args, run),
         Command::Check { file } => check(&file),
+        Command::Completion { shell } => {
+            print(&pages::completion(Cli::command(), shell));
+            Ok(())
+        }
+        Command::Man { dir: Some(dir) } => pages::write_manuals(Cli::command(), &dir),
+        Command::Man { dir: None } => {
+            pages::manual(Cli::command()).map(|page| print(&page)).context("cannot make the page")
+        }
         Command::Docs { page } => {
             print(&match page {
                 Page::Config => reference::markdown(),
