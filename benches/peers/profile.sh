@@ -19,7 +19,7 @@ taskset -c 0 "$program" run --listen 127.0.0.1:$port --admin 127.0.0.1:0 \
 broker=$!
 trap 'kill $broker; wait $broker 2>/dev/null || true; rm -r "$folder"' EXIT
 tries=0
-until grep -q ready "$folder/out"; do
+until grep -qx ready "$folder/out"; do
     tries=$((tries + 1))
     [ $tries -lt 100 ] || { cat "$folder/out" "$folder/err"; exit 1; }
     sleep 0.1

@@ -7,14 +7,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use tidegate_core::limits::SHARDS_MAX;
 
-use crate::config::{self, Config, Flags, Overlay, reference};
-use crate::telemetry::metric;
+use crate::config::reload::Source;
+use crate::config::{self, Config, Flags, Overlay, Reload, reference};
+use crate::pages;
+use crate::telemetry::{log, metric};
 
 /// Runs a node until it is told to stop.
-pub type Runner = fn(Config) -> anyhow::Result<()>;
+pub type Runner = fn(Config, Reload) -> anyhow::Result<()>;
 
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, about = "An MQTT broker node", arg_required_else_help = true)]
@@ -31,6 +33,16 @@ enum Command {
     Check {
         /// The config
         file: PathBuf,
+    },
+    /// Print completions for a shell
+    Completion {
+        /// Which
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one a command
+    Man {
+        /// Where to write them
+        dir: Option<PathBuf>,
     },
     /// Print a generated page of the documentation
     #[command(hide = true)]
@@ -70,6 +82,14 @@ pub fn main(run: Runner) -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(args) => run_node(args, run),
         Command::Check { file } => check(&file),
+        Command::Completion { shell } => {
+            print(&pages::completion(Cli::command(), shell));
+            Ok(())
+        }
+        Command::Man { dir: Some(dir) } => pages::write_manuals(Cli::command(), &dir),
+        Command::Man { dir: None } => {
+            pages::manual(Cli::command()).map(|page| print(&page)).context("cannot make the page")
+        }
         Command::Docs { page } => {
             print(&match page {
                 Page::Config => reference::markdown(),
@@ -78,29 +98,37 @@ pub fn main(run: Runner) -> ExitCode {
             Ok(())
         }
     };
-    match outcome {
+    let status = match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        // Where all lines are to be JSON, the last one is as well.
+        Err(error) if log::is_json() => {
+            tracing::error!(error = format!("{error:#}"), "cannot run");
+            ExitCode::FAILURE
+        }
         Err(error) => {
             complain(&format!("{error:#}"));
             ExitCode::FAILURE
         }
-    }
+    };
+    log::flush();
+    status
 }
 
 fn run_node(args: RunArgs, run: Runner) -> anyhow::Result<()> {
-    let text = args.config.as_deref().map_or(Ok(String::new()), read)?;
     let flags = Flags {
         listen: args.listen,
         admin: args.admin,
         data_dir: args.data_dir,
         shards: args.shards,
     };
-    let config = config::load(&text, &Overlay::from_environment().with_flags(flags))?;
+    let overlay = Overlay::from_environment().with_flags(flags);
+    let source = Source { path: args.config, overlay };
+    let (file, config) = source.read()?;
     config.log.start()?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    run(config)
+    run(config, Reload::new(source, file))
 }
 
 fn check(path: &Path) -> anyhow::Result<()> {

@@ -5,5 +5,6 @@ pub mod cli;
 pub mod config;
 pub mod net;
 pub mod node;
+pub mod pages;
 pub mod shard;
 pub mod telemetry;

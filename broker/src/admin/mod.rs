@@ -48,6 +48,11 @@ impl AdminState {
         }
     }
 
+    /// Whether the shards move. [`serve`] looks at them.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
     fn connections(&self) -> u64 {
         self.source.counters().iter().map(|counters| counters.connections.value()).sum()
     }

@@ -16,7 +16,7 @@ use super::key::{Fallback, Key, Networks, Setting};
 use super::listener::{Bind, ClientAuth, ProxyProtocol, TlsVersion, Transport, UserFrom};
 use super::nearest::nearest;
 use super::problem::{Faults, Problem};
-use crate::telemetry::log::{LogFormat, LogLevel};
+use crate::telemetry::log::{Log, LogFormat, LogLevel, LogOutput};
 
 macro_rules! fallback {
     ($ty:ty, = $default:expr) => {{
@@ -37,7 +37,17 @@ macro_rules! maybe {
     };
 }
 
-/// `key: type [min, max], "unit" = default;` or `key: type => "what if not set";`
+macro_rules! is_live {
+    () => {
+        false
+    };
+    (live) => {
+        true
+    };
+}
+
+/// `key: type [min, max], "unit" = default;` or `key: type => "what if not set";`, and
+/// `, live;` where a reload takes over the key while the node runs.
 macro_rules! tables {
     ($(
         $(#[doc = $table_doc:literal])+
@@ -45,7 +55,7 @@ macro_rules! tables {
             $(
                 $(#[doc = $doc:literal])+
                 $key:ident: $ty:ty $([$min:expr, $max:expr])? $(, $unit:literal)?
-                    $(= $default:expr)? $(=> $unset:literal)?;
+                    $(= $default:expr)? $(=> $unset:literal)? $(, $live:ident)?;
             )+
         }
     )+) => {$(
@@ -66,6 +76,7 @@ macro_rules! tables {
                 range: maybe!($(($min as u64, $max as u64))?),
                 unit: maybe!($($unit)?),
                 default: || fallback!($ty, $(= $default)? $(=> $unset)?),
+                live: is_live!($($live)?),
             }),+];
 
             /// From TOML. What is wrong goes to `faults` and counts as not set.
@@ -88,6 +99,15 @@ macro_rules! tables {
                     }
                 }
                 typed
+            }
+
+            /// Takes over what is typed for the live keys.
+            fn take_live(&mut self, new: &$table) {
+                $(
+                    if is_live!($($live)?) {
+                        self.$key.clone_from(&new.$key);
+                    }
+                )+
             }
 
             /// Each key's value in effect before anything is derived.
@@ -249,14 +269,20 @@ tables! {
         bind: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8888));
     }
 
-    /// What the node says on stderr.
+    /// What the node says.
     LogTable {
         /// The least severe level that is written.
-        level: LogLevel = LogLevel::Info;
-        /// Lines for people or for machines.
+        level: LogLevel = LogLevel::Info, live;
+        /// Lines for people, or a JSON object a line for machines.
         format: LogFormat = LogFormat::Plain;
         /// Levels of single modules, such as `tidegate::net=debug`, separated by commas.
-        filter: String = String::new();
+        filter: String = String::new(), live;
+        /// Where the lines go. A reader that is slow or gone costs lines, which are counted, and
+        /// holds up nothing.
+        output: LogOutput = LogOutput::Stdout;
+        /// Lines a second of one place in the code; further ones are counted, and told in one
+        /// line every ten seconds. 0: no limit.
+        lines_per_second: u32 [0, 1_000_000] = Log::LINES_PER_SECOND, live;
     }
 
     /// Who may come in, and what they may do. The files are read again on SIGHUP, and when
@@ -264,9 +290,9 @@ tables! {
     AuthTable {
         /// Users and the hashes of their passwords, made by `tidegate passwd`. With it, a CONNECT
         /// with a user name is checked on every listener whose `user_from` is `connect`.
-        password_file: PathBuf => "no passwords; a user name in CONNECT is not looked at";
+        password_file: PathBuf => "no passwords; a user name in CONNECT is not looked at", live;
         /// What clients may publish and subscribe to (docs/acl.md); what no rule allows is denied.
-        acl_file: PathBuf => "everything is allowed but publishing to `$SYS`";
+        acl_file: PathBuf => "everything is allowed but publishing to `$SYS`", live;
         /// Threads that check passwords; a check takes some 20 ms and 19 MiB.
         hash_threads: u8 [1, 64] = 1;
         /// CONNECTs that wait for one; a further one is refused with 0x97 (3.x: 0x03).
@@ -295,18 +321,18 @@ tables! {
         handshake_timeout_ms: u32 [100, 600_000], "milliseconds" = 5_000;
         /// Certificate chain in PEM; must be set with TLS. Files of TLS are read again when they
         /// change, for new handshakes.
-        tls_certificate: PathBuf => "none";
+        tls_certificate: PathBuf => "none", live;
         /// Private key in PEM; must be set with TLS.
-        tls_key: PathBuf => "none";
+        tls_key: PathBuf => "none", live;
         /// Directory with further certificates: NAME/tls.crt and NAME/tls.key are for clients
         /// that ask for the host NAME (SNI).
-        tls_sni_dir: PathBuf => "every client gets `tls_certificate`";
+        tls_sni_dir: PathBuf => "every client gets `tls_certificate`", live;
         /// Certificate authorities of the clients, in PEM; must be set with `tls_client_auth`.
-        tls_client_ca: PathBuf => "none";
+        tls_client_ca: PathBuf => "none", live;
         /// Whether clients show a certificate.
         tls_client_auth: ClientAuth = ClientAuth::Off;
         /// Revoked client certificates (CRL), in PEM.
-        tls_crl: PathBuf => "none are revoked";
+        tls_crl: PathBuf => "none are revoked", live;
         /// The lowest version of TLS.
         tls_version_min: TlsVersion = TlsVersion::V1_2;
         /// Whether clients may connect without credentials.
@@ -320,17 +346,17 @@ tables! {
         /// Open connections of this listener; one more is closed at once.
         connections_max: u32 [1, 100_000_000] => "`limits.connections_max` alone";
         /// New connections a second; one above is closed at once.
-        connects_per_second: u32 [1, 10_000_000] => "no limit";
+        connects_per_second: u32 [1, 10_000_000] => "no limit", live;
         /// New connections at once after a rest.
-        connects_burst: u32 [1, 10_000_000] => "`connects_per_second`";
+        connects_burst: u32 [1, 10_000_000] => "`connects_per_second`", live;
         /// New connections a second from one source prefix (`limits.source_prefix_v4`).
-        source_connects_per_second: u32 [1, 10_000_000] => "no limit";
+        source_connects_per_second: u32 [1, 10_000_000] => "no limit", live;
         /// New connections from one source prefix at once after a rest.
-        source_connects_burst: u32 [1, 10_000_000] => "`source_connects_per_second`";
+        source_connects_burst: u32 [1, 10_000_000] => "`source_connects_per_second`", live;
         /// PUBLISH packets a second of one client; above, its socket is not read for a while.
-        client_messages_per_second: u32 [1, 10_000_000] => "no limit";
+        client_messages_per_second: u32 [1, 10_000_000] => "no limit", live;
         /// Bytes a second of one client; above, its socket is not read for a while.
-        client_bytes_per_second: u32 [1_024, 4_294_967_295], "bytes" => "no limit";
+        client_bytes_per_second: u32 [1_024, 4_294_967_295], "bytes" => "no limit", live;
         /// Length of the accept queue of each shard's socket; the kernel cuts it to
         /// `net.core.somaxconn`.
         backlog: u32 [16, 65_535] = 1_024;
@@ -391,6 +417,22 @@ impl File {
             }
         }
         file
+    }
+
+    /// Takes over the live keys of `new`, and of the listeners that both have.
+    pub(super) fn take_live(&mut self, new: &File) {
+        let File { node, mqtt, limits, auth, admin, log, listeners } = self;
+        node.take_live(&new.node);
+        mqtt.take_live(&new.mqtt);
+        limits.take_live(&new.limits);
+        auth.take_live(&new.auth);
+        admin.take_live(&new.admin);
+        log.take_live(&new.log);
+        for (name, listener) in listeners {
+            if let Some(new) = new.listeners.get(name) {
+                listener.take_live(new);
+            }
+        }
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Key {
     pub unit: Option<&'static str>,
     /// The default as TOML, or what happens when the key is not set.
     pub default: fn() -> Fallback,
+    /// Whether a reload takes it over; else it needs a restart.
+    pub live: bool,
 }
 
 /// What holds when a key is not set.

@@ -14,6 +14,7 @@ pub mod nearest;
 pub mod overlay;
 pub mod problem;
 pub mod reference;
+pub mod reload;
 pub mod resolve;
 
 pub use keepalive::TcpKeepalive;
@@ -22,6 +23,7 @@ pub use listener::{
 };
 pub use overlay::{Flags, Overlay};
 pub use problem::{ConfigError, Problem};
+pub use reload::Reload;
 pub use resolve::{Auth, Config, Warning};
 
 use file::File;

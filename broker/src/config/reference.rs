@@ -22,6 +22,10 @@ two underscores nest, and case does not matter. Flags override both: `--listen`
 is `listener.default.bind`, `--admin` is `admin.bind`, `--data-dir` is
 `node.data_dir`, `--shards` is `node.shards`.
 
+On SIGHUP the node reads all of it again. A change of a key that is live is
+taken over while clients stay connected; of any other it is told that it needs a
+restart. A file with faults changes nothing.
+
 A listener that leaves loopback must say who may come in: `auth.password_file`,
 `user_from` with certificates, or `anonymous = true`.
 ";
@@ -31,7 +35,7 @@ pub fn markdown() -> String {
     let mut out = HEAD.to_owned();
     for (title, doc, keys) in TABLES {
         let _ = write!(out, "\n## `[{title}]`\n\n{}\n\n", doc.trim());
-        out.push_str("| Key | Takes | Default | Meaning |\n|---|---|---|---|\n");
+        out.push_str("| Key | Takes | Default | Live | Meaning |\n|---|---|---|---|---|\n");
         for key in *keys {
             row(&mut out, key);
         }
@@ -52,7 +56,8 @@ fn row(out: &mut String, key: &Key) {
         Fallback::Text(text) => text.to_owned(),
     };
     let doc = key.doc.trim();
-    let _ = writeln!(out, "| `{}` | {takes} | {default} | {doc} |", key.name);
+    let live = if key.live { "yes" } else { "" };
+    let _ = writeln!(out, "| `{}` | {takes} | {default} | {live} | {doc} |", key.name);
 }
 
 /// A config in effect: TOML that means the same, and what was derived.

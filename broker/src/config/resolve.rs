@@ -127,7 +127,13 @@ pub fn resolve(file: &File, faults: &mut Faults) -> Config {
         listeners,
         settings,
         admin_bind,
-        log: Log { level: file.log.level(), format: file.log.format(), filter: file.log.filter() },
+        log: Log {
+            level: file.log.level(),
+            format: file.log.format(),
+            filter: file.log.filter(),
+            output: file.log.output(),
+            lines_per_second: file.log.lines_per_second(),
+        },
         warnings,
     }
 }

@@ -1,4 +1,5 @@
-//! The node's own thread: the admin port and the `$SYS` topics.
+//! The node's own thread: the admin port, the `$SYS` topics, and the pulse for
+//! the service manager.
 //!
 //! Ordinary tokio, away from the shards: a slow scrape costs no message a
 //! microsecond.
@@ -12,6 +13,7 @@ use tokio::runtime::Builder;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::error;
 
+use super::notify::Notify;
 use super::sys::Publisher;
 use crate::admin::{self, AdminState};
 use crate::config::Config;
@@ -27,6 +29,7 @@ pub(super) fn start(
     config: &Config,
     shared: Arc<Shared>,
     health: Arc<Health>,
+    notify: Arc<Notify>,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let state = Arc::new(AdminState::new(config, shared.clone(), health.clone()));
@@ -39,10 +42,11 @@ pub(super) fn start(
     thread::Builder::new().name("admin".to_owned()).spawn(move || {
         runtime.block_on(async {
             tokio::select! {
-                served = admin::serve(listener, state) => {
+                served = admin::serve(listener, state.clone()) => {
                     error!(?served, "the admin port is closed");
                 }
                 () = publish_system(&shared, &health, every) => {}
+                () = notify.keep_alive(state.watch()) => {}
             }
         });
     })?;

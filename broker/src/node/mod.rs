@@ -10,11 +10,12 @@ pub mod shutdown;
 pub mod sys;
 
 mod admin_thread;
+mod notify;
+mod reload;
 mod source;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -26,10 +27,13 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use self::cores::Cores;
-use crate::config::Config;
+use self::notify::Notify;
+use self::shutdown::Ways;
+use crate::config::{Config, Reload};
 use crate::net::listener::{self, Bound, ListenOptions};
 use crate::shard::{self, Plan, Shared};
 use crate::telemetry::health::Health;
+use crate::telemetry::log;
 
 pub use self::panic::EXIT_PANIC;
 
@@ -40,7 +44,7 @@ pub const EXIT_SHARD_FAILED: i32 = EXIT_PANIC;
 ///
 /// # Errors
 /// When the node cannot start. Whatever breaks later ends the process.
-pub fn run(config: Config) -> anyhow::Result<()> {
+pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
     panic::exit_on_panic();
     let descriptors = raise_descriptor_limit();
     let cores = Cores::detect();
@@ -73,7 +77,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         all_started.blocking_recv().context("a shard did not start")?;
     }
     let health = Arc::new(Health::default());
-    admin_thread::start(admin, &config, Arc::clone(&shared), Arc::clone(&health))
+    let notify = Arc::new(Notify::from_environment());
+    admin_thread::start(admin, &config, shared.clone(), health.clone(), notify.clone())
         .context("cannot start the admin thread")?;
 
     info!(
@@ -91,11 +96,21 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     if shards > cores.mask.len() {
         warn!(shards, cores = cores.mask.len(), "more shards than cores: they are not pinned");
     }
-    for bound in &bound {
-        info!(listener = %bound.name, address = %bound.address, "listening for MQTT");
-    }
-    shutdown::wait(shared, &mut all_drained, threads, &health, config.drain, || {
-        announce(&bound, admin_address);
+    let listening: Vec<_> =
+        bound.iter().map(|bound| (bound.name.as_str(), bound.address.to_string())).collect();
+    let addresses: Vec<_> = listening.iter().map(|(_, address)| address.as_str()).collect();
+    let status = format!("Serving MQTT on {}", addresses.join(", "));
+    shutdown::wait(shared, &mut all_drained, threads, &health, config.drain, |way| match way {
+        Ways::Up => {
+            log::announce(&listening, admin_address);
+            notify.ready(&status);
+        }
+        Ways::Again => {
+            notify.reloading();
+            reload::reload(&mut reload, |config| log::apply(&config.log));
+            notify.ready(&status);
+        }
+        Ways::Down => notify.stopping("Asking the clients to go", config.drain),
     })
 }
 
@@ -110,18 +125,6 @@ fn bind_all(config: &Config, shards: usize) -> anyhow::Result<Vec<Bound>> {
         listener::bind(&wanted.name, &wanted.bind, options, shards)
     };
     Ok(config.listeners.iter().map(bind).collect::<Result<_, _>>()?)
-}
-
-/// What scripts and tests wait for, on stdout.
-fn announce(bound: &[Bound], admin: SocketAddr) {
-    let mut text = String::new();
-    for bound in bound {
-        text.push_str(&format!("listening mqtt {} {}\n", bound.name, bound.address));
-    }
-    text.push_str(&format!("listening admin {admin}\nready\n"));
-    let mut stdout = std::io::stdout().lock();
-    // A reader that left is not our failure.
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
 /// Every connection is a descriptor: takes all that the hard limit gives.

@@ -1,4 +1,5 @@
-//! The way down: SIGTERM or SIGINT drains, a second one ends at once.
+//! The way down: SIGTERM or SIGINT drains, a second one ends at once. SIGHUP,
+//! until then, asks for a reload.
 //!
 //! Readiness goes first, so that a load balancer looks elsewhere; then the
 //! shards close their listeners and end their connections at a pace; when the
@@ -19,34 +20,54 @@ use crate::shard::Shared;
 use crate::shard::clock::Reading;
 use crate::shard::mailbox::{Mailbox, Order};
 use crate::telemetry::health::{Health, Phase};
+use crate::telemetry::log;
 
 /// How long the threads may take to end after everything is drained.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 /// Between two looks at whether they did, or at a full queue of orders.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
-/// Waits for the signal, then brings the node down within `drain`. `ready` is
-/// called once signals are caught.
+/// What [`wait`] tells of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Ways {
+    /// Signals are caught from now on: the node is ready.
+    Up,
+    /// SIGHUP: the config is to be read again.
+    Again,
+    /// The node is about to be brought down.
+    Down,
+}
+
+/// Waits for the signal, then brings the node down within `drain`.
 pub(super) fn wait(
     shared: Arc<Shared>,
     drained: &mut mpsc::Receiver<ShardId>,
     threads: Vec<JoinHandle<()>>,
     health: &Health,
     drain: Duration,
-    ready: impl FnOnce(),
+    mut tell: impl FnMut(Ways),
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut signals = Signals::new().context("cannot catch signals")?;
+        // Caught to the end: a late one must not cut a drain short.
+        let mut hangups = signal(SignalKind::hangup()).context("cannot catch SIGHUP")?;
         health.enter(Phase::Ready);
-        ready();
-        let name = signals.next().await.0;
+        tell(Ways::Up);
+        let name = loop {
+            tokio::select! {
+                (name, _) = signals.next() => break name,
+                _ = hangups.recv() => tell(Ways::Again),
+            }
+        };
+        tell(Ways::Down);
         info!(signal = name, deadline_ms = drain.as_millis() as u64, "shutting down");
         health.enter(Phase::Draining);
         tokio::select! {
             () = bring_down(&shared, drained, threads, health, drain) => Ok(()),
             (name, number) = signals.next() => {
                 warn!(signal = name, "second signal: not waiting");
+                log::flush();
                 std::process::exit(128 + number)
             }
         }

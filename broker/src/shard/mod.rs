@@ -104,6 +104,7 @@ pub(crate) fn start(plan: Plan) -> io::Result<JoinHandle<()>> {
         let shard = plan.id.0;
         if let Err(error) = run(plan) {
             error!(shard, %error, "a shard failed");
+            crate::telemetry::log::flush();
             std::process::exit(crate::node::EXIT_SHARD_FAILED);
         }
     })

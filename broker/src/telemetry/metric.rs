@@ -187,6 +187,8 @@ metrics! {
         "0: serving; 1: draining; 2: drained";
     DRAIN_SESSIONS_REMAINING gauge "tidegate_drain_sessions_remaining" []
         "Sessions with a connection that a drain still waits for";
+    LOG_LINES_SUPPRESSED counter "tidegate_log_lines_suppressed" ["reason"]
+        "Log lines that were not written, because one place in the code said too many (rate_limit) or who reads them is slow or gone (unread)";
     BUILD info "tidegate_build" ["version", "commit", "features"]
         "What runs";
     COLLECTOR_UP gauge "tidegate_collector_up" ["collector"]

@@ -19,6 +19,7 @@ use tidegate_core::counters::{
 use super::exposition::{Families, Format, Series, classic};
 use super::health::{Health, Phase};
 use super::histogram::Distribution;
+use super::log;
 use super::metric::{self, Metric};
 use super::process::Process;
 use super::source::{ListenerCounts, ShellCounts, Source};
@@ -114,6 +115,11 @@ impl NodeCollector {
         };
         families.single(&metric::DRAIN_STATE, state)?;
         families.single(&metric::DRAIN_SESSIONS_REMAINING, remaining)?;
+        let suppressed = log::suppressed();
+        families.family(&metric::LOG_LINES_SUPPRESSED, |series| {
+            series.add(&["rate_limit"], suppressed.rate_limited)?;
+            series.add(&["unread"], suppressed.unread)
+        })?;
         let features = if cfg!(feature = "defects") { "defects" } else { "" };
         let commit = option_env!("TIDEGATE_COMMIT").unwrap_or("unknown");
         families.family(&metric::BUILD, |series| {

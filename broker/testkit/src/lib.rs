@@ -10,6 +10,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// How long a test waits for an answer before it fails. Generous: machines are
@@ -28,6 +29,8 @@ pub struct Broker {
     /// Where the admin port answers.
     pub admin: SocketAddr,
     dir: PathBuf,
+    said: Arc<Mutex<String>>,
+    listener: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Broker {
@@ -40,6 +43,16 @@ impl Broker {
 
     /// As [`Broker::start`], with further arguments in place of `--shards 2`.
     pub fn start_with(binary: &str, config: &str, args: &[&str]) -> Broker {
+        Broker::start_in(binary, config, args, &[])
+    }
+
+    /// As [`Broker::start_with`], with further variables of the environment.
+    pub fn start_in(
+        binary: &str,
+        config: &str,
+        args: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Broker {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("tidegate-test-{}-{n}", std::process::id()));
@@ -54,6 +67,7 @@ impl Broker {
             .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
             .arg(dir.join("data"))
             .args(args)
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(if std::env::var_os("TIDEGATE_TEST_LOG").is_some() {
@@ -65,10 +79,11 @@ impl Broker {
             .expect("start the broker");
         let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
         let (mut mqtt, mut admin) = (None, None);
+        let said = Arc::<Mutex<String>>::default();
         for line in &mut lines {
             let line = line.expect("the broker's stdout");
-            let words: Vec<&str> = line.split_whitespace().collect();
-            match words.as_slice() {
+            hear(&said, &line);
+            match announcement(&line).as_slice() {
                 // `listening mqtt NAME ADDRESS`, `listening admin ADDRESS`, `ready`
                 ["listening", "mqtt", _, address] if mqtt.is_none() => mqtt = address.parse().ok(),
                 ["listening", "admin", address] => admin = address.parse().ok(),
@@ -76,13 +91,58 @@ impl Broker {
                 _ => {}
             }
         }
-        std::thread::spawn(move || for _ in lines {});
+        let hearer = said.clone();
+        // Reads on to the end, as a collector of logs does.
+        let listener = std::thread::spawn(move || {
+            lines.map_while(Result::ok).for_each(|line| hear(&hearer, &line));
+        });
         Broker {
             mqtt: mqtt.expect("the broker did not print `listening mqtt NAME ADDRESS`; is TIDEGATE_TEST_LOG=1 of help?"),
             admin: admin.expect("the broker did not print `listening admin ADDRESS`"),
             child,
             dir,
+            said,
+            listener: Some(listener),
         }
+    }
+
+    /// Writes another config over the one it was started with, and sends SIGHUP.
+    pub fn reload(&self, config: &str) {
+        std::fs::write(self.dir.join("tidegate.toml"), config).expect("write the config");
+        self.signal("-HUP");
+    }
+
+    /// Sends a signal, such as `-HUP`.
+    pub fn signal(&self, signal: &str) {
+        let status = Command::new("kill").arg(signal).arg(self.pid().to_string()).status();
+        assert!(status.expect("run kill").success());
+    }
+
+    /// Waits for a line on stdout that has this in it, for at most [`PATIENCE`].
+    #[track_caller]
+    pub fn says(&self, wanted: &str) -> String {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let said = self.said();
+            if let Some(line) = said.lines().find(|line| line.contains(wanted)) {
+                return line.to_owned();
+            }
+            assert!(Instant::now() < end, "the broker did not say {wanted:?}, but:\n{said}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// All lines on stdout so far.
+    pub fn said(&self) -> String {
+        self.said.lock().expect("nobody panics with it").clone()
+    }
+
+    /// All lines on stdout. The broker must have ended, or end soon.
+    pub fn said_to_the_end(&mut self) -> String {
+        if let Some(listener) = self.listener.take() {
+            listener.join().expect("the thread only reads");
+        }
+        self.said()
     }
 
     /// A raw connection, nothing sent yet.
@@ -137,6 +197,33 @@ impl Drop for Broker {
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.dir);
     }
+}
+
+/// Keeps what the broker says, up to a size that no test reaches.
+fn hear(said: &Mutex<String>, line: &str) {
+    if std::env::var_os("TIDEGATE_TEST_LOG").is_some() {
+        let _ = writeln!(std::io::stderr(), "{line}");
+    }
+    let mut said = said.lock().expect("nobody panics with it");
+    if said.len() < 64 << 20 {
+        said.push_str(line);
+        said.push('\n');
+    }
+}
+
+/// The words of a line; of a JSON line, those of its message, then listener
+/// and address if it has them.
+fn announcement(line: &str) -> Vec<&str> {
+    if !line.starts_with('{') {
+        return line.split_whitespace().collect();
+    }
+    let field = |name: &str| {
+        let (_, rest) = line.split_once(&format!("\"{name}\":\""))?;
+        rest.split('"').next()
+    };
+    let mut words: Vec<&str> = field("message").unwrap_or_default().split_whitespace().collect();
+    words.extend(["listener", "address"].iter().filter_map(|name| field(name)));
+    words
 }
 
 /// What came from the socket.

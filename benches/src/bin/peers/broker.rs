@@ -138,7 +138,7 @@ impl Running {
             // Reads on, so that a broker that talks never blocks on the pipe.
             thread::spawn(move || {
                 for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                    if line.contains("ready") {
+                    if line == "ready" {
                         let _ = sender.send(());
                     }
                 }
