@@ -1,6 +1,7 @@
 //! The I/O shell of a Tidegate node.
 
 pub mod admin;
+pub mod auth;
 pub mod cli;
 pub mod commands;
 pub mod config;

@@ -11,8 +11,7 @@ use tidegate_framing::trusted::Trusted;
 use tidegate_framing::websocket;
 use tracing::debug;
 
-use super::tls::session::TlsError;
-use super::tls::store::TlsStore;
+use super::tls::{TlsError, TlsStore};
 use crate::config::{Listener, ProxyProtocol};
 
 /// One listener.
@@ -72,7 +71,7 @@ impl Door {
         debug!(listener = %self.listener.name, layer = "TLS", why = %error, alerted, "closed");
     }
 
-    pub(crate) fn tls_done(&self, version: &str) {
-        self.handshakes[usize::from(version == "1.3")].fetch_add(1, Relaxed);
+    pub(crate) fn tls_done(&self, version: Option<&str>) {
+        self.handshakes[usize::from(version == Some("1.3"))].fetch_add(1, Relaxed);
     }
 }

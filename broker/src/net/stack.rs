@@ -7,7 +7,7 @@
 //! bounded.
 
 use std::io::IoSlice;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use tidegate_framing::proxy::{self, Parsed};
 use tidegate_framing::websocket::{self, Handshake, Unwrapped, WebSocket};
 
 use super::door::Door;
-use super::tls::session::{Step, TlsSession};
+use super::tls::{Step, TlsSession};
 use super::transport::{Arrived, Sent, receive_plain, send_plain};
 
 /// Bytes of MQTT that go into one frame or one run of records.
@@ -293,7 +293,7 @@ impl Stack {
 
     fn take_header(&mut self, header: &proxy::Header) {
         let peer = self.peer.get_or_insert_default();
-        peer.source = header.source.map(|source: SocketAddr| source.ip());
+        peer.source = header.source.map(|source| source.ip());
         if let Some(tls) = &header.tls
             && tls.verified
         {
@@ -306,8 +306,8 @@ impl Stack {
         self.door.tls_done(tls.version_label());
         if let Some(shown) = tls.peer() {
             let peer = self.peer.get_or_insert_default();
-            peer.common_name = shown.common_name;
-            peer.alternative_name = shown.sans.into_iter().next();
+            peer.common_name.clone_from(&shown.common_name);
+            peer.alternative_name = shown.sans.first().cloned();
         }
     }
 

@@ -630,7 +630,7 @@ mod tests {
     use tidegate_core::settings::Settings;
 
     use super::*;
-    use crate::config::Bind;
+    use crate::config::{Bind, Config};
     use crate::net::listener::{self, ListenOptions};
 
     /// Two shards on this thread, with real sockets, that move only when told.
@@ -645,7 +645,9 @@ mod tests {
             settings.limits.queue_messages_max = u32::MAX;
             settings.limits.queue_bytes_max = u64::MAX;
             let node = Node::new(settings, 2, 7, Box::new(Open));
-            let shared = Arc::new(Shared::new(node, 1).expect("two eventfds"));
+            let doors = crate::node::doors::open(&Config::default()).expect("nothing to read");
+            let shared = Shared::new(node, doors, Default::default()).expect("two eventfds");
+            let shared = Arc::new(shared);
             let options = ListenOptions { ipv6_only: true, backlog: 16, keepalive: None };
             let shards = (0..2)
                 .map(|id| {
