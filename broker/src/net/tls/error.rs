@@ -81,8 +81,9 @@ fn protocol_label(error: &Error) -> &'static str {
 /// The sentence for an operator, with the likely cause where there is one.
 fn describe(error: &Error) -> String {
     match error {
-        Error::NoCertificatesPresented => "the client has no certificate, and one is required"
-            .to_owned(),
+        Error::NoCertificatesPresented => {
+            "the client has no certificate, and one is required".to_owned()
+        }
         Error::InvalidCertificate(cause) => match cause {
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                 "the client's certificate is expired".to_owned()

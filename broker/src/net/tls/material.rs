@@ -15,9 +15,7 @@ use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{PemObject, SectionKind};
-use rustls::pki_types::{
-    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime,
-};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
@@ -26,9 +24,7 @@ use x509_parser::parse_x509_crl;
 
 use super::certificate::{CertificateInfo, sha256};
 use super::fault::{Problem, TlsFault, TlsWarning};
-use super::limits::{
-    CA_FILE_BYTES_MAX, CRL_FILE_BYTES_MAX, PEM_FILE_BYTES_MAX, SERVER_NAMES_MAX,
-};
+use super::limits::{CA_FILE_BYTES_MAX, CRL_FILE_BYTES_MAX, PEM_FILE_BYTES_MAX, SERVER_NAMES_MAX};
 use super::server_name::ByServerName;
 
 /// The files and choices of one listener.
@@ -478,7 +474,8 @@ impl Reading {
     fn crls(&mut self, path: &Path) -> Option<Vec<CertificateRevocationListDer<'static>>> {
         const KEY: &str = "tls_crl";
         let bytes = self.bytes(KEY, path, CRL_FILE_BYTES_MAX)?;
-        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
+        let lists: Result<Vec<_>, _> =
+            CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
         let lists = match lists {
             Ok(lists) => lists,
             Err(error) => {
@@ -524,10 +521,8 @@ struct Chain {
 
 /// The directories for server names within `directory`, in order.
 pub(super) fn named_directories(directory: &Path) -> Result<Vec<PathBuf>, Problem> {
-    let unreadable = |error: io::Error| Problem::Unreadable {
-        path: directory.to_owned(),
-        error: plain(&error),
-    };
+    let unreadable =
+        |error: io::Error| Problem::Unreadable { path: directory.to_owned(), error: plain(&error) };
     let mut paths = Vec::new();
     for entry in fs::read_dir(directory).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
@@ -581,7 +576,9 @@ fn hint(bytes: &[u8]) -> &'static str {
             _,
         )) => " (it holds a private key)",
         Some((SectionKind::Csr, _)) => " (it holds a certificate request)",
-        _ if bytes.first() == Some(&0x30) => " (it looks like DER; `openssl x509 -inform der` converts)",
+        _ if bytes.first() == Some(&0x30) => {
+            " (it looks like DER; `openssl x509 -inform der` converts)"
+        }
         _ => "",
     }
 }

@@ -12,8 +12,8 @@ const DAY: i64 = 86_400;
 /// A table of what is presented, whom the listener trusts, and what needs
 /// attention. `now` is in seconds of Unix time.
 pub fn show(loaded: &Loaded, now: i64) -> String {
-    let mut rows = vec![["SERVER NAME", "NAMES", "ISSUER", "EXPIRES", "LEFT", "FILE"]
-        .map(str::to_owned)];
+    let mut rows =
+        vec![["SERVER NAME", "NAMES", "ISSUER", "EXPIRES", "LEFT", "FILE"].map(str::to_owned)];
     rows.extend(loaded.certificates.iter().map(|one| row(one, now)));
     let mut text = table(&rows);
     // Writing to a String cannot fail.

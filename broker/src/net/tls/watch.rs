@@ -158,8 +158,10 @@ impl Look {
                 now = later;
             }
             self.seen = now;
-            // The directories may be others now.
+            // The directories may be others now. What happened before they were
+            // watched is found by another look.
             self.arm();
+            let _ = self.wake.try_send(Wake::Look);
             changed();
         }
     }

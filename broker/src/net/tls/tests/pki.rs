@@ -2,6 +2,7 @@
 //! session through memory.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,11 +16,11 @@ use rustls::client::Resumption;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion, version,
-};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion, version};
 
-use super::super::{Alpn, ClientAuth, Loaded, Step, TlsError, TlsFiles, TlsSession, TlsVersion, load};
+use super::super::{
+    Alpn, ClientAuth, Loaded, Step, TlsError, TlsFiles, TlsSession, TlsVersion, load,
+};
 
 /// A directory that goes when the test ends.
 pub(super) struct Folder(PathBuf);
@@ -242,6 +243,7 @@ pub(super) struct Link {
     pub(super) carry: Vec<u8>,
     /// What the session decrypted.
     pub(super) heard: Vec<u8>,
+    client_heard: Vec<u8>,
     /// Whether a step said that the handshake was done.
     pub(super) done: bool,
     /// Whether a step said that the peer closed.
@@ -249,12 +251,14 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(session: TlsSession, client: ClientConnection) -> Self {
+    pub(super) fn new(session: TlsSession, mut client: ClientConnection) -> Self {
+        client.set_buffer_limit(None);
         Self {
             client,
             session,
             carry: Vec::new(),
             heard: Vec::new(),
+            client_heard: Vec::new(),
             done: false,
             closed: false,
         }
@@ -283,6 +287,10 @@ impl Link {
             }
             // The client's own verdict is asked for where it matters.
             let _ = self.client.process_new_packets();
+            let mut piece = [0; 4_096];
+            while let Ok(count @ 1..) = self.client.reader().read(&mut piece) {
+                self.client_heard.extend_from_slice(&piece[..count]);
+            }
         }
     }
 
@@ -327,18 +335,11 @@ impl Link {
 
     /// What the client has decrypted.
     pub(super) fn client_reads(&mut self) -> Vec<u8> {
-        use std::io::Read;
-        let mut read = Vec::new();
-        let mut piece = [0; 4_096];
-        while let Ok(count @ 1..) = self.client.reader().read(&mut piece) {
-            read.extend_from_slice(&piece[..count]);
-        }
-        read
+        std::mem::take(&mut self.client_heard)
     }
 
     /// Has the client write `bytes`.
     pub(super) fn client_writes(&mut self, bytes: &[u8]) {
-        use std::io::Write;
         self.client.writer().write_all(bytes).expect("the client's buffer is unlimited");
     }
 }
