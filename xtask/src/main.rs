@@ -1,12 +1,14 @@
-//! Chores of the workspace: `cargo xtask layers | docs [--check] | conformance check|mutate`.
+//! Chores of the workspace: `cargo xtask layers | docs | conformance | bench | dist`.
 //!
 //! Depends on nothing of ours, so that it builds at once and works on a tree
 //! that does not.
 
 mod bench;
 mod conformance;
+mod dist;
 mod docs;
 mod layers;
+mod sbom;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,6 +25,7 @@ const CHORES: &[(&str, &str, Chore)] = &[
         "bench peers [ARGUMENTS]: measure beside other brokers, write docs/benchmarks.md",
         bench::run,
     ),
+    ("dist", dist::USAGE, dist::run),
     ("docs", "docs [--check]: write the generated pages, or fail on drift", docs::run),
 ];
 
