@@ -10,6 +10,8 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use tidegate_core::limits::SHARDS_MAX;
 
+use crate::admin::control;
+use crate::commands;
 use crate::config::reload::Source;
 use crate::config::{self, Config, Flags, Overlay, Reload, reference};
 use crate::pages;
@@ -34,6 +36,12 @@ enum Command {
         /// The config
         file: PathBuf,
     },
+    /// Certificates: show, check, reload
+    #[command(subcommand)]
+    Tls(Tls),
+    /// The config of a running node
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Print completions for a shell
     Completion {
         /// Which
@@ -50,6 +58,59 @@ enum Command {
         /// Which
         page: Page,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum Tls {
+    /// Show what a running node presents, or with --config what the files hold
+    Show {
+        #[command(flatten)]
+        node: NodeArgs,
+        /// Read the files of this config instead of asking a node
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["socket", "data_dir"])]
+        config: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell everything that is wrong with the files of a config
+    Check {
+        /// The config
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Have a running node read its files again
+    Reload {
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Have a running node read its config again, as SIGHUP does
+    Reload {
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+}
+
+/// Which running node.
+#[derive(Args, Debug)]
+struct NodeArgs {
+    /// Its data directory
+    #[arg(long, value_name = "DIR", default_value = "./tidegate-data")]
+    data_dir: PathBuf,
+    /// Its control socket, DIR/tidegate.sock if not given
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+impl NodeArgs {
+    fn ask(&self, method: &str, target: &str) -> anyhow::Result<String> {
+        let socket = self.socket.clone().unwrap_or_else(|| control::socket_in(&self.data_dir));
+        control::ask(&socket, method, target)
+    }
 }
 
 #[derive(Args, Debug)]
@@ -82,6 +143,10 @@ pub fn main(run: Runner) -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(args) => run_node(args, run),
         Command::Check { file } => check(&file),
+        Command::Tls(command) => tls(command),
+        Command::Config(ConfigCommand::Reload { node }) => {
+            node.ask("POST", "/reload").map(|said| print(&said))
+        }
         Command::Completion { shell } => {
             print(&pages::completion(Cli::command(), shell));
             Ok(())
@@ -131,8 +196,26 @@ fn run_node(args: RunArgs, run: Runner) -> anyhow::Result<()> {
     run(config, Reload::new(source, file))
 }
 
+fn tls(command: Tls) -> anyhow::Result<()> {
+    let load = |path: &Path| config::load(&read(path)?, &Overlay::from_environment()).map_err(anyhow::Error::from);
+    let said = match command {
+        Tls::Show { config: Some(config), json, .. } => {
+            commands::tls::show_files(&load(&config)?, json)?
+        }
+        Tls::Show { node, json, .. } => node.ask("GET", &format!("/tls?json={json}"))?,
+        Tls::Check { config } => {
+            let said = commands::tls::show_files(&load(&config)?, false)?;
+            format!("ok\n\n{said}")
+        }
+        Tls::Reload { node } => node.ask("POST", "/reload")?,
+    };
+    print(&said);
+    Ok(())
+}
+
 fn check(path: &Path) -> anyhow::Result<()> {
     let (file, config) = config::read(&read(path)?, &Overlay::from_environment())?;
+    crate::node::doors::open(&config)?;
     for warning in &config.warnings {
         complain(&format!("warning: {warning}"));
     }

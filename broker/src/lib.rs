@@ -1,7 +1,9 @@
 //! The I/O shell of a Tidegate node.
 
 pub mod admin;
+pub mod auth;
 pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod net;
 pub mod node;

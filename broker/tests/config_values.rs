@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tidegate::config::key::{Fallback, Shape};
-use tidegate::config::{Config, Flags, Listener, Overlay, TcpKeepalive, Transport, Warning};
+use tidegate::config::{Config, Flags, Overlay, TcpKeepalive, Transport, Warning};
 use tidegate::config::{file, load, read, reference};
 use tidegate::telemetry::log::{LogFormat, LogLevel};
 use tidegate_core::limits::QueuePolicy;

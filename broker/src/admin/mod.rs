@@ -5,6 +5,7 @@
 //! restart (some shard is stuck), `/readyz` for clients to be kept away (not up
 //! yet, or draining).
 
+pub mod control;
 mod port;
 
 use std::sync::Arc;

@@ -10,6 +10,7 @@ use toml::Value;
 
 use super::key::{Key, Networks, Setting, Shape, choice};
 use super::problem::Problem;
+pub use crate::net::tls::{ClientAuth, TlsFiles, TlsVersion};
 
 /// The longest path of a Unix socket (`sun_path`, without its NUL).
 const SOCKET_PATH_MAX: usize = 107;
@@ -214,51 +215,10 @@ choice!(UserFrom {
     UserFrom::ProxyCn => "proxy_cn",
 });
 
-/// The files and rules of TLS on one listener.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct TlsFiles {
-    /// Certificate chain, PEM.
-    pub certificate: PathBuf,
-    /// Private key, PEM.
-    pub key: PathBuf,
-    /// Directory of further certificates, by host name.
-    pub sni_dir: Option<PathBuf>,
-    /// Certificate authorities of the clients, PEM.
-    pub client_ca: Option<PathBuf>,
-    /// Whether clients show a certificate.
-    pub client_auth: ClientAuth,
-    /// Revoked client certificates, PEM.
-    pub crl: Option<PathBuf>,
-    /// The lowest version.
-    pub version_min: TlsVersion,
-}
-
-/// Whether clients show a certificate.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum ClientAuth {
-    /// They are not asked.
-    #[default]
-    Off,
-    /// They are asked; one that is shown must be valid.
-    Optional,
-    /// Without a valid one there is no handshake.
-    Required,
-}
-
 choice!(ClientAuth {
     ClientAuth::Off => "off",
     ClientAuth::Optional => "optional",
     ClientAuth::Required => "required",
 });
-
-/// A version of TLS.
-#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
-pub enum TlsVersion {
-    /// TLS 1.2.
-    #[default]
-    V1_2,
-    /// TLS 1.3.
-    V1_3,
-}
 
 choice!(TlsVersion { TlsVersion::V1_2 => "1.2", TlsVersion::V1_3 => "1.3" });

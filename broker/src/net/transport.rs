@@ -1,38 +1,28 @@
-//! What lies between the socket and MQTT's bytes.
-//!
-//! A shard reads and writes MQTT only through this seam. Plain TCP keeps no
-//! state at all, so an idle plain connection pays nothing for it; a transport
-//! with state (TLS, WebSocket, PROXY) brings its own box as a further variant,
-//! uses `into` as the place for what it decrypts or unwraps, and keeps what it
-//! already sealed but could not send.
+//! Reads and writes of a socket. Plain TCP keeps no state at all; where more
+//! lies between the socket and MQTT it is a [`Stack`](super::stack::Stack).
 
 use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
+use tidegate_core::Layer;
 
 /// The most slices that the kernel takes in one call (`UIO_MAXIOV`).
 const SLICES_MAX: usize = 1_024;
 
-/// How one connection's bytes travel.
-#[derive(Debug, Default)]
-pub(crate) enum Transport {
-    /// MQTT directly on TCP.
-    #[default]
-    Plain,
-}
-
 /// What a read brought.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Arrived {
-    /// That many bytes, at least one. `drained`: the socket holds no more, and
+    /// That many bytes; none if they were for a layer below MQTT. `drained`: the socket holds no more, and
     /// the next arrival is a new edge.
     Bytes { count: usize, drained: bool },
     /// Nothing for now.
     Nothing,
     /// The peer sent its FIN, and all before it has been read.
     End,
+    /// A layer between the socket and MQTT broke its rules.
+    Broken(Layer),
     /// The socket is broken.
     Failed,
 }
@@ -48,30 +38,7 @@ pub(crate) enum Sent {
     Failed,
 }
 
-impl Transport {
-    /// Whether the transport is worth keeping while the connection is idle.
-    pub(crate) fn is_stateless(&self) -> bool {
-        match self {
-            Transport::Plain => true,
-        }
-    }
-
-    /// Reads MQTT bytes into `into`, which must not be empty.
-    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>, into: &mut [u8]) -> Arrived {
-        match self {
-            Transport::Plain => receive_plain(socket, into),
-        }
-    }
-
-    /// Sends MQTT bytes, as many as go at once.
-    pub(crate) fn send(&mut self, socket: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> Sent {
-        match self {
-            Transport::Plain => send_plain(socket, slices),
-        }
-    }
-}
-
-/// [`Transport::receive`] of a connection without a transport of its own.
+/// Reads what the socket has into `into`, which must not be empty.
 pub(crate) fn receive_plain(socket: BorrowedFd<'_>, into: &mut [u8]) -> Arrived {
     let room = into.len();
     loop {
@@ -87,7 +54,7 @@ pub(crate) fn receive_plain(socket: BorrowedFd<'_>, into: &mut [u8]) -> Arrived 
     }
 }
 
-/// [`Transport::send`] of a connection without a transport of its own.
+/// Sends as much as the socket takes.
 pub(crate) fn send_plain(socket: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> Sent {
     let mut done = 0;
     // More than one round only beyond the kernel's bound for one call.
@@ -137,7 +104,7 @@ mod tests {
         let (ours, mut theirs) = pair();
         let bytes: Vec<u8> = (0..3 * SLICES_MAX).map(|n| n as u8).collect();
         let slices: Vec<IoSlice<'_>> = bytes.chunks(1).map(IoSlice::new).collect();
-        assert_eq!(Transport::Plain.send(ours.as_fd(), &slices), Sent::All);
+        assert_eq!(send_plain(ours.as_fd(), &slices), Sent::All);
         let mut got = vec![0; bytes.len()];
         theirs.read_exact(&mut got).expect("the bytes");
         assert_eq!(got, bytes);
@@ -147,7 +114,7 @@ mod tests {
     fn a_full_socket_takes_a_part_and_says_how_much() {
         let (ours, mut theirs) = pair();
         let bytes = vec![7; 8 << 20];
-        let Sent::Some(sent) = Transport::Plain.send(ours.as_fd(), &[IoSlice::new(&bytes)]) else {
+        let Sent::Some(sent) = send_plain(ours.as_fd(), &[IoSlice::new(&bytes)]) else {
             panic!("8 MiB cannot fit a socket that nobody reads");
         };
         drop(ours);
@@ -160,8 +127,8 @@ mod tests {
     fn a_peer_that_is_gone_fails_a_send_without_a_signal() {
         let (ours, theirs) = pair();
         drop(theirs);
-        assert_eq!(Transport::Plain.send(ours.as_fd(), &[IoSlice::new(b"x")]), Sent::Failed);
-        assert_eq!(Transport::Plain.receive(ours.as_fd(), &mut [0; 8]), Arrived::End);
+        assert_eq!(send_plain(ours.as_fd(), &[IoSlice::new(b"x")]), Sent::Failed);
+        assert_eq!(receive_plain(ours.as_fd(), &mut [0; 8]), Arrived::End);
     }
 
     #[test]
@@ -171,13 +138,13 @@ mod tests {
         theirs.write_all(b"abc").expect("write");
         let mut into = [0; 2];
         assert_eq!(
-            Transport::Plain.receive(ours.as_fd(), &mut into),
+            receive_plain(ours.as_fd(), &mut into),
             Arrived::Bytes { count: 2, drained: false }
         );
         assert_eq!(
-            Transport::Plain.receive(ours.as_fd(), &mut into),
+            receive_plain(ours.as_fd(), &mut into),
             Arrived::Bytes { count: 1, drained: true }
         );
-        assert_eq!(Transport::Plain.receive(ours.as_fd(), &mut into), Arrived::Nothing);
+        assert_eq!(receive_plain(ours.as_fd(), &mut into), Arrived::Nothing);
     }
 }

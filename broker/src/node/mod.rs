@@ -5,6 +5,7 @@
 //! says why not and exits with 1.
 
 pub mod cores;
+pub mod doors;
 pub mod panic;
 pub mod shutdown;
 pub mod sys;
@@ -27,9 +28,13 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use self::cores::Cores;
+use self::admin_thread::Sockets;
 use self::notify::Notify;
 use self::shutdown::Ways;
+use crate::admin::control;
+use crate::auth::Doorman;
 use crate::config::{Config, Reload};
+use crate::net::tls::{Pace, Watch};
 use crate::net::listener::{self, Bound, ListenOptions};
 use crate::shard::{self, Plan, Shared};
 use crate::telemetry::health::Health;
@@ -50,6 +55,8 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
     let cores = Cores::detect();
     let shards = cores.shards(config.shards);
 
+    let doors = doors::open(&config)?;
+    let doorman = Arc::new(Doorman);
     let mut bound = bind_all(&config, shards)?;
     let admin = TcpListener::bind(config.admin_bind)
         .with_context(|| format!("admin.bind: cannot listen on {}", config.admin_bind))?;
@@ -58,7 +65,7 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
     let seed = RandomState::new().build_hasher().finish();
     let node = Node::new(config.settings.clone(), shards as u16, seed, Box::new(Open));
     let shared =
-        Arc::new(Shared::new(node, bound.len()).context("cannot open the shards' mailboxes")?);
+        Arc::new(Shared::new(node, doors, doorman).context("cannot open the shards' mailboxes")?);
     let (drained, mut all_drained) = mpsc::channel(shards);
     let (started, mut all_started) = mpsc::channel(shards);
     let mut threads = Vec::with_capacity(shards);
@@ -76,9 +83,29 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
     for _ in 0..shards {
         all_started.blocking_recv().context("a shard did not start")?;
     }
+    doors::warn_of(&shared.doors);
+    let (ask_reload, mut reloads) = mpsc::channel(1);
+    let control = match control::open(&config.data_dir) {
+        Ok(control) => Some(control),
+        Err(error) => {
+            let error = format!("{error:#}");
+            warn!(error, "no control socket: commands such as `tidegate tls reload` do not work");
+            None
+        }
+    };
+    let watch = {
+        let shared = Arc::clone(&shared);
+        Watch::start(doors::paths(&shared.doors), Pace::default(), move || {
+            doors::reload(&shared.doors, None);
+        })
+    };
+    if let Err(error) = &watch {
+        warn!(%error, "files are not watched: a change is seen at SIGHUP");
+    }
     let health = Arc::new(Health::default());
     let notify = Arc::new(Notify::from_environment());
-    admin_thread::start(admin, &config, shared.clone(), health.clone(), notify.clone())
+    let sockets = Sockets { admin, control, ask_reload };
+    admin_thread::start(sockets, &config, shared.clone(), health.clone(), notify.clone())
         .context("cannot start the admin thread")?;
 
     info!(
@@ -100,18 +127,30 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
         bound.iter().map(|bound| (bound.name.as_str(), bound.address.to_string())).collect();
     let addresses: Vec<_> = listening.iter().map(|(_, address)| address.as_str()).collect();
     let status = format!("Serving MQTT on {}", addresses.join(", "));
-    shutdown::wait(shared, &mut all_drained, threads, &health, config.drain, |way| match way {
+    let doors = shared.doors.clone();
+    let tell = |way| match way {
         Ways::Up => {
             log::announce(&listening, admin_address);
             notify.ready(&status);
+            String::new()
         }
         Ways::Again => {
             notify.reloading();
-            reload::reload(&mut reload, |config| log::apply(&config.log));
+            let said = reload::reload(&mut reload, |config| {
+                log::apply(&config.log)?;
+                Ok(doors::reload(&doors, Some(config)))
+            });
             notify.ready(&status);
+            said
         }
-        Ways::Down => notify.stopping("Asking the clients to go", config.drain),
-    })
+        Ways::Down => {
+            notify.stopping("Asking the clients to go", config.drain);
+            String::new()
+        }
+    };
+    let (drain, unready) = (config.drain, config.unready);
+    let down = &mut all_drained;
+    shutdown::wait(shared, down, threads, &health, drain, unready, &mut reloads, tell)
 }
 
 /// Opens all listeners on all shards.

@@ -8,19 +8,28 @@ use crate::config::{Config, Reload};
 /// changed. A config with a fault changes nothing.
 ///
 /// `apply` gets the whole config that is to be in effect, also when no key
-/// changed, as the files that it names may have.
-pub(super) fn reload(reload: &mut Reload, apply: impl FnOnce(&Config) -> anyhow::Result<()>) {
+/// changed, as the files that it names may have. Returns what there is to say
+/// to who asked; `apply` adds to it.
+pub(super) fn reload(
+    reload: &mut Reload,
+    apply: impl FnOnce(&Config) -> anyhow::Result<Vec<String>>,
+) -> String {
     let plan = match reload.plan() {
         Ok(plan) => plan,
         Err(error) => {
             let error = format!("{error:#}");
-            return error!(error, "the config is not reloaded, the old one stays in effect");
+            error!(error, "the config is not reloaded, the old one stays in effect");
+            return format!("{error}\nthe config is not reloaded, the old one stays in effect\n");
         }
     };
-    if let Err(error) = apply(&plan.config) {
-        let error = format!("{error:#}");
-        return error!(error, "the config is not reloaded in whole");
-    }
+    let mut said = match apply(&plan.config) {
+        Ok(said) => said,
+        Err(error) => {
+            let error = format!("{error:#}");
+            error!(error, "the config is not reloaded in whole");
+            return format!("{error}\nthe config is not reloaded in whole\n");
+        }
+    };
     for changed in &plan.changed {
         let (key, old, new) = (&changed.key, &changed.old, &changed.new);
         if changed.live {
@@ -31,4 +40,6 @@ pub(super) fn reload(reload: &mut Reload, apply: impl FnOnce(&Config) -> anyhow:
     }
     info!(changed = plan.changed.len(), whole = plan.is_whole(), "config reloaded");
     reload.done(&plan);
+    said.insert(0, plan.report());
+    said.join("\n") + "\n"
 }

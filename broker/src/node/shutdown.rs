@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
 
+use crate::admin::control::Reloads;
 use crate::shard::Shared;
 use crate::shard::clock::Reading;
 use crate::shard::mailbox::{Mailbox, Order};
@@ -38,14 +39,18 @@ pub(super) enum Ways {
     Down,
 }
 
-/// Waits for the signal, then brings the node down within `drain`.
+/// Waits for the signal, then brings the node down within `drain`, the
+/// listeners staying open for the first `unready` of it. `tell` returns what
+/// there is to say to who asked.
 pub(super) fn wait(
     shared: Arc<Shared>,
     drained: &mut mpsc::Receiver<ShardId>,
     threads: Vec<JoinHandle<()>>,
     health: &Health,
     drain: Duration,
-    mut tell: impl FnMut(Ways),
+    unready: Duration,
+    reloads: &mut Reloads,
+    mut tell: impl FnMut(Ways) -> String,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -57,14 +62,25 @@ pub(super) fn wait(
         let name = loop {
             tokio::select! {
                 (name, _) = signals.next() => break name,
-                _ = hangups.recv() => tell(Ways::Again),
+                _ = hangups.recv() => {
+                    tell(Ways::Again);
+                }
+                Some(answer) = reloads.recv() => {
+                    // Who asked may have left.
+                    let _ = answer.send(tell(Ways::Again));
+                }
             }
         };
         tell(Ways::Down);
         info!(signal = name, deadline_ms = drain.as_millis() as u64, "shutting down");
         health.enter(Phase::Draining);
+        let down = async {
+            // A load balancer has to notice before it may get a refusal.
+            sleep(unready).await;
+            bring_down(&shared, drained, threads, health, drain.saturating_sub(unready)).await;
+        };
         tokio::select! {
-            () = bring_down(&shared, drained, threads, health, drain) => Ok(()),
+            () = down => Ok(()),
             (name, number) = signals.next() => {
                 warn!(signal = name, "second signal: not waiting");
                 log::flush();

@@ -115,7 +115,8 @@ mod tests {
     use super::*;
 
     fn shared() -> Shared {
-        Shared::new(Node::new(Settings::default(), 2, 0, Box::new(Open)), 1).expect("two eventfds")
+        let node = Node::new(Settings::default(), 2, 0, Box::new(Open));
+        Shared::new(node, Vec::new(), Default::default()).expect("two eventfds")
     }
 
     fn published(shared: &Shared) -> Vec<(String, String)> {

@@ -3,15 +3,19 @@
 //! Out of descriptors, a level-triggered listener would report itself for ever.
 //! So accepting is halted for a while, counted, and said once in a while.
 
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, accept_with};
+use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
 use tidegate_core::ids::Millis;
 use tracing::warn;
 
+use super::driver::Greeter;
 use super::meters::Meters;
 use super::poller::Poller;
+use crate::net::door::Door;
 
 /// Connections accepted in one turn; the rest has the next.
 pub(crate) const ACCEPTS_MAX: usize = 128;
@@ -27,6 +31,8 @@ pub(crate) struct Acceptor {
     /// Bit by bit, which listeners reported a connection.
     waiting: Vec<bool>,
     halted_until: Option<Millis>,
+    /// The listeners with layers do not accept for now.
+    held: bool,
     complained_at: Option<Millis>,
 }
 
@@ -37,7 +43,7 @@ impl Acceptor {
             poller.listen(listener, index as u16)?;
         }
         let waiting = vec![false; listeners.len()];
-        Ok(Acceptor { listeners, waiting, halted_until: None, complained_at: None })
+        Ok(Acceptor { listeners, waiting, halted_until: None, held: false, complained_at: None })
     }
 
     /// A listener reported connections.
@@ -47,18 +53,45 @@ impl Acceptor {
         }
     }
 
-    /// The next connection of the listeners that reported some, and the index
-    /// of its listener.
+    /// While many handshakes go on, the listeners with layers below MQTT do not
+    /// accept: those who come wait in the kernel's queue.
+    pub(crate) fn hold_layered(
+        &mut self,
+        greeter: &Greeter,
+        doors: &[Arc<Door>],
+        poller: &Poller,
+    ) {
+        let held = match self.held {
+            true => !greeter.has_room(),
+            false => greeter.is_full(),
+        };
+        if held == self.held || self.halted_until.is_some() {
+            return;
+        }
+        self.held = held;
+        for (index, listener) in self.listeners.iter().enumerate() {
+            if doors[index].has_layers() {
+                self.waiting[index] = false;
+                // It cannot fail for a registered descriptor.
+                let _ = poller.mute(listener, index as u16, held);
+            }
+        }
+    }
+
+    /// The next connection of the listeners that reported some, the index of
+    /// its listener, and where it comes from.
     pub(crate) fn accept(
         &mut self,
         now: Millis,
         poller: &Poller,
         meters: &Meters,
-    ) -> Option<(u16, OwnedFd)> {
+    ) -> Option<(u16, OwnedFd, Option<IpAddr>)> {
         while let Some(index) = self.waiting.iter().position(|waiting| *waiting) {
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-            match accept_with(&self.listeners[index], flags) {
-                Ok(socket) => return Some((index as u16, socket)),
+            match acceptfrom_with(&self.listeners[index], flags) {
+                Ok((socket, from)) => {
+                    return Some((index as u16, socket, from.as_ref().and_then(ip_of)));
+                }
                 Err(Errno::AGAIN) => self.waiting[index] = false,
                 Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
                     self.halt(now, error, poller, meters);
@@ -76,6 +109,7 @@ impl Acceptor {
     pub(crate) fn tick(&mut self, now: Millis, poller: &Poller) -> Result<(), Errno> {
         if self.halted_until.is_some_and(|until| until <= now) {
             self.halted_until = None;
+            self.held = false;
             for (index, listener) in self.listeners.iter().enumerate() {
                 poller.mute(listener, index as u16, false)?;
             }
@@ -108,4 +142,9 @@ impl Acceptor {
             warn!(%error, halt_ms = HALT_MS, "cannot accept connections, halted");
         }
     }
+}
+
+/// The address; none of a Unix socket.
+fn ip_of(from: &SocketAddrAny) -> Option<IpAddr> {
+    SocketAddr::try_from(from.clone()).ok().map(|address| address.ip().to_canonical())
 }

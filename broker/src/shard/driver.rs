@@ -11,11 +11,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rustix::io::Errno;
+use tidegate_core::counters::RejectReason;
 use tidegate_core::ids::{Millis, ShardId};
 use tidegate_core::limits::{MAILBOX_BATCHES_MAX, TURN_READ_BYTES_MAX};
 use tidegate_core::mail::Mail;
 use tidegate_core::transit::{Passed, Reached, Stage};
-use tidegate_core::{Event, Hangup, Node, Received, Shard, Then, Written};
+use tidegate_core::{Event, Hangup, Node, Opening, Received, Shard, Then, Written};
 use tokio::sync::mpsc;
 
 use super::Shared;
@@ -26,8 +27,13 @@ use super::linger::{Linger, close_read_out};
 use super::mailbox::{Mailbox, Order};
 use super::meters::Meters;
 use super::poller::{Poller, Token};
-use super::table::{Flags, Table};
+use super::table::{Entry, Flags, Table};
+use crate::net::stack::{Scratch, Stack};
 use crate::net::transport::{Arrived, Sent};
+
+mod greet;
+
+pub(crate) use self::greet::Greeter;
 
 /// The shard's one read buffer.
 const READ_BUFFER_BYTES: usize = 64 << 10;
@@ -63,9 +69,11 @@ pub(crate) struct Driver {
     poller: Poller,
     acceptor: Acceptor,
     linger: Linger,
-    /// Connections to read, each at most once (`Flags::LISTED`).
+    /// Clients to read, each at most once (`Flags::LISTED`).
     ready: VecDeque<u32>,
     buffer: Box<[u8]>,
+    scratch: Scratch,
+    greeter: Greeter,
     shared: Arc<Shared>,
     drain: Option<Drain>,
     drained: mpsc::Sender<ShardId>,
@@ -95,6 +103,8 @@ impl Driver {
             linger: Linger::default(),
             ready: VecDeque::new(),
             buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
+            scratch: Scratch::new(READ_BUFFER_BYTES),
+            greeter: Greeter::new(shared.doors.len()),
             shared,
             drain: None,
             drained,
@@ -142,6 +152,7 @@ impl Driver {
         }
 
         self.read_ready(now, began);
+        self.greet(now, began);
         self.accept(now);
         self.take_mail(now, began);
         self.take_orders(now);
@@ -151,7 +162,7 @@ impl Driver {
         more |= self.post(now);
         self.report_drained();
 
-        self.pending = more || !self.ready.is_empty();
+        self.pending = more || !self.ready.is_empty() || !self.greeter.ready.is_empty();
         let ended = Reading::take();
         self.time(began, ended);
         self.busy_nanos += ended.nanos_since(began);
@@ -192,6 +203,7 @@ impl Driver {
             self.core.next_tick(),
             self.retry_at,
             self.acceptor.next_tick(),
+            self.greeter.next_tick(),
             self.linger.next_tick(),
             drain,
         ]
@@ -226,10 +238,11 @@ impl Driver {
             if writable {
                 entry.flags.clear(Flags::BLOCKED);
             }
+            let may_write = writable && entry.flush_layers();
             if event.read && !lost {
-                Self::list(&mut self.ready, slot, &mut entry.flags);
+                Self::list(&mut self.ready, &mut self.greeter, slot, entry);
             }
-            if writable {
+            if may_write {
                 self.core.writable(now, slot);
             }
             if lost {
@@ -240,13 +253,16 @@ impl Driver {
     }
 
     /// Puts a connection on the ready list if reading it makes sense.
-    fn list(ready: &mut VecDeque<u32>, slot: u32, flags: &mut Flags) {
+    fn list(ready: &mut VecDeque<u32>, greeter: &mut Greeter, slot: u32, entry: &mut Entry) {
+        let handshaking = entry.is_handshaking();
+        let flags = &mut entry.flags;
         let skip = flags.has(Flags::LISTED)
             || flags.has(Flags::PAUSED)
             || flags.has(Flags::CLOSING)
             || !flags.has(Flags::READABLE);
         if !skip {
             flags.set(Flags::LISTED);
+            let ready = if handshaking { &mut greeter.ready } else { ready };
             ready.push_back(slot);
         }
     }
@@ -254,18 +270,21 @@ impl Driver {
     fn read_ready(&mut self, now: Millis, began: Reading) {
         for turn in 1..=self.ready.len() {
             let Some(slot) = self.ready.pop_front() else { return };
-            // Unlisted: it was closed since, and perhaps another has the slot.
-            let Some(entry) = self.table.open(slot) else { continue };
-            if !entry.flags.has(Flags::LISTED) {
-                continue;
-            }
-            entry.flags.clear(Flags::LISTED);
-            if !entry.flags.has(Flags::PAUSED) && !entry.flags.has(Flags::CLOSING) {
-                self.read(now, slot, began);
-            }
+            self.read_listed(now, slot, began);
             if turn % CLOCK_EVERY == 0 && Reading::take().nanos_since(began) >= TURN_NANOS_MAX {
                 return;
             }
+        }
+    }
+
+    /// Reads what was on a list.
+    fn read_listed(&mut self, now: Millis, slot: u32, began: Reading) {
+        // Unlisted: it was closed since, and perhaps another has the slot.
+        let listed = |entry: &&mut Entry| entry.flags.has(Flags::LISTED);
+        let Some(entry) = self.table.open(slot).filter(listed) else { return };
+        entry.flags.clear(Flags::LISTED);
+        if !entry.flags.has(Flags::PAUSED) && !entry.flags.has(Flags::CLOSING) {
+            self.read(now, slot, began);
         }
     }
 
@@ -280,13 +299,19 @@ impl Driver {
             if prepend && stashed > 0 {
                 self.buffer[..stashed].copy_from_slice(entry.stash());
             }
-            let (count, drained) = match entry.receive(&mut self.buffer[from..]) {
+            let handshaking = entry.is_handshaking();
+            let arrived = entry.receive(&mut self.buffer[from..], &mut self.scratch);
+            if handshaking && !entry.is_handshaking() {
+                self.greeter.end();
+            }
+            let (count, drained) = match arrived {
                 Arrived::Bytes { count, drained } => (count, drained),
                 Arrived::Nothing => {
                     entry.flags.clear(Flags::READABLE);
                     return;
                 }
                 Arrived::End => return self.hang_up(now, slot, Hangup::Eof),
+                Arrived::Broken(layer) => return self.hang_up(now, slot, Hangup::Layer(layer)),
                 Arrived::Failed => return self.hang_up(now, slot, Hangup::Error),
             };
             // After the peer's FIN a short read is not the last: the end follows.
@@ -298,7 +323,9 @@ impl Driver {
             meters.bytes_received.add(count as u64);
             meters.receives.add(1);
 
-            if prepend {
+            if count == 0 {
+                // It was for a layer below MQTT.
+            } else if prepend {
                 let bytes = &self.buffer[..from + count];
                 let Received { consumed, then } = self.core.receive(now, slot, bytes);
                 entry.keep(&bytes[consumed..]);
@@ -313,13 +340,13 @@ impl Driver {
                 self.flush(now);
             }
             let Some(entry) = self.table.open(slot) else { return };
-            let flags = &mut entry.flags;
+            let flags = &entry.flags;
             if drained || flags.has(Flags::PAUSED) || flags.has(Flags::CLOSING) {
                 return;
             }
             share = share.saturating_sub(count);
             if share == 0 || Reading::take().nanos_since(began) >= TURN_NANOS_MAX {
-                return Self::list(&mut self.ready, slot, flags);
+                return Self::list(&mut self.ready, &mut self.greeter, slot, entry);
             }
         }
     }
@@ -368,16 +395,40 @@ impl Driver {
         }
     }
 
+    /// Counts a connection that is closed before it is one.
+    fn refuse(&self, reason: RejectReason) {
+        let counters = &self.node().counters[self.id.index()];
+        counters.connections_accepted.add(1);
+        counters.connections_rejected[reason as usize].add(1);
+    }
+
     fn accept(&mut self, now: Millis) {
+        self.acceptor.hold_layered(&self.greeter, &self.shared.doors, &self.poller);
         for _ in 0..ACCEPTS_MAX {
             let meters = &self.shared.meters[self.id.index()];
-            let Some((listener, socket)) = self.acceptor.accept(now, &self.poller, meters) else {
+            let Some((listener, socket, from)) =
+                self.acceptor.accept(now, &self.poller, meters)
+            else {
                 return;
             };
+            let door = &self.shared.doors[usize::from(listener)];
+            if !door.takes(from) {
+                self.refuse(RejectReason::Source);
+                continue;
+            }
+            let Ok(stack) = Stack::new(door, from) else {
+                self.refuse(RejectReason::Protocol);
+                continue;
+            };
+            let opening = Opening { guarded: self.shared.is_guarded(door) };
             // Over a limit: dropping the socket closes it, and the core counted.
-            let Ok(conn) = self.core.open(now) else { continue };
+            let Ok(conn) = self.core.open_as(now, opening) else { continue };
             let watched = self.poller.watch(&socket, conn.slot, conn.generation);
-            self.table.insert(conn.slot, conn.generation, listener, socket);
+            if stack.is_some() {
+                let timeout = door.listener.handshake_timeout.as_millis() as Millis;
+                self.greeter.begin(listener, now + timeout, conn);
+            }
+            self.table.insert(conn.slot, conn.generation, listener, socket, stack);
             if let Some(counts) = meters.listeners.get(usize::from(listener)) {
                 counts.accepted.add(1);
                 counts.connections.add(1);
@@ -415,6 +466,7 @@ impl Driver {
                     self.core.drain();
                     self.drain = Some(Drain::new(now, until));
                 }
+                Order::Verdict(opened, verdict) => self.admit(now, opened, verdict),
                 Order::Stop => self.stopped = true,
             }
         }
@@ -424,6 +476,7 @@ impl Driver {
         if self.core.next_tick().is_some_and(|at| at <= now) {
             self.core.tick(now);
         }
+        self.end_late_handshakes(now);
         self.linger.tick(now, &mut self.buffer);
         self.acceptor.tick(now, &self.poller)?;
         if let Some(drain) = &mut self.drain
@@ -461,7 +514,7 @@ impl Driver {
                         resumed = true;
                         self.resume(now, slot);
                     }
-                    Event::Authenticate(slot) => self.authenticate(now, slot),
+                    Event::Authenticate(opened) => self.authenticate(now, opened),
                     Event::Close(slot) => self.close(now, slot),
                 }
                 handled += 1;
@@ -481,8 +534,8 @@ impl Driver {
 
     fn flush(&mut self, now: Millis) {
         let meters = &self.shared.meters[self.id.index()];
-        let table = &mut self.table;
-        self.core.flush(now, &mut |slot, slices| match table.send(slot, slices, meters) {
+        let (table, scratch) = (&mut self.table, &mut self.scratch);
+        self.core.flush(now, &mut |slot, slices| match table.send(slot, slices, meters, scratch) {
             Sent::All => Written::All,
             Sent::Some(bytes) => Written::Some(bytes),
             Sent::Failed => Written::Failed,
@@ -497,13 +550,14 @@ impl Driver {
         entry.flags.clear(Flags::PAUSED);
         let stash = entry.take_stash();
         Self::receive_stash(&mut self.core, entry, now, slot, stash);
-        Self::list(&mut self.ready, slot, &mut entry.flags);
+        Self::list(&mut self.ready, &mut self.greeter, slot, entry);
     }
 
-    fn authenticate(&mut self, _now: Millis, _slot: u32) {}
-
     fn close(&mut self, now: Millis, slot: u32) {
-        if let Some((socket, flags, listener)) = self.table.remove(slot) {
+        if self.table.open(slot).is_some_and(|entry| entry.is_handshaking()) {
+            self.greeter.end();
+        }
+        if let Some((socket, flags, listener)) = self.table.remove(slot, &mut self.scratch) {
             if let Some(counts) = self.meters().listeners.get(usize::from(listener)) {
                 counts.connections.sub(1);
             }
@@ -576,7 +630,7 @@ mod tests {
     use tidegate_core::settings::Settings;
 
     use super::*;
-    use crate::config::Bind;
+    use crate::config::{Bind, Config};
     use crate::net::listener::{self, ListenOptions};
 
     /// Two shards on this thread, with real sockets, that move only when told.
@@ -591,7 +645,9 @@ mod tests {
             settings.limits.queue_messages_max = u32::MAX;
             settings.limits.queue_bytes_max = u64::MAX;
             let node = Node::new(settings, 2, 7, Box::new(Open));
-            let shared = Arc::new(Shared::new(node, 1).expect("two eventfds"));
+            let doors = crate::node::doors::open(&Config::default()).expect("nothing to read");
+            let shared = Shared::new(node, doors, Default::default()).expect("two eventfds");
+            let shared = Arc::new(shared);
             let options = ListenOptions { ipv6_only: true, backlog: 16, keepalive: None };
             let shards = (0..2)
                 .map(|id| {

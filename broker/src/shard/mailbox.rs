@@ -18,6 +18,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use tidegate_core::ids::{Millis, ShardId};
 use tidegate_core::limits::MAILBOX_BATCHES_MAX;
+use tidegate_core::{Opened, Verdict};
 
 /// Orders that may wait for one shard.
 const ORDERS_MAX: usize = 64;
@@ -36,6 +37,8 @@ pub enum Order {
         /// The node's deadline.
         until: Millis,
     },
+    /// What became of a CONNECT that was looked into.
+    Verdict(Opened, Verdict),
     /// End the shard's loop.
     Stop,
 }

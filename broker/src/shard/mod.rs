@@ -36,6 +36,8 @@ use tracing::{error, warn};
 use self::driver::{Driver, Next};
 use self::mailbox::Mailbox;
 use self::meters::Meters;
+use crate::auth::Doorman;
+use crate::net::door::Door;
 
 /// Turns without a pause before tokio has a look at its own affairs.
 const TURNS_BEFORE_YIELD: u32 = 16;
@@ -48,18 +50,32 @@ pub struct Shared {
     pub mailboxes: Box<[Mailbox<Mail>]>,
     /// The shell's counts, a shard.
     pub meters: Box<[Meters]>,
+    /// The listeners, in the order of the config.
+    pub doors: Box<[Arc<Door>]>,
+    /// Who may come in.
+    pub doorman: Arc<Doorman>,
 }
 
 impl Shared {
-    /// Mailboxes and meters for the shards of `node`, which has so many listeners.
+    /// Mailboxes and meters for the shards of `node`, which has these listeners.
     ///
     /// # Errors
     /// When the process is out of descriptors.
-    pub fn new(node: Arc<Node>, listeners: usize) -> io::Result<Shared> {
+    pub fn new(
+        node: Arc<Node>,
+        doors: Vec<Arc<Door>>,
+        doorman: Arc<Doorman>,
+    ) -> io::Result<Shared> {
         let shards = node.counters.len();
         let mailboxes = (0..shards).map(|_| Mailbox::new()).collect::<Result<_, _>>()?;
-        let meters = (0..shards).map(|_| Meters::new(listeners)).collect();
-        Ok(Shared { node, mailboxes, meters })
+        let meters = (0..shards).map(|_| Meters::new(doors.len())).collect();
+        let doors = doors.into_boxed_slice();
+        Ok(Shared { node, mailboxes, meters, doors, doorman })
+    }
+
+    /// Whether a CONNECT through `door` has to be looked into.
+    pub(crate) fn is_guarded(&self, door: &Door) -> bool {
+        !door.listener.is_open() || self.doorman.has_passwords()
     }
 }
 

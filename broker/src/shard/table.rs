@@ -8,7 +8,8 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::meters::Meters;
-use crate::net::transport::{self, Arrived, Sent, Transport};
+use crate::net::stack::{Peer, Scratch, Stack};
+use crate::net::transport::{self, Arrived, Sent};
 
 /// The flags of a connection.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -50,8 +51,8 @@ impl Flags {
 pub(crate) struct Extra {
     /// The beginning of a packet whose rest has not come yet.
     pub(crate) stash: Vec<u8>,
-    /// The transport, if it has state.
-    pub(crate) transport: Transport,
+    /// What lies between the socket and MQTT, if it is not plain TCP.
+    pub(crate) stack: Option<Box<Stack>>,
 }
 
 /// One connection.
@@ -71,23 +72,73 @@ const _: () = assert!(size_of::<Entry>() == 16, "every idle connection pays for 
 
 impl Entry {
     /// Reads into `into`.
-    pub(crate) fn receive(&mut self, into: &mut [u8]) -> Arrived {
+    pub(crate) fn receive(&mut self, into: &mut [u8], scratch: &mut Scratch) -> Arrived {
         let Some(socket) = &self.socket else { return Arrived::Failed };
-        match &mut self.extra {
+        match self.extra.as_mut().and_then(|extra| extra.stack.as_mut()) {
             None => transport::receive_plain(socket.as_fd(), into),
-            Some(extra) => extra.transport.receive(socket.as_fd(), into),
+            Some(stack) => {
+                let arrived = stack.receive(socket.as_fd(), into, scratch);
+                if stack.is_pending() {
+                    self.flags.set(Flags::BLOCKED);
+                }
+                if matches!(arrived, Arrived::Broken(_)) {
+                    self.flags.set(Flags::LAST_WORDS);
+                }
+                arrived
+            }
+        }
+    }
+
+    fn stack(&self) -> Option<&Stack> {
+        self.extra.as_ref().and_then(|extra| extra.stack.as_deref())
+    }
+
+    /// Whether something below MQTT has to be agreed first.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.stack().is_some_and(Stack::is_handshaking)
+    }
+
+    /// Who is on the other side, as far as the layers below MQTT know.
+    pub(crate) fn peer(&self) -> Option<&Peer> {
+        self.stack().and_then(Stack::peer)
+    }
+
+    /// Forgets that again, once the client has come in.
+    pub(crate) fn forget_peer(&mut self) {
+        if let Some(stack) = self.extra.as_mut().and_then(|extra| extra.stack.as_mut()) {
+            stack.forget_peer();
+        }
+    }
+
+    /// The socket takes bytes again: first what a layer below MQTT has to say.
+    /// Whether MQTT may follow.
+    pub(crate) fn flush_layers(&mut self) -> bool {
+        let Some(socket) = &self.socket else { return true };
+        let Some(stack) = self.extra.as_mut().and_then(|extra| extra.stack.as_mut()) else {
+            return true;
+        };
+        match stack.flush(socket.as_fd()) {
+            Sent::All => true,
+            Sent::Some(_) => {
+                self.flags.set(Flags::BLOCKED);
+                false
+            }
+            Sent::Failed => {
+                self.flags.set(Flags::GONE);
+                true
+            }
         }
     }
 
     /// One attempt to send.
-    pub(crate) fn send(&mut self, slices: &[IoSlice<'_>]) -> Sent {
+    pub(crate) fn send(&mut self, slices: &[IoSlice<'_>], scratch: &mut Scratch) -> Sent {
         let Some(socket) = &self.socket else { return Sent::Failed };
         if self.flags.has(Flags::GONE) {
             return Sent::Failed;
         }
-        let sent = match &mut self.extra {
+        let sent = match self.extra.as_mut().and_then(|extra| extra.stack.as_mut()) {
             None => transport::send_plain(socket.as_fd(), slices),
-            Some(extra) => extra.transport.send(socket.as_fd(), slices),
+            Some(stack) => stack.send(socket.as_fd(), slices, scratch),
         };
         match sent {
             Sent::All => {}
@@ -133,7 +184,7 @@ impl Entry {
     /// Forgets the partial packet, and the box if nothing else is in it.
     pub(crate) fn drop_stash(&mut self) {
         if let Some(extra) = &mut self.extra {
-            if extra.transport.is_stateless() {
+            if extra.stack.is_none() {
                 self.extra = None;
             } else {
                 extra.stash = Vec::new();
@@ -150,7 +201,14 @@ pub(crate) struct Table {
 
 impl Table {
     /// Takes a socket in at the core's slot.
-    pub(crate) fn insert(&mut self, slot: u32, generation: u32, listener: u16, socket: OwnedFd) {
+    pub(crate) fn insert(
+        &mut self,
+        slot: u32,
+        generation: u32,
+        listener: u16,
+        socket: OwnedFd,
+        stack: Option<Box<Stack>>,
+    ) {
         let index = slot as usize;
         if index >= self.entries.len() {
             self.entries.resize_with(index + 1, || Entry {
@@ -163,7 +221,7 @@ impl Table {
         }
         assert!(self.entries[index].socket.is_none(), "the core gave slot {slot} out twice");
         self.entries[index] = Entry {
-            extra: None,
+            extra: stack.map(|stack| Box::new(Extra { stash: Vec::new(), stack: Some(stack) })),
             socket: Some(socket),
             generation: generation as u16,
             // The config has at most 16 listeners.
@@ -184,9 +242,19 @@ impl Table {
 
     /// Takes the connection out, with its flags and the listener that it came
     /// through; the slot is free afterwards.
-    pub(crate) fn remove(&mut self, slot: u32) -> Option<(OwnedFd, Flags, u16)> {
+    pub(crate) fn remove(
+        &mut self,
+        slot: u32,
+        scratch: &mut Scratch,
+    ) -> Option<(OwnedFd, Flags, u16)> {
         let entry = self.entries.get_mut(slot as usize)?;
         let socket = entry.socket.take()?;
+        if !entry.flags.has(Flags::GONE)
+            && let Some(stack) = entry.extra.as_mut().and_then(|extra| extra.stack.as_mut())
+        {
+            stack.close(socket.as_fd(), scratch);
+            entry.flags.set(Flags::LAST_WORDS);
+        }
         entry.extra = None;
         let flags = std::mem::take(&mut entry.flags);
         Some((socket, flags, entry.listener.into()))
@@ -198,9 +266,15 @@ impl Table {
     }
 
     /// One attempt to send to `slot`.
-    pub(crate) fn send(&mut self, slot: u32, slices: &[IoSlice<'_>], meters: &Meters) -> Sent {
+    pub(crate) fn send(
+        &mut self,
+        slot: u32,
+        slices: &[IoSlice<'_>],
+        meters: &Meters,
+        scratch: &mut Scratch,
+    ) -> Sent {
         let Some(entry) = self.open(slot) else { return Sent::Failed };
-        let sent = entry.send(slices);
+        let sent = entry.send(slices, scratch);
         let bytes = match sent {
             Sent::All => slices.iter().map(|slice| slice.len()).sum(),
             Sent::Some(bytes) => bytes,
@@ -222,7 +296,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
         ours.set_nonblocking(true).expect("set O_NONBLOCK");
         let mut table = Table::default();
-        table.insert(3, 9, 1, OwnedFd::from(ours));
+        table.insert(3, 9, 1, OwnedFd::from(ours), None);
         (table, theirs)
     }
 
@@ -247,12 +321,12 @@ mod tests {
     #[test]
     fn words_after_the_decision_to_close_are_last_words() {
         let (mut table, _peer) = table_with_one();
-        let meters = Meters::default();
-        table.send(3, &[IoSlice::new(b"ab")], &meters);
+        let (meters, mut scratch) = (Meters::default(), Scratch::new(64));
+        table.send(3, &[IoSlice::new(b"ab")], &meters, &mut scratch);
         table.open(3).expect("open").flags.set(Flags::CLOSING);
         assert!(!table.open(3).expect("open").flags.has(Flags::LAST_WORDS));
-        table.send(3, &[IoSlice::new(b"c")], &meters);
-        let (_socket, flags, listener) = table.remove(3).expect("open");
+        table.send(3, &[IoSlice::new(b"c")], &meters, &mut scratch);
+        let (_socket, flags, listener) = table.remove(3, &mut scratch).expect("open");
         assert_eq!(listener, 1);
         assert!(flags.has(Flags::LAST_WORDS));
         assert_eq!(meters.bytes_sent.value(), 3);

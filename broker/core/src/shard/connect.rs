@@ -79,7 +79,8 @@ impl Shard {
     fn ask(&mut self, slot: u32) {
         if let Some(conn) = self.conns.at_mut(slot) {
             conn.pause |= pause::DOOR;
-            self.events.push_back(Event::Authenticate(slot));
+            let generation = conn.generation;
+            self.events.push_back(Event::Authenticate(Opened { slot, generation }));
         }
     }
 

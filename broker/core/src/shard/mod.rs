@@ -150,7 +150,7 @@ pub enum Event {
     Resume(u32),
     /// A CONNECT is the first of its kept bytes: say with [`Shard::admit`]
     /// whether it may come in. It is not read until then.
-    Authenticate(u32),
+    Authenticate(Opened),
     /// Close its socket, then call [`Shard::release`].
     Close(u32),
 }

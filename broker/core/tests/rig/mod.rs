@@ -31,7 +31,6 @@ pub struct Rig {
 
 struct Socket {
     client: u64,
-    generation: u32,
     version: Version,
     stash: Vec<u8>,
     paused: bool,
@@ -82,7 +81,6 @@ impl Rig {
         self.next_client += 1;
         let socket = Socket {
             client: self.next_client,
-            generation: opened.generation,
             version: Version::V3_1_1,
             stash: Vec::new(),
             paused: false,
@@ -275,10 +273,7 @@ impl Rig {
                     }
                     self.feed(at, slot);
                 }
-                Event::Authenticate(slot) => {
-                    let generation = self.sockets[&(at, slot)].generation;
-                    self.asked.push((at, Opened { slot, generation }));
-                }
+                Event::Authenticate(opened) => self.asked.push((at, opened)),
                 Event::Close(slot) => {
                     if let Some(mut socket) = self.sockets.remove(&(at, slot)) {
                         socket.stash.clear();
