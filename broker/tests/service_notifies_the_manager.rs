@@ -53,7 +53,12 @@ fn ready_pulse_reload_and_stop_by_a_path() {
     broker.signal("-TERM");
     let stopping = told(&manager, "STOPPING=1");
     assert!(stopping.contains("\nEXTEND_TIMEOUT_USEC=35000000"), "{stopping}");
-    assert_eq!(broker.terminate().is_some(), true);
+    // The terminated broker is waited for, not signalled again.
+    let end = Instant::now() + PATIENCE;
+    while broker.alive() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(!broker.alive());
     let _ = std::fs::remove_file(path);
 }
 

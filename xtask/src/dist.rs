@@ -162,7 +162,12 @@ impl Release {
             fs::remove_dir_all(&stage)?;
         }
         fs::create_dir_all(&stage)?;
-        succeed(Command::new(binary).arg("man").arg(stage.join("man")))?;
+        let pages = stage.join("man");
+        succeed(Command::new(binary).arg("man").arg(&pages))?;
+        // cargo-deb compresses no page that lies among what was built.
+        for page in fs::read_dir(&pages)? {
+            succeed(Command::new("gzip").args(["-9", "--no-name"]).arg(page?.path()))?;
+        }
         for (shell, file) in
             [("bash", "tidegate.bash"), ("zsh", "_tidegate"), ("fish", "tidegate.fish")]
         {
@@ -188,7 +193,41 @@ impl Release {
         let made = dist.join(file.file_name());
         fs::rename(file.path(), &made)?;
         fs::remove_dir(out)?;
+        self.unpack(&made)?;
         Ok(made)
+    }
+
+    /// Unpacks a package and starts what it brings from there.
+    fn unpack(&self, package: &Path) -> Result<()> {
+        let control = output(Command::new("dpkg-deb").arg("--info").arg(package))?;
+        for wanted in ["conffiles", "postinst", "prerm", "postrm", "Depends: passwd"] {
+            ensure!(control.contains(wanted), "the package has no {wanted}:\n{control}");
+        }
+        let place = self.built("unpacked");
+        if place.exists() {
+            fs::remove_dir_all(&place)?;
+        }
+        succeed(Command::new("dpkg-deb").arg("--extract").args([package, &place]))?;
+        for wanted in [
+            "etc/tidegate/tidegate.toml",
+            "usr/lib/systemd/system/tidegate.service",
+            "usr/share/bash-completion/completions/tidegate",
+            "usr/share/doc/tidegate/copyright",
+            "usr/share/doc/tidegate/service.md",
+            "usr/share/doc/tidegate/tidegate.cdx.json",
+            "usr/share/fish/vendor_completions.d/tidegate.fish",
+            "usr/share/man/man1/tidegate.1.gz",
+            "usr/share/man/man1/tidegate-run.1.gz",
+            "usr/share/zsh/vendor-completions/_tidegate",
+        ] {
+            ensure!(place.join(wanted).exists(), "the package has no {wanted}");
+        }
+        let binary = place.join("usr/bin/tidegate");
+        let config = place.join("etc/tidegate/tidegate.toml");
+        require_static(&binary)?;
+        output(Command::new(binary).arg("check").arg(config).env_clear())?;
+        fs::remove_dir_all(place)?;
+        Ok(())
     }
 
     /// Builds all again from nothing, elsewhere, and compares.
