@@ -36,6 +36,8 @@ use crate::auth::Doorman;
 use crate::config::{Config, Reload};
 use crate::net::listener::{self, Bound, ListenOptions};
 use crate::net::tls::{Pace, Watch};
+use crate::overload::memory::Meter;
+use crate::overload::monitor;
 use crate::shard::{self, Plan, Shared};
 use crate::telemetry::health::Health;
 use crate::telemetry::log;
@@ -102,6 +104,8 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
     if let Err(error) = &watch {
         warn!(%error, "files are not watched: a change is seen at SIGHUP");
     }
+    monitor::start(Meter::new(config.settings.limits.memory_bytes_max), Arc::clone(&shared))
+        .context("cannot start the thread that watches memory")?;
     let health = Arc::new(Health::default());
     let notify = Arc::new(Notify::from_environment());
     let sockets = Sockets { admin, control, ask_reload };
