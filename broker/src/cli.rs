@@ -197,7 +197,9 @@ fn run_node(args: RunArgs, run: Runner) -> anyhow::Result<()> {
 }
 
 fn tls(command: Tls) -> anyhow::Result<()> {
-    let load = |path: &Path| config::load(&read(path)?, &Overlay::from_environment()).map_err(anyhow::Error::from);
+    let load = |path: &Path| {
+        config::load(&read(path)?, &Overlay::from_environment()).map_err(anyhow::Error::from)
+    };
     let said = match command {
         Tls::Show { config: Some(config), json, .. } => {
             commands::tls::show_files(&load(&config)?, json)?

@@ -37,7 +37,8 @@ pub fn report<'a>(listeners: impl Iterator<Item = (&'a str, Arc<Loaded>)>, json:
 /// With every fault of every file.
 pub fn show_files(config: &Config, json: bool) -> anyhow::Result<String> {
     let doors = doors::open(config)?;
-    let stores = doors.iter().filter_map(|door| Some((door.listener.name.as_str(), door.tls.as_ref()?)));
+    let stores =
+        doors.iter().filter_map(|door| Some((door.listener.name.as_str(), door.tls.as_ref()?)));
     Ok(report(stores.map(|(name, store)| (name, store.loaded())), json))
 }
 

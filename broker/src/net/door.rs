@@ -13,6 +13,7 @@ use tracing::debug;
 
 use super::tls::{TlsError, TlsStore};
 use crate::config::{Listener, ProxyProtocol};
+use crate::telemetry::source::{LayerCounts, TlsCounts};
 
 /// One listener.
 #[derive(Debug)]
@@ -25,7 +26,11 @@ pub struct Door {
     pub(crate) proxy: Option<Versions>,
     trusted: Trusted,
     /// TLS handshakes that were completed, by version (1.2, 1.3), and that failed.
-    pub handshakes: [AtomicU64; 3],
+    handshakes: [AtomicU64; 3],
+    /// PROXY headers taken and refused.
+    headers: [AtomicU64; 2],
+    /// WebSockets opened and requests refused.
+    sockets: [AtomicU64; 2],
 }
 
 impl Door {
@@ -38,7 +43,15 @@ impl Door {
             ProxyProtocol::Any => Some(Versions::Any),
         };
         let trusted = Trusted::new(listener.trusted_sources.0.clone());
-        Door { listener, tls, proxy, trusted, handshakes: Default::default() }
+        Door {
+            listener,
+            tls,
+            proxy,
+            trusted,
+            handshakes: Default::default(),
+            headers: Default::default(),
+            sockets: Default::default(),
+        }
     }
 
     /// Whether anything lies between TCP and MQTT.
@@ -59,6 +72,42 @@ impl Door {
             path: &self.listener.ws_path,
             trusted: forwarder.then_some(&self.trusted),
         }
+    }
+
+    /// What happened below MQTT so far.
+    pub(crate) fn counts(&self) -> LayerCounts {
+        let two = |counts: &[AtomicU64; 2]| [counts[0].load(Relaxed), counts[1].load(Relaxed)];
+        LayerCounts {
+            tls: self.tls.as_ref().map(|store| TlsCounts {
+                handshakes: [0, 1, 2].map(|n: usize| self.handshakes[n].load(Relaxed)),
+                expires: store.expires(),
+                reloads: [store.changes(), store.failures()],
+            }),
+            proxy: self.proxy.map(|_| two(&self.headers)),
+            websocket: self.listener.transport.has_websocket().then(|| two(&self.sockets)),
+        }
+    }
+
+    /// A PROXY header came.
+    pub(crate) fn header_done(&self) {
+        self.headers[0].fetch_add(1, Relaxed);
+    }
+
+    /// A WebSocket is open.
+    pub(crate) fn websocket_done(&self) {
+        self.sockets[0].fetch_add(1, Relaxed);
+    }
+
+    /// What came instead of a PROXY header is none.
+    pub(crate) fn header_failed(&self, why: &dyn Display) {
+        self.headers[1].fetch_add(1, Relaxed);
+        self.complain("PROXY", why);
+    }
+
+    /// An HTTP request was refused.
+    pub(crate) fn websocket_failed(&self, why: &dyn Display) {
+        self.sockets[1].fetch_add(1, Relaxed);
+        self.complain("WebSocket", why);
     }
 
     /// A connection broke the rules of a layer below MQTT.

@@ -105,9 +105,7 @@ impl Stack {
             return Ok(None);
         }
         let tls = match &door.tls {
-            Some(store) => {
-                Some(TlsSession::new(store.current()).map_err(|_failed| Layer::Tls)?)
-            }
+            Some(store) => Some(TlsSession::new(store.current()).map_err(|_failed| Layer::Tls)?),
             None => None,
         };
         let web = match door.listener.transport.has_websocket() {
@@ -175,9 +173,7 @@ impl Stack {
         match fed {
             Fed::Bytes(0) => self.ended.unwrap_or(Arrived::Bytes { count: 0, drained }),
             // Not drained if an end follows: it is the next thing to be read.
-            Fed::Bytes(count) => {
-                Arrived::Bytes { count, drained: drained && self.ended.is_none() }
-            }
+            Fed::Bytes(count) => Arrived::Bytes { count, drained: drained && self.ended.is_none() },
             Fed::Broken(layer) => Arrived::Broken(layer),
         }
     }
@@ -204,11 +200,12 @@ impl Stack {
                 }
                 Ok(Parsed::Header { consumed, header }) => {
                     self.proxy = false;
+                    self.door.header_done();
                     at = consumed;
                     self.take_header(&header);
                 }
                 Err(error) => {
-                    self.door.complain("PROXY", &error);
+                    self.door.header_failed(&error);
                     return Fed::Broken(Layer::Proxy);
                 }
             }
@@ -260,6 +257,7 @@ impl Stack {
                     }
                     into[..count].copy_from_slice(&head[consumed..]);
                     self.web = Web::Open(WebSocket::default());
+                    self.door.websocket_done();
                     if let Some(source) = forwarded_for {
                         self.peer.get_or_insert_default().source = Some(source);
                     }
@@ -268,7 +266,7 @@ impl Stack {
                     }
                 }
                 Handshake::Refuse { response, why } => {
-                    self.door.complain("WebSocket", &why);
+                    self.door.websocket_failed(&why);
                     self.say(&response, scratch);
                     return Fed::Broken(Layer::WebSocket);
                 }

@@ -27,15 +27,15 @@ use tidegate_core::ids::ShardId;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use self::cores::Cores;
 use self::admin_thread::Sockets;
+use self::cores::Cores;
 use self::notify::Notify;
 use self::shutdown::Ways;
 use crate::admin::control;
 use crate::auth::Doorman;
 use crate::config::{Config, Reload};
-use crate::net::tls::{Pace, Watch};
 use crate::net::listener::{self, Bound, ListenOptions};
+use crate::net::tls::{Pace, Watch};
 use crate::shard::{self, Plan, Shared};
 use crate::telemetry::health::Health;
 use crate::telemetry::log;

@@ -5,7 +5,7 @@ use tidegate_core::counters::Counters;
 use crate::shard::Shared;
 use crate::shard::mailbox::Order;
 use crate::telemetry::histogram::{ConnectTimings, Timings};
-use crate::telemetry::source::{ListenerCounts, ShellCounts, Source};
+use crate::telemetry::source::{LayerCounts, ListenerCounts, ShellCounts, Source};
 
 impl Source for Shared {
     fn counters(&self) -> &[Counters] {
@@ -41,6 +41,10 @@ impl Source for Shared {
 
     fn connect_timings(&self, shard: usize, listener: usize) -> Option<&ConnectTimings> {
         Some(&self.meters[shard].listeners.get(listener)?.connect)
+    }
+
+    fn layers(&self) -> Vec<LayerCounts> {
+        self.doors.iter().map(|door| door.counts()).collect()
     }
 
     fn ping(&self) {

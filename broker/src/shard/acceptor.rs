@@ -55,12 +55,7 @@ impl Acceptor {
 
     /// While many handshakes go on, the listeners with layers below MQTT do not
     /// accept: those who come wait in the kernel's queue.
-    pub(crate) fn hold_layered(
-        &mut self,
-        greeter: &Greeter,
-        doors: &[Arc<Door>],
-        poller: &Poller,
-    ) {
+    pub(crate) fn hold_layered(&mut self, greeter: &Greeter, doors: &[Arc<Door>], poller: &Poller) {
         let held = match self.held {
             true => !greeter.has_room(),
             false => greeter.is_full(),

@@ -406,8 +406,7 @@ impl Driver {
         self.acceptor.hold_layered(&self.greeter, &self.shared.doors, &self.poller);
         for _ in 0..ACCEPTS_MAX {
             let meters = &self.shared.meters[self.id.index()];
-            let Some((listener, socket, from)) =
-                self.acceptor.accept(now, &self.poller, meters)
+            let Some((listener, socket, from)) = self.acceptor.accept(now, &self.poller, meters)
             else {
                 return;
             };

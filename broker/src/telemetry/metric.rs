@@ -110,6 +110,16 @@ metrics! {
         "Times that accepting was halted for want of descriptors or memory";
     CONNECT_DURATION histogram "tidegate_connect_duration_seconds" "seconds" ["listener", "stage"]
         "Time from the accept to a good CONNECT (connect) and to its CONNACK (connack)";
+    TLS_HANDSHAKES counter "tidegate_tls_handshakes" ["listener", "result", "version"]
+        "TLS handshakes, by result; the version of a failed one is unknown";
+    TLS_CERTIFICATE_EXPIRY gauge "tidegate_tls_certificate_expiry_timestamp_seconds" "seconds" ["listener"]
+        "When the first of the certificates that the listener shows expires, in seconds since 1970";
+    TLS_RELOADS counter "tidegate_tls_reloads" ["listener", "result"]
+        "Changed TLS files that were taken over (ok), or refused as faulty (failed)";
+    PROXY_HEADERS counter "tidegate_proxy_protocol_headers" ["listener", "result"]
+        "PROXY headers taken (ok) and refused (failed)";
+    WEBSOCKET_HANDSHAKES counter "tidegate_websocket_handshakes" ["listener", "result"]
+        "WebSockets opened (ok) and HTTP requests refused (failed)";
     KEEPALIVE_CLAMPED counter "tidegate_keepalive_clamped" []
         "Connections told a Server Keep Alive below their own wish";
     AUTH counter "tidegate_auth" ["stage", "result"]

@@ -22,7 +22,7 @@ use super::histogram::Distribution;
 use super::log;
 use super::metric::{self, Metric};
 use super::process::Process;
-use super::source::{ListenerCounts, ShellCounts, Source};
+use super::source::{ListenerCounts, ShellCounts, Source, TlsCounts};
 use crate::config::Config;
 
 /// The packet types by their index, and who may send them: (name, client, server).
@@ -128,6 +128,12 @@ impl NodeCollector {
     }
 }
 
+/// What went well on a listener, and what did not.
+fn results(series: &mut Series<'_>, listener: &str, counts: [u64; 2]) -> fmt::Result {
+    series.add(&[listener, "ok"], counts[0])?;
+    series.add(&[listener, "failed"], counts[1])
+}
+
 /// The numbers of one scrape.
 struct Scrape<'a> {
     node: &'a NodeCollector,
@@ -219,6 +225,7 @@ impl<'a> Scrape<'a> {
         })?;
         families.single(&metric::ACCEPT_HALTS, self.sum_shell(|s| s.accept_halts))?;
         self.connect_duration(families)?;
+        self.layers(families)?;
         families.single(&metric::KEEPALIVE_CLAMPED, self.sum(|c| &c.keepalive_clamped))?;
         families.family(&metric::AUTH, |series| {
             ["accepted", "refused"].iter().enumerate().try_for_each(|(i, result)| {
@@ -229,6 +236,47 @@ impl<'a> Scrape<'a> {
         families.single(&metric::SOCKET_SENT, self.sum_shell(|s| s.bytes_sent))?;
         families.single(&metric::SOCKET_READS, self.sum_shell(|s| s.receives))?;
         families.single(&metric::SOCKET_WRITES, self.sum_shell(|s| s.sends))
+    }
+
+    /// TLS, PROXY and WebSocket, on the listeners that have them.
+    fn layers(&self, families: &mut Families<'_>) -> fmt::Result {
+        let all = self.node.source.layers();
+        let named = || all.iter().zip(self.node.listeners.iter().map(|(name, _)| name.as_str()));
+        if all.iter().any(|counts| counts.tls.is_some()) {
+            let tls = || named().filter_map(|(counts, name)| Some((counts.tls?, name)));
+            families.family(&metric::TLS_HANDSHAKES, |series| {
+                tls().try_for_each(
+                    |(TlsCounts { handshakes: [older, newer, failed], .. }, name)| {
+                        series.add(&[name, "ok", "1.2"], older)?;
+                        series.add(&[name, "ok", "1.3"], newer)?;
+                        series.add(&[name, "failed", "unknown"], failed)
+                    },
+                )
+            })?;
+            families.family(&metric::TLS_CERTIFICATE_EXPIRY, |series| {
+                tls().try_for_each(|(counts, name)| {
+                    series.add(&[name], counts.expires.max(0) as u64)
+                })
+            })?;
+            families.family(&metric::TLS_RELOADS, |series| {
+                tls().try_for_each(|(counts, name)| results(series, name, counts.reloads))
+            })?;
+        }
+        let two = [
+            (&metric::PROXY_HEADERS, all.iter().map(|counts| counts.proxy).collect::<Vec<_>>()),
+            (&metric::WEBSOCKET_HANDSHAKES, all.iter().map(|counts| counts.websocket).collect()),
+        ];
+        for (metric, counts) in two {
+            if counts.iter().any(Option::is_some) {
+                families.family(metric, |series| {
+                    let listeners = counts.iter().zip(&self.node.listeners);
+                    listeners
+                        .filter_map(|(counts, (name, _))| Some(((*counts)?, name)))
+                        .try_for_each(|(counts, name)| results(series, name, counts))
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// By listener and stage, summed over the shards.

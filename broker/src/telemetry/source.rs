@@ -32,6 +32,11 @@ pub trait Source: Send + Sync + 'static {
         None
     }
 
+    /// What is counted of TLS, PROXY and WebSocket, by the index of the listener.
+    fn layers(&self) -> Vec<LayerCounts> {
+        Vec::new()
+    }
+
     /// Asks every shard for a turn, so that an idle one shows that it lives.
     fn ping(&self);
 }
@@ -66,4 +71,26 @@ pub struct ListenerCounts {
     pub connections: u64,
     /// Connections accepted.
     pub accepted: u64,
+}
+
+/// What is counted of the layers below MQTT on one listener.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct LayerCounts {
+    /// Of its TLS, if it has any.
+    pub tls: Option<TlsCounts>,
+    /// PROXY headers taken and refused, if it wants any.
+    pub proxy: Option<[u64; 2]>,
+    /// WebSockets opened and refused, if it is for them.
+    pub websocket: Option<[u64; 2]>,
+}
+
+/// What is counted of TLS on one listener.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct TlsCounts {
+    /// Handshakes completed with 1.2 and 1.3, and failed ones.
+    pub handshakes: [u64; 3],
+    /// When the first of its certificates expires, in Unix seconds.
+    pub expires: i64,
+    /// Readings of changed files that were taken over, and that were refused.
+    pub reloads: [u64; 2],
 }

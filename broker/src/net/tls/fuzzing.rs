@@ -19,6 +19,7 @@ const HONEST_CLIENT: u8 = 1;
 const TLS_1_2: u8 = 2;
 const DAMAGED: u8 = 4;
 const GARBAGE_BEHIND: u8 = 8;
+const SMALL_RECORDS: u8 = 16;
 
 /// Messages that the honest client sends, and pieces of its stream: bounds, so
 /// that a run stays short.
@@ -36,7 +37,7 @@ pub fn fuzz_records(data: &[u8]) {
         stage.offer_all(script);
         return;
     }
-    let mut client = client(play & TLS_1_2 != 0);
+    let mut client = client(play & TLS_1_2 != 0, play & SMALL_RECORDS != 0);
     let message: Vec<u8> = (0..MESSAGE_BYTES).map(|i| i.to_le_bytes()[0]).collect();
     client.writer().write_all(&message).expect("the client's buffer is unlimited");
     let mut damage = play & DAMAGED != 0;
@@ -154,21 +155,27 @@ fn server() -> Arc<ServerConfig> {
         .clone()
 }
 
-fn client(tls_1_2: bool) -> ClientConnection {
-    static CONFIGS: OnceLock<[Arc<ClientConfig>; 2]> = OnceLock::new();
-    let make = |version| {
+fn client(tls_1_2: bool, small_records: bool) -> ClientConnection {
+    static CONFIGS: OnceLock<[Arc<ClientConfig>; 4]> = OnceLock::new();
+    let make = |version, fragment| {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from(&CERTIFICATE[..])).expect("a certificate");
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(&[version])
             .expect("ring has suites for both")
             .with_root_certificates(roots)
             .with_no_client_auth();
+        // Handshake messages come in pieces, then.
+        config.max_fragment_size = fragment;
         Arc::new(config)
     };
-    let configs = CONFIGS.get_or_init(|| [make(&version::TLS13), make(&version::TLS12)]);
+    let configs = CONFIGS.get_or_init(|| {
+        let (old, new) = (&version::TLS12, &version::TLS13);
+        [make(new, None), make(old, None), make(new, Some(64)), make(old, Some(64))]
+    });
+    let config = &configs[usize::from(tls_1_2) + 2 * usize::from(small_records)];
     let name = "fuzz".try_into().expect("a name");
-    ClientConnection::new(configs[usize::from(tls_1_2)].clone(), name).expect("a client")
+    ClientConnection::new(config.clone(), name).expect("a client")
 }
 
 /// A certificate for `fuzz` that nobody trusts, and its key.

@@ -82,7 +82,10 @@ impl Greeter {
 enum Found {
     Known(Verdict),
     /// The password has to be looked at.
-    Ask { user: String, password: Vec<u8> },
+    Ask {
+        user: String,
+        password: Vec<u8>,
+    },
 }
 
 impl Driver {
@@ -150,7 +153,6 @@ impl Driver {
             self.core.admit(now, opened, verdict);
         }
     }
-
 }
 
 /// Who it is, by what the listener goes by.
@@ -181,9 +183,7 @@ fn find_in_connect(door: &Door, connect: &Connect<'_>, passwords: bool) -> Found
             password: connect.password.unwrap_or_default().to_vec(),
         },
         _ if door.listener.anonymous => Found::Known(Verdict::Admit { user: None }),
-        Some(_) | None => {
-            Found::Known(refuse(ReasonCode::NotAuthorized, RejectReason::Auth))
-        }
+        Some(_) | None => Found::Known(refuse(ReasonCode::NotAuthorized, RejectReason::Auth)),
     }
 }
 

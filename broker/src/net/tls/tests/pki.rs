@@ -190,6 +190,7 @@ impl Site {
             name: "broker.example".to_owned(),
             version: &version::TLS13,
             alpn: Vec::new(),
+            record_max: None,
             resumption: None,
         }
     }
@@ -203,6 +204,7 @@ pub(super) struct Client {
     pub(super) name: String,
     pub(super) version: &'static SupportedProtocolVersion,
     pub(super) alpn: Vec<Vec<u8>>,
+    pub(super) record_max: Option<usize>,
     pub(super) resumption: Option<Resumption>,
 }
 
@@ -225,6 +227,7 @@ impl Client {
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols.clone_from(&self.alpn);
+        config.max_fragment_size = self.record_max;
         config.resumption = self.resumption.clone().unwrap_or_else(Resumption::disabled);
         Arc::new(config)
     }

@@ -1,6 +1,6 @@
 //! Which certificate a client is shown.
 
-use super::super::{Alpn, load};
+use super::super::{Alpn, CertificateInfo, load};
 use super::pki::{Link, Site};
 
 #[test]
@@ -34,7 +34,7 @@ fn the_name_chooses_the_certificate_and_the_default_serves_the_rest() {
         link.shake().expect("a handshake");
         assert_eq!(link.session.server_name(), Some(name));
         let certificate = &link.client.peer_certificates().expect("it was verified")[0];
-        super::super::certificate::CertificateInfo::read("x".as_ref(), None, &[certificate.clone()])
+        CertificateInfo::read("x".as_ref(), None, std::slice::from_ref(certificate))
             .expect("a certificate")
             .fingerprint_sha256
     };
