@@ -87,6 +87,7 @@ labelled! {
         Unsupported => "unsupported",
         Rate => "rate",
         Source => "source",
+        Untrusted => "untrusted",
         Busy => "busy",
         Memory => "memory",
     }

@@ -11,6 +11,7 @@ use tidegate_framing::trusted::Trusted;
 use tidegate_framing::websocket;
 use tracing::debug;
 
+use super::admission::Admission;
 use super::tls::{TlsError, TlsStore};
 use crate::config::{Listener, ProxyProtocol};
 use crate::telemetry::source::{LayerCounts, TlsCounts};
@@ -25,6 +26,8 @@ pub struct Door {
     /// Which PROXY header comes first, if any.
     pub(crate) proxy: Option<Versions>,
     trusted: Trusted,
+    /// How many it takes.
+    pub admission: Admission,
     /// TLS handshakes that were completed, by version (1.2, 1.3), and that failed.
     handshakes: [AtomicU64; 3],
     /// PROXY headers taken and refused.
@@ -35,7 +38,7 @@ pub struct Door {
 
 impl Door {
     /// The door of a listener, with the certificates that its config names.
-    pub fn new(listener: Listener, tls: Option<Arc<TlsStore>>) -> Door {
+    pub fn new(listener: Listener, tls: Option<Arc<TlsStore>>, admission: Admission) -> Door {
         let proxy = match listener.proxy_protocol {
             ProxyProtocol::Off => None,
             ProxyProtocol::V1 => Some(Versions::V1),
@@ -48,6 +51,7 @@ impl Door {
             tls,
             proxy,
             trusted,
+            admission,
             handshakes: Default::default(),
             headers: Default::default(),
             sockets: Default::default(),
@@ -63,6 +67,11 @@ impl Door {
     /// is trusted. What comes by a Unix socket is of this machine.
     pub(crate) fn takes(&self, from: Option<IpAddr>) -> bool {
         self.proxy.is_none() || from.is_none_or(|from| self.trusted.contains(from))
+    }
+
+    /// Whether a proxy tells where a connection comes from.
+    pub(crate) fn is_told_sources(&self) -> bool {
+        self.proxy.is_some()
     }
 
     /// What a WebSocket's request is held against.

@@ -36,12 +36,24 @@ pub(crate) struct Scratch {
     out: Vec<u8>,
     /// MQTT on its way into records.
     gather: Vec<u8>,
+    /// The time of this turn.
+    now_micros: u64,
 }
 
 impl Scratch {
+    /// A turn begins.
+    pub(crate) fn begin_turn(&mut self, now_micros: u64) {
+        self.now_micros = now_micros;
+    }
+
     /// For reads of at most `bytes`.
     pub(crate) fn new(bytes: usize) -> Scratch {
-        Scratch { raw: vec![0; bytes].into_boxed_slice(), out: Vec::new(), gather: Vec::new() }
+        Scratch {
+            raw: vec![0; bytes].into_boxed_slice(),
+            out: Vec::new(),
+            gather: Vec::new(),
+            now_micros: 0,
+        }
     }
 }
 
@@ -203,6 +215,9 @@ impl Stack {
                     self.door.header_done();
                     at = consumed;
                     self.take_header(&header);
+                    if !self.may_come(scratch.now_micros) {
+                        return Fed::Broken(Layer::Source);
+                    }
                 }
                 Err(error) => {
                     self.door.header_failed(&error);
@@ -260,6 +275,9 @@ impl Stack {
                     self.door.websocket_done();
                     if let Some(source) = forwarded_for {
                         self.peer.get_or_insert_default().source = Some(source);
+                        if !self.may_come(scratch.now_micros) {
+                            return Fed::Broken(Layer::Source);
+                        }
                     }
                     if !self.say(&response, scratch) {
                         return Fed::Broken(Layer::Tls);
@@ -287,6 +305,12 @@ impl Stack {
             }
         };
         Fed::Bytes(payload)
+    }
+
+    /// Whether the place that a proxy told of is within its rate.
+    fn may_come(&self, now_micros: u64) -> bool {
+        let source = self.peer().and_then(|peer| peer.source);
+        source.is_none_or(|source| self.door.admission.source(source, now_micros).is_ok())
     }
 
     fn take_header(&mut self, header: &proxy::Header) {

@@ -1,5 +1,6 @@
 //! The listeners of a node with the certificates that they show.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use anyhow::bail;
 use tracing::{error, info, warn};
 
 use crate::config::{Config, Transport};
+use crate::net::admission::{Admission, Sources};
 use crate::net::door::Door;
 use crate::net::tls::{Alpn, Change, TlsFault, TlsStore};
 
@@ -16,7 +18,9 @@ use crate::net::tls::{Alpn, Change, TlsFault, TlsStore};
 /// With every fault of every file, by the key that names it.
 pub fn open(config: &Config) -> anyhow::Result<Vec<Arc<Door>>> {
     let (mut doors, mut faults) = (Vec::new(), Vec::new());
-    for listener in &config.listeners {
+    let seed = RandomState::new().build_hasher().finish();
+    let sources = Arc::new(Sources::new(seed, &config.settings.limits));
+    for (index, listener) in config.listeners.iter().enumerate() {
         let alpn = match listener.transport {
             Transport::Wss => Alpn::WebSocket,
             Transport::Tls | Transport::Tcp | Transport::Ws => Alpn::Mqtt,
@@ -31,7 +35,8 @@ pub fn open(config: &Config) -> anyhow::Result<Vec<Arc<Door>>> {
                 }
             },
         };
-        doors.push(Arc::new(Door::new(listener.clone(), store)));
+        let admission = Admission::new(index, listener, Arc::clone(&sources));
+        doors.push(Arc::new(Door::new(listener.clone(), store, admission)));
     }
     if !faults.is_empty() {
         bail!(faults.join("\n"));
@@ -63,9 +68,12 @@ pub(super) fn paths(doors: &[Arc<Door>]) -> Vec<PathBuf> {
 pub(super) fn reload(doors: &[Arc<Door>], config: Option<&Config>) -> Vec<String> {
     let mut said = Vec::new();
     for door in doors {
-        let Some(store) = &door.tls else { continue };
         let name = door.listener.name.as_str();
         let named_now = config.and_then(|config| config.listeners.iter().find(|l| l.name == name));
+        if let Some(listener) = named_now {
+            door.admission.set(listener);
+        }
+        let Some(store) = &door.tls else { continue };
         let changed = match named_now.and_then(|listener| listener.tls.clone()) {
             Some(files) => store.reload_from(files),
             None => store.reload(),

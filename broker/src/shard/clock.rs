@@ -21,6 +21,11 @@ impl Reading {
         self.0 / 1_000_000
     }
 
+    /// What rates are held against.
+    pub(crate) fn micros(self) -> u64 {
+        self.0 / 1_000
+    }
+
     /// What the core times by.
     pub(crate) fn stamp(self) -> Stamp {
         Stamp::of_nanos(self.0)

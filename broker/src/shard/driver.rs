@@ -79,6 +79,8 @@ pub(crate) struct Driver {
     drained: mpsc::Sender<ShardId>,
     retry_at: Option<Millis>,
     busy_nanos: u64,
+    /// The time of this turn.
+    now_micros: u64,
     pending: bool,
     stopped: bool,
 }
@@ -110,6 +112,7 @@ impl Driver {
             drained,
             retry_at: None,
             busy_nanos: 0,
+            now_micros: 0,
             pending: false,
             stopped: false,
         })
@@ -139,6 +142,8 @@ impl Driver {
         let began = Reading::take();
         let now = began.millis();
         self.core.begin_turn(began.stamp());
+        self.now_micros = began.micros();
+        self.scratch.begin_turn(self.now_micros);
         let events = self.gather(now)?;
         self.node().counters[self.id.index()].turns.add(1);
         let idle = events == 0
@@ -412,16 +417,26 @@ impl Driver {
             };
             let door = &self.shared.doors[usize::from(listener)];
             if !door.takes(from) {
-                self.refuse(RejectReason::Source);
+                self.refuse(RejectReason::Untrusted);
+                continue;
+            }
+            // What a proxy will tell of is held against its rate then.
+            let source = from.filter(|_| !door.is_told_sources());
+            if let Err(reason) = door.admission.enter(source, self.now_micros) {
+                self.refuse(reason);
                 continue;
             }
             let Ok(stack) = Stack::new(door, from) else {
+                door.admission.leave();
                 self.refuse(RejectReason::Protocol);
                 continue;
             };
             let opening = Opening { guarded: self.shared.is_guarded(door) };
             // Over a limit: dropping the socket closes it, and the core counted.
-            let Ok(conn) = self.core.open_as(now, opening) else { continue };
+            let Ok(conn) = self.core.open_as(now, opening) else {
+                door.admission.leave();
+                continue;
+            };
             let watched = self.poller.watch(&socket, conn.slot, conn.generation);
             if stack.is_some() {
                 let timeout = door.listener.handshake_timeout.as_millis() as Millis;
@@ -559,6 +574,9 @@ impl Driver {
         if let Some((socket, flags, listener)) = self.table.remove(slot, &mut self.scratch) {
             if let Some(counts) = self.meters().listeners.get(usize::from(listener)) {
                 counts.connections.sub(1);
+            }
+            if let Some(door) = self.shared.doors.get(usize::from(listener)) {
+                door.admission.leave();
             }
             // Not CLOSING means that the core decided alone (takeover, keep
             // alive, drain): its DISCONNECT is on the way.

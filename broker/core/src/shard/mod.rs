@@ -128,6 +128,8 @@ pub enum Layer {
     Tls,
     /// WebSocket.
     WebSocket,
+    /// A proxy told of a source that is over its rate.
+    Source,
     /// None of them in time.
     Timeout,
 }
@@ -298,6 +300,9 @@ impl Shard {
     /// The peer closed, or the socket failed; [`Event::Close`] follows.
     pub fn hangup(&mut self, now: Millis, slot: u32, cause: Hangup) {
         let reason = match cause {
+            Hangup::Layer(Layer::Source) => {
+                return self.reject(now, slot, RejectReason::Source);
+            }
             Hangup::Eof => CloseReason::Client,
             Hangup::Error => CloseReason::IoError,
             Hangup::Layer(Layer::Proxy) => CloseReason::ProxyError,
