@@ -28,6 +28,8 @@ impl Talker {
             .arg("--config")
             .arg(&file)
             .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "2"])
+            .arg("--data-dir")
+            .arg(dir.join("data"))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
