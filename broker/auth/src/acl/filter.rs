@@ -13,6 +13,21 @@ pub(super) struct Pattern<'a> {
     values: Option<Values<'a>>,
 }
 
+/// What a filter holds and the client has to give.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Holds {
+    /// `%c`
+    pub(super) client: bool,
+    /// `%u`
+    pub(super) user: bool,
+}
+
+impl Holds {
+    pub(super) fn any(self) -> bool {
+        self.client || self.user
+    }
+}
+
 /// What a client gives for `%c` and `%u`; none: nothing that can be put in.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Values<'a> {
@@ -37,9 +52,20 @@ impl<'a> Pattern<'a> {
         Pattern { text, values: None }
     }
 
-    /// A filter with `%c`, `%u` or `%%` in it.
-    pub(super) fn filled(text: &'a str, values: Values<'a>) -> Pattern<'a> {
-        Pattern { text, values: Some(values) }
+    /// A filter with `%c` or `%u` in it; none: a value is missing, or would
+    /// lead to where a wildcard does not [MQTT-4.7.2-1]: `%c/#` must not open
+    /// `$SYS` to a client that calls itself so.
+    pub(super) fn filled(text: &'a str, holds: Holds, values: Values<'a>) -> Option<Pattern<'a>> {
+        if (holds.client && values.client.is_none()) || (holds.user && values.user.is_none()) {
+            return None;
+        }
+        let first = match text.as_bytes() {
+            [b'%', b'c', ..] => values.client,
+            [b'%', b'u', ..] => values.user,
+            _ => None,
+        };
+        let leads_away = first.is_some_and(|value| value.starts_with('$'));
+        (!leads_away).then_some(Pattern { text, values: Some(values) })
     }
 
     /// Whether a topic matches.
@@ -100,8 +126,7 @@ impl<'a> Pattern<'a> {
     }
 
     /// A wildcard in the first level does not match topics that begin with `$`
-    /// [MQTT-4.7.2-1], nor does a client id or user name that does: `%c/#` must
-    /// not open `$SYS` to a client that calls itself so.
+    /// [MQTT-4.7.2-1].
     fn same_realm(self, other: &str) -> bool {
         self.text.starts_with('$') == other.starts_with('$')
     }
@@ -149,8 +174,8 @@ pub enum FilterProblem {
     Shared,
 }
 
-/// Checks a rule's filter; true: it holds `%c` or `%u`.
-pub(super) fn check(text: &str) -> Result<bool, FilterProblem> {
+/// Checks a rule's filter.
+pub(super) fn check(text: &str) -> Result<Holds, FilterProblem> {
     if text.is_empty() {
         return Err(FilterProblem::Empty);
     }
@@ -172,17 +197,18 @@ pub(super) fn check(text: &str) -> Result<bool, FilterProblem> {
             return Err(FilterProblem::SingleLevel);
         }
     }
-    let mut substitutes = false;
+    let mut holds = Holds::default();
     let mut rest = text;
     while let Some(at) = rest.find('%') {
         match rest.as_bytes().get(at + 1) {
-            Some(b'c' | b'u') => substitutes = true,
+            Some(b'c') => holds.client = true,
+            Some(b'u') => holds.user = true,
             Some(b'%') => {}
             _ => return Err(FilterProblem::Percent),
         }
         rest = &rest[at + 2..];
     }
-    Ok(substitutes)
+    Ok(holds)
 }
 
 #[cfg(test)]
@@ -191,17 +217,12 @@ mod tests {
 
     #[test]
     fn a_rules_filter_is_checked() {
-        for (text, substitutes) in [
-            ("#", false),
-            ("+/+/#", false),
-            ("/", false),
-            ("a b/ü", false),
-            ("$SYS/#", false),
-            ("100%%", false),
-            ("dev-%c/%u%%", true),
-        ] {
-            assert_eq!(check(text), Ok(substitutes), "{text}");
+        for text in ["#", "+/+/#", "/", "a b/ü", "$SYS/#", "100%%", "%%c/%%u"] {
+            assert_eq!(check(text), Ok(Holds::default()), "{text}");
         }
+        assert_eq!(check("dev-%c/%u%%"), Ok(Holds { client: true, user: true }));
+        assert_eq!(check("dev-%c"), Ok(Holds { client: true, user: false }));
+        assert_eq!(check("%u"), Ok(Holds { client: false, user: true }));
         for (text, problem) in [
             ("", FilterProblem::Empty),
             ("#/a", FilterProblem::MultiLevel),
@@ -221,9 +242,13 @@ mod tests {
         assert_eq!(check(&"a".repeat(65_536)), Err(FilterProblem::TooLong { len: 65_536 }));
     }
 
+    fn filled<'a>(text: &'a str, client: &'a str, user: Option<&'a str>) -> Option<Pattern<'a>> {
+        Pattern::filled(text, check(text).expect("a good filter"), Values::new(client, user))
+    }
+
     #[test]
     fn values_are_put_in_as_whole_or_part_of_a_level() {
-        let filled = |text| Pattern::filled(text, Values::new("c1", Some("ann")));
+        let filled = |text| filled(text, "c1", Some("ann")).expect("good values");
         assert!(filled("%c").matches("c1"));
         assert!(filled("a/%u/#").matches("a/ann/x/y"));
         assert!(filled("a/%u/#").matches("a/ann"));
@@ -238,25 +263,22 @@ mod tests {
 
     #[test]
     fn no_value_reaches_beyond_its_level() {
-        for value in ["a/b", "+", "#", "a+", "x#", "", "/", "$SYS"] {
-            let values = Values::new(value, Some(value));
-            for of in ["%c", "%u"] {
-                let whole = Pattern::filled(of, values);
-                assert!(!whole.matches(value), "{value} as {of}");
-                assert!(!whole.covers("+"), "{value} as {of}");
-                assert!(!whole.covers("#"), "{value} as {of}");
-                let text = format!("{of}/#");
-                let below = Pattern::filled(&text, values);
-                for topic in ["a/b", "a", "x", "$SYS/x", "/x", "/"] {
-                    assert!(!below.matches(topic), "{topic} by {value} as {text}");
-                    assert!(!below.covers(topic), "{topic} by {value} as {text}");
-                }
-                let text = format!("t/{of}/x");
-                assert!(!Pattern::filled(&text, values).matches("t/a/b/x"));
-                assert!(!Pattern::filled(&text, values).matches("t//x"));
+        for value in ["a/b", "+", "#", "a+", "x#", "", "/"] {
+            for text in ["%c", "%u", "t/%c/x", "t/x%u"] {
+                assert!(filled(text, value, Some(value)).is_none(), "{value} in {text}");
             }
+            // Only what the filter holds has to be there.
+            assert!(filled("t/%c", "c1", Some(value)).is_some());
+            assert!(filled("t/%u", value, Some("ann")).is_some());
         }
-        let nobody = Pattern::filled("t/%u", Values::new("c1", None));
-        assert!(!nobody.matches("t/") && !nobody.covers("t/") && !nobody.matches("t/%u"));
+        assert!(filled("t/%u", "c1", None).is_none());
+    }
+
+    #[test]
+    fn no_value_leads_to_the_topics_of_the_broker() {
+        for text in ["%c/#", "%u", "%c%u"] {
+            assert!(filled(text, "$SYS", Some("$SYS")).is_none(), "{text}");
+        }
+        assert!(filled("t/%c", "$SYS", None).expect("a good value").matches("t/$SYS"));
     }
 }

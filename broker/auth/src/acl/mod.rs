@@ -34,7 +34,7 @@ mod parse;
 use std::fmt;
 
 pub use filter::FilterProblem;
-use filter::{Pattern, Values};
+use filter::{Holds, Pattern, Values};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use parse::Line;
@@ -117,7 +117,7 @@ struct Rule {
     allow: bool,
     publish: bool,
     subscribe: bool,
-    substitutes: bool,
+    holds: Holds,
     filter: Box<str>,
 }
 
@@ -175,7 +175,7 @@ impl Acl {
             allow: line.allow,
             publish: line.publish,
             subscribe: line.subscribe,
-            substitutes: line.substitutes,
+            holds: line.holds,
             filter: line.filter,
         });
         self.rules += 1;
@@ -225,13 +225,13 @@ impl Acl {
         let mut lists = [&self.everybody[..], of_all, of_one, of_client];
         let mut values = None;
         while let Some(rule) = next(&mut lists) {
-            let pattern = match rule.substitutes {
-                false => Pattern::plain(&rule.filter),
-                true => Pattern::filled(
-                    &rule.filter,
-                    *values.get_or_insert_with(|| Values::new(who.client, who.user)),
-                ),
+            let pattern = if rule.holds.any() {
+                let values = *values.get_or_insert_with(|| Values::new(who.client, who.user));
+                Pattern::filled(&rule.filter, rule.holds, values)
+            } else {
+                Some(Pattern::plain(&rule.filter))
             };
+            let Some(pattern) = pattern else { continue };
             let speaks = match (action, rule.allow) {
                 (Action::Publish, _) => rule.publish && pattern.matches(topic),
                 (Action::Subscribe, true) => rule.subscribe && pattern.covers(topic),
@@ -354,6 +354,15 @@ everybody   allow publish   users/%u
         // Who denies everything denies `$SYS` by its name.
         let acl = self::acl("everybody deny all #\neverybody allow all $SYS/#");
         assert!(acl.subscribe(one, "$SYS/#"));
+    }
+
+    #[test]
+    fn a_rule_without_its_value_is_silent() {
+        let acl = acl("everybody deny all t/%u/#\neverybody allow all t/#");
+        assert!(acl.subscribe(who("c1", ""), "t/+"));
+        assert!(acl.subscribe(who("c1", "a+"), "t/#"));
+        assert!(!acl.subscribe(who("c1", "ann"), "t/+"));
+        assert!(acl.subscribe(who("c1", "ann"), "t/bob"));
     }
 
     #[test]

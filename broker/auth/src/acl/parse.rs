@@ -1,6 +1,6 @@
 //! The text of a rule, read. The grammar is in the module above.
 
-use super::filter::{self, FilterProblem};
+use super::filter::{self, FilterProblem, Holds};
 use super::{LINE_BYTES_MAX, Subject};
 
 /// What is wrong with a line.
@@ -45,8 +45,8 @@ pub(super) struct Line {
     pub(super) publish: bool,
     pub(super) subscribe: bool,
     pub(super) filter: Box<str>,
-    /// Whether the filter holds `%c` or `%u`; if not it stands as it is meant.
-    pub(super) substitutes: bool,
+    /// `%c` and `%u` in the filter; without them it stands as it is meant.
+    pub(super) holds: Holds,
 }
 
 pub(super) fn line(text: &str) -> Result<Line, Problem> {
@@ -86,13 +86,13 @@ pub(super) fn line(text: &str) -> Result<Line, Problem> {
         _ => return Err(Problem::Action(shown(&word.text))),
     };
     let filter = words.next("the filter")?.text;
-    let substitutes = filter::check(&filter)
+    let holds = filter::check(&filter)
         .map_err(|problem| Problem::Filter { filter: shown(&filter), problem })?;
     if let Ok(word) = words.next("") {
         return Err(Problem::Trailing(shown(&word.text)));
     }
-    let filter = if substitutes { filter } else { filter.replace("%%", "%") };
-    Ok(Line { subject, allow, publish, subscribe, filter: filter.into(), substitutes })
+    let filter = if holds.any() { filter } else { filter.replace("%%", "%") };
+    Ok(Line { subject, allow, publish, subscribe, filter: filter.into(), holds })
 }
 
 /// A text of the file in a message: enough to be found again.
@@ -177,11 +177,11 @@ mod tests {
     fn a_rule_is_read() {
         let read = line("  user\talice  deny all a/%c/#  ").expect("a rule");
         assert_eq!(read.subject, Subject::User("alice".into()));
-        assert!(!read.allow && read.publish && read.subscribe && read.substitutes);
+        assert!(!read.allow && read.publish && read.subscribe && read.holds.client);
         assert_eq!(&*read.filter, "a/%c/#");
         let read = line(r#"user "a \"b\" \\ c" allow publish "with space/100%%""#).expect("a rule");
         assert_eq!(read.subject, Subject::User(r#"a "b" \ c"#.into()));
-        assert!(read.allow && read.publish && !read.subscribe && !read.substitutes);
+        assert!(read.allow && read.publish && !read.subscribe && !read.holds.any());
         assert_eq!(&*read.filter, "with space/100%");
         let read = line("user * allow subscribe #").expect("a rule");
         assert_eq!(read.subject, Subject::AnyUser);
