@@ -254,6 +254,15 @@ fn next<'a>(lists: &mut [&'a [Rule]; 4]) -> Option<&'a Rule> {
     Some(rule)
 }
 
+impl PartialEq for Acl {
+    /// All else is made of the text.
+    fn eq(&self, other: &Acl) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Acl {}
+
 impl fmt::Debug for Acl {
     /// Without the rules, which can be a hundred thousand.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -215,6 +215,15 @@ impl Passwords {
 
 const DECOY_SALT_BYTES: usize = 16;
 
+impl PartialEq for Passwords {
+    /// All else is made of the text.
+    fn eq(&self, other: &Passwords) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Passwords {}
+
 impl fmt::Debug for Passwords {
     /// Without the hashes: they do not belong into a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
