@@ -20,6 +20,11 @@ pub trait Access: Debug + Send + Sync {
     fn publish(&self, who: Who<'_>, topic: &str) -> Result<(), ReasonCode>;
     /// Whether `who` may subscribe to `filter` (without its `$share` prefix).
     fn subscribe(&self, who: Who<'_>, filter: &str) -> Result<(), ReasonCode>;
+    /// Whether a subscription may be refused at all; if not, none is looked at
+    /// again when its session is resumed.
+    fn has_rules(&self) -> bool {
+        true
+    }
 }
 
 /// Everything but publishing to `$SYS`, which is the broker's own.
@@ -40,5 +45,9 @@ impl Access for Open {
     #[inline]
     fn subscribe(&self, _who: Who<'_>, _filter: &str) -> Result<(), ReasonCode> {
         Ok(())
+    }
+
+    fn has_rules(&self) -> bool {
+        false
     }
 }

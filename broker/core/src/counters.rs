@@ -183,6 +183,8 @@ pub struct Counters {
     pub takeovers: [Count; 2],
     /// Connections told a Server Keep Alive below their own wish.
     pub keepalive_clamped: Count,
+    /// Subscriptions that went because the rules no longer allow them.
+    pub subscriptions_revoked: Count,
     /// CONNECTs that had to wait because their client id came too often.
     pub connects_delayed: Count,
     /// Times that a client was not read for a while because of its own rate.

@@ -46,6 +46,7 @@ pub(crate) enum Kind {
     Release(Box<ReleaseRequest>),
     Subscribe(Box<SubscribeRequest>),
     Unsubscribe(Box<UnsubscribeRequest>),
+    Recheck(Box<RecheckRequest>),
     Acknowledge {
         session: SessionKey,
         packet_id: u16,
@@ -144,6 +145,7 @@ impl Mail {
             | Kind::Release(_)
             | Kind::Subscribe(_)
             | Kind::Unsubscribe(_)
+            | Kind::Recheck(_)
             | Kind::Acknowledge { .. }
             | Kind::Incoming { .. }
             | Kind::Granted(_)
@@ -242,4 +244,12 @@ pub(crate) struct Replay {
     pub(crate) client: u64,
     /// Of two replays of one filter the later one counts.
     pub(crate) serial: u64,
+}
+
+/// The subscriptions of a durable session are to be held against the rules.
+#[derive(Debug)]
+pub(crate) struct RecheckRequest {
+    pub(crate) session: SessionKey,
+    pub(crate) client: Arc<str>,
+    pub(crate) user: Option<Box<str>>,
 }

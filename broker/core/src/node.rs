@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use foldhash::quality::FixedState;
 
-use crate::access::Access;
+use tidegate_codec::Filter;
+
+use crate::access::{Access, Who};
 use crate::counters::Counters;
 use crate::ids::{PARTITIONS, PartitionId, ShardId};
 use crate::index::Index;
@@ -79,6 +81,12 @@ impl Node {
             shards,
             seed,
         })
+    }
+
+    /// Whether `who` may not have a subscription that it has.
+    pub(crate) fn denies(&self, who: Who<'_>, text: &str) -> bool {
+        // Stored filters were parsed when they came.
+        Filter::parse(text).is_ok_and(|filter| self.access.subscribe(who, filter.filter()).is_err())
     }
 
     /// How short memory is.

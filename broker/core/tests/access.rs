@@ -3,10 +3,13 @@
 
 mod rig;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use rig::{Client, Rig, connect, publish, subscribe};
 use tidegate_codec::ReasonCode;
 use tidegate_core::access::{Access, Who};
-use tidegate_core::counters::{CloseReason, DropReason, RejectReason};
+use tidegate_core::counters::{CloseReason, Counters, DropReason, RejectReason};
 use tidegate_core::settings::Settings;
 
 /// Nothing below `no/` may be published or subscribed to.
@@ -190,4 +193,71 @@ fn a_connect_whose_will_may_not_be_published_is_refused() {
         assert_eq!(rejected[RejectReason::Auth as usize].value(), 1);
         assert!(rig.packets(watcher).is_empty(), "and the will is not sent");
     }
+}
+
+/// Once the flag is set, nothing below `later/` may be subscribed to.
+#[derive(Debug)]
+struct Changing(Arc<AtomicBool>);
+
+impl Access for Changing {
+    fn publish(&self, _who: Who<'_>, _topic: &str) -> Result<(), ReasonCode> {
+        Ok(())
+    }
+
+    fn subscribe(&self, _who: Who<'_>, filter: &str) -> Result<(), ReasonCode> {
+        let denied = self.0.load(Ordering::Relaxed) && filter.starts_with("later/");
+        if denied { Err(ReasonCode::NotAuthorized) } else { Ok(()) }
+    }
+}
+
+fn gets(rig: &mut Rig, publisher: Client, client: Client, topic: &str) -> bool {
+    publish(rig, publisher, topic, 0, 0, b"x");
+    rig.packets(client).iter().any(|packet| packet[0] >> 4 == 3)
+}
+
+#[test]
+fn subscriptions_that_changed_rules_no_longer_allow_go_and_the_others_stay() {
+    for durable in [false, true] {
+        let strict = Arc::new(AtomicBool::new(false));
+        let mut rig =
+            Rig::with_access(2, Settings::default(), Box::new(Changing(Arc::clone(&strict))));
+        let publisher = connect(&mut rig, 1, "publisher", true);
+        let client = join(&mut rig, V3_1_1, "client", durable);
+        for filter in ["later/a", "later/#", "$share/g/later/s", "fine/#"] {
+            subscribe(&mut rig, client, filter, 1);
+        }
+        rig.packets(client);
+        assert!(gets(&mut rig, publisher, client, "later/a"));
+        strict.store(true, Ordering::Relaxed);
+        for shard in 0..2 {
+            rig.shards[shard].recheck();
+        }
+        rig.run();
+        assert!(!gets(&mut rig, publisher, client, "later/a"), "durable: {durable}");
+        assert!(!gets(&mut rig, publisher, client, "later/s"));
+        assert!(gets(&mut rig, publisher, client, "fine/a"));
+        assert!(rig.is_open(client));
+        let counted = |pick: &dyn Fn(&Counters) -> u64| rig.node.counters.iter().map(pick).sum();
+        let revoked: u64 = counted(&|c| c.subscriptions_revoked.value());
+        assert_eq!(revoked, 3);
+        let left: u64 = counted(&|c| c.subscriptions.iter().map(|n| n.value()).sum());
+        assert_eq!(left, 1, "the gauges follow");
+    }
+}
+
+#[test]
+fn a_session_that_is_resumed_is_held_against_the_rules_of_now() {
+    let strict = Arc::new(AtomicBool::new(false));
+    let mut rig = Rig::with_access(2, Settings::default(), Box::new(Changing(strict.clone())));
+    let publisher = connect(&mut rig, 1, "publisher", true);
+    let client = join(&mut rig, V3_1_1, "client", true);
+    subscribe(&mut rig, client, "later/a", 1);
+    subscribe(&mut rig, client, "fine/a", 1);
+    rig.abort(client);
+    strict.store(true, Ordering::Relaxed);
+    let client = rig.open(0);
+    rig.send(client, &connect_packet(V3_1_1, "client", true, None));
+    assert_eq!(rig.packets(client)[0], [0x20, 2, 1, 0], "the session is there");
+    assert!(!gets(&mut rig, publisher, client, "later/a"));
+    assert!(gets(&mut rig, publisher, client, "fine/a"));
 }

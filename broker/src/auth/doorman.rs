@@ -95,4 +95,8 @@ impl Access for Rules {
     fn subscribe(&self, who: Who<'_>, filter: &str) -> Result<(), ReasonCode> {
         self.0.subscribe(who, filter)
     }
+
+    fn has_rules(&self) -> bool {
+        self.0.has_rules()
+    }
 }

@@ -157,6 +157,10 @@ impl Access for AuthFiles {
             Some(_) => Err(ReasonCode::NotAuthorized),
         }
     }
+
+    fn has_rules(&self) -> bool {
+        self.acl.load().is_some()
+    }
 }
 
 /// The core and the rules know a client by the same two names.

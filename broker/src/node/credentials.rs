@@ -71,17 +71,19 @@ pub(super) fn paths(doorman: &Doorman) -> Vec<PathBuf> {
 }
 
 /// Reads the files again; `config` names them, if it was read again as well.
-/// Files with a fault stay as they were. Returns what there is to say, and
-/// whether the rules changed.
-pub(super) fn reload(doorman: &Doorman, config: Option<&Config>) -> (Vec<String>, bool) {
-    match doorman.reload(config.map(|config| &config.auth)) {
+/// Files with a fault stay as they were. Who is connected is held against new
+/// rules. Returns what there is to say.
+pub(super) fn reload(shared: &Shared, config: Option<&Config>) -> Vec<String> {
+    match shared.doorman.reload(config.map(|config| &config.auth)) {
         Ok(report) => {
             let said = report.sentences();
             for sentence in &said {
                 info!("auth: {sentence}");
             }
-            let said = said.into_iter().map(|sentence| format!("auth: {sentence}")).collect();
-            (said, report.rules != Change::Same)
+            if report.rules != Change::Same {
+                recheck(shared);
+            }
+            said.into_iter().map(|sentence| format!("auth: {sentence}")).collect()
         }
         Err(faults) => {
             let mut said = sentences(&faults);
@@ -89,7 +91,17 @@ pub(super) fn reload(doorman: &Doorman, config: Option<&Config>) -> (Vec<String>
                 error!("{sentence}");
             }
             said.push("auth: the files stay as they were".into());
-            (said, false)
+            said
+        }
+    }
+}
+
+/// Has every shard hold its clients against the rules. This is no shard: it may
+/// wait while too many orders do.
+fn recheck(shared: &Shared) {
+    for mailbox in &shared.mailboxes {
+        while mailbox.order(Order::Recheck).is_err() {
+            thread::sleep(RETRY);
         }
     }
 }

@@ -101,7 +101,7 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
         paths.extend(credentials::paths(&shared.doorman));
         Watch::start(paths, Pace::default(), move || {
             doors::reload(&shared.doors, None);
-            credentials::reload(&shared.doorman, None);
+            credentials::reload(&shared, None);
         })
     };
     if let Err(error) = &watch {
@@ -135,7 +135,7 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
     let addresses: Vec<_> = listening.iter().map(|(_, address)| address.as_str()).collect();
     let status = format!("Serving MQTT on {}", addresses.join(", "));
     let doors = shared.doors.clone();
-    let doorman = shared.doorman.clone();
+    let credentials = shared.clone();
     let tell = |way| match way {
         Ways::Up => {
             log::announce(&listening, admin_address);
@@ -147,7 +147,7 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
             let said = reload::reload(&mut reload, |config| {
                 log::apply(&config.log)?;
                 let mut said = doors::reload(&doors, Some(config));
-                said.extend(credentials::reload(&doorman, Some(config)).0);
+                said.extend(credentials::reload(&credentials, Some(config)));
                 Ok(said)
             });
             notify.ready(&status);

@@ -108,15 +108,19 @@ impl Publisher {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use tidegate_core::Node;
     use tidegate_core::access::Open;
+
     use tidegate_core::settings::Settings;
 
     use super::*;
+    use crate::auth::Doorman;
 
     fn shared() -> Shared {
         let node = Node::new(Settings::default(), 2, 0, Box::new(Open));
-        Shared::new(node, Vec::new(), Default::default()).expect("two eventfds")
+        let doorman = Doorman::open(&Default::default()).expect("nothing to read");
+        Shared::new(node, Vec::new(), Arc::new(doorman)).expect("two eventfds")
     }
 
     fn published(shared: &Shared) -> Vec<(String, String)> {

@@ -482,6 +482,7 @@ impl Driver {
                     self.core.drain();
                     self.drain = Some(Drain::new(now, until));
                 }
+                Order::Recheck => self.core.recheck(),
                 Order::Verdict(opened, verdict) => self.admit(now, opened, verdict),
                 Order::Stop => self.stopped = true,
             }
@@ -649,6 +650,7 @@ mod tests {
     use tidegate_core::settings::Settings;
 
     use super::*;
+    use crate::auth::Doorman;
     use crate::config::{Bind, Config};
     use crate::net::listener::{self, ListenOptions};
 
@@ -665,7 +667,8 @@ mod tests {
             settings.limits.queue_bytes_max = u64::MAX;
             let node = Node::new(settings, 2, 7, Box::new(Open));
             let doors = crate::node::doors::open(&Config::default()).expect("nothing to read");
-            let shared = Shared::new(node, doors, Default::default()).expect("two eventfds");
+            let doorman = Doorman::open(&Default::default()).expect("nothing to read");
+            let shared = Shared::new(node, doors, Arc::new(doorman)).expect("two eventfds");
             let shared = Arc::new(shared);
             let options = ListenOptions { ipv6_only: true, backlog: 16, keepalive: None };
             let shards = (0..2)

@@ -37,6 +37,8 @@ pub enum Order {
         /// The node's deadline.
         until: Millis,
     },
+    /// The access rules have changed: hold subscriptions against them.
+    Recheck,
     /// What became of a CONNECT that was looked into.
     Verdict(Opened, Verdict),
     /// End the shard's loop.

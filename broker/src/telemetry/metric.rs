@@ -188,6 +188,8 @@ metrics! {
         "QoS 1 and 2 messages in flight";
     WILL_MESSAGES counter "tidegate_will_messages" ["result"]
         "Wills, by what became of them";
+    SUBSCRIPTIONS_REVOKED counter "tidegate_subscriptions_revoked" []
+        "Subscriptions that went because changed access rules no longer allow them";
     CONNECTS_DELAYED counter "tidegate_connects_delayed" []
         "CONNECTs that had to wait because their client id came too often";
     CLIENT_RATE_PAUSES counter "tidegate_client_rate_pauses" []

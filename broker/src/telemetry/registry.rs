@@ -115,6 +115,8 @@ impl NodeCollector {
         };
         families.single(&metric::DRAIN_STATE, state)?;
         families.single(&metric::DRAIN_SESSIONS_REMAINING, remaining)?;
+        let revoked = scrape.sum(|c| &c.subscriptions_revoked);
+        families.single(&metric::SUBSCRIPTIONS_REVOKED, revoked)?;
         families.single(&metric::CONNECTS_DELAYED, scrape.sum(|c| &c.connects_delayed))?;
         families.single(&metric::CLIENT_RATE_PAUSES, scrape.sum(|c| &c.rate_pauses))?;
         if let Some(overload) = self.source.overload() {

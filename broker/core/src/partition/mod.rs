@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
+use crate::access::Who;
 use crate::counters::{Counters, DropReason};
 use crate::delivery::Delivery;
 use crate::ids::{Millis, PartitionId, SessionKey, ShardId};
@@ -83,6 +84,11 @@ pub(crate) enum Change {
     Due {
         slot: u32,
         generation: u32,
+    },
+    /// The rules no longer allow these subscriptions.
+    Revoke {
+        session: SessionKey,
+        filters: Vec<Arc<str>>,
     },
     /// Memory is short: only the newest bytes of what waits are kept.
     Trim {
@@ -184,6 +190,7 @@ impl Partition {
                 self.retained(at, session, &filter, serial, deliveries, cx);
             }
             Change::Due { slot, generation } => self.due(at, slot, generation, cx),
+            Change::Revoke { session, filters } => self.revoke(at, session, &filters, cx),
             Change::Trim { slot, generation, bytes } => {
                 self.trim_one(slot, generation, bytes, cx);
             }
@@ -198,6 +205,33 @@ impl Partition {
             self.timers.pop_first();
             self.propose(now, Change::Due { slot, generation }, cx);
         }
+    }
+
+    /// Holds the subscriptions of a session against the rules.
+    pub(crate) fn recheck(
+        &mut self,
+        now: Millis,
+        key: SessionKey,
+        who: Who<'_>,
+        cx: &mut Context<'_>,
+    ) {
+        let Some((_, session)) = self.session_mut(key) else { return };
+        let mut filters = Vec::new();
+        session.subscriptions.each(|text, _| {
+            if cx.node.denies(who, text) {
+                filters.push(Arc::clone(text));
+            }
+        });
+        if !filters.is_empty() {
+            self.propose(now, Change::Revoke { session: key, filters }, cx);
+        }
+    }
+
+    fn revoke(&mut self, at: Millis, key: SessionKey, filters: &[Arc<str>], cx: &mut Context<'_>) {
+        let Some((slot, _)) = self.session_mut(key) else { return };
+        cx.counters.subscriptions_revoked.add(filters.len() as u64);
+        self.forget_filters(key, filters.iter().map(|text| &**text), cx);
+        self.release_deferred(at, slot, cx);
     }
 
     /// Has the next few sessions keep only the newest `bytes` of what waits.

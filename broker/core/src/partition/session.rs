@@ -199,18 +199,28 @@ impl Partition {
         cx: &mut Context<'_>,
     ) {
         let UnsubscribeRequest { session: key, conn, packet_id, filters } = request;
-        let Some((slot, session)) = self.session_mut(key) else { return };
-        let codes = filters
-            .iter()
+        let Some((slot, _)) = self.session_mut(key) else { return };
+        let codes = self.forget_filters(key, filters.iter().map(|text| &**text), cx);
+        cx.send(conn.shard, Kind::Unsubscribed { conn, packet_id, codes });
+        self.release_deferred(at, slot, cx);
+    }
+
+    /// Removes subscriptions, and what is on its way for them.
+    pub(super) fn forget_filters<'f>(
+        &mut self,
+        key: SessionKey,
+        filters: impl Iterator<Item = &'f str>,
+        cx: &Context<'_>,
+    ) -> Box<[ReasonCode]> {
+        let Some((_, session)) = self.session_mut(key) else { return Box::default() };
+        filters
             .map(|text| {
                 if let Some(catchup) = &mut session.catchup {
                     catchup.forget(text);
                 }
                 session.subscriptions.unsubscribe(key, text, cx.node, cx.counters)
             })
-            .collect();
-        cx.send(conn.shard, Kind::Unsubscribed { conn, packet_id, codes });
-        self.release_deferred(at, slot, cx);
+            .collect()
     }
 
     /// A live message for one session of this partition.

@@ -308,6 +308,9 @@ impl Shard {
             self.wheel.insert(watched, due);
         }
         self.unpause(slot, pause::CLAIM);
+        if present && self.node.access.has_rules() {
+            self.recheck_one(now, slot);
+        }
     }
 
     /// The claim was refused.

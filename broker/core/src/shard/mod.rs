@@ -15,6 +15,7 @@ mod end;
 mod outbox;
 mod publish;
 mod receive;
+mod recheck;
 mod retain;
 mod shed;
 mod subscribe;
@@ -208,6 +209,8 @@ pub struct Shard {
     drain_next: u32,
     shed_next: u32,
     shed_due: Millis,
+    /// Where the look at all clients goes on.
+    recheck_next: Option<u32>,
     scratch: Vec<u8>,
     spare_mails: Vec<(ShardId, Mail)>,
     sweep_due: Millis,
@@ -242,6 +245,7 @@ impl Shard {
             drain_next: 0,
             shed_next: 0,
             shed_due: 0,
+            recheck_next: None,
             scratch: Vec::new(),
             spare_mails: Vec::new(),
             sweep_due: 0,
@@ -407,6 +411,7 @@ impl Shard {
     pub fn work(&mut self, now: Millis) -> bool {
         self.step(now);
         self.answer_some(now);
+        self.recheck_some(now);
         self.settle(now);
         self.has_work()
     }
@@ -414,7 +419,7 @@ impl Shard {
     /// Whether [`Shard::work`] has something to do.
     #[inline]
     pub fn has_work(&self) -> bool {
-        !self.jobs.is_empty() || !self.queries.is_empty()
+        !self.jobs.is_empty() || !self.queries.is_empty() || self.recheck_next.is_some()
     }
 
     /// Whether an output has grown so much that it should be flushed now.
@@ -548,6 +553,7 @@ impl Shard {
                 let (partition, _) = PartitionId::split(request.session.slot);
                 self.propose(now, partition, Change::Unsubscribe(request));
             }
+            Kind::Recheck(request) => self.recheck_session(now, &request),
             Kind::Acknowledge { session, packet_id, acked } => {
                 let (partition, _) = PartitionId::split(session.slot);
                 self.propose(now, partition, Change::Acknowledge { session, packet_id, acked });
