@@ -8,9 +8,11 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use tidegate_auth::acl::Action;
 use tidegate_core::limits::SHARDS_MAX;
 
 use crate::admin::control;
+use crate::auth::commands::{self as auth, Checked};
 use crate::commands;
 use crate::config::reload::Source;
 use crate::config::{self, Config, Flags, Overlay, Reload, reference};
@@ -39,6 +41,12 @@ enum Command {
     /// Certificates: show, check, reload
     #[command(subcommand)]
     Tls(Tls),
+    /// Users: add, delete, verify
+    #[command(subcommand)]
+    Passwd(Passwd),
+    /// Access rules: check
+    #[command(subcommand)]
+    Acl(AclCommand),
     /// The config of a running node
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -84,6 +92,56 @@ enum Tls {
         #[command(flatten)]
         node: NodeArgs,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum Passwd {
+    /// Set a user's password, asked for or from the first line of stdin
+    Add {
+        /// The password file; made if it is not there
+        file: PathBuf,
+        /// The user
+        user: String,
+    },
+    /// Remove a user
+    Delete {
+        /// The password file
+        file: PathBuf,
+        /// The user
+        user: String,
+    },
+    /// Tell whether a password, asked for or from stdin, is the user's: exit 0 or 1
+    Verify {
+        /// The password file
+        file: PathBuf,
+        /// The user
+        user: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum AclCommand {
+    /// Tell whether the rules allow a request, and which of them: exit 0 or 1
+    Check {
+        /// The file of rules
+        file: PathBuf,
+        /// The client id
+        #[arg(long, value_name = "ID")]
+        client: String,
+        /// The user name; without it the client is anonymous
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
+        /// What it wants to do
+        action: AclAction,
+        /// The topic, or the filter
+        topic: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum AclAction {
+    Publish,
+    Subscribe,
 }
 
 #[derive(Debug, Subcommand)]
@@ -144,6 +202,26 @@ pub fn main(run: Runner) -> ExitCode {
         Command::Run(args) => run_node(args, run),
         Command::Check { file } => check(&file),
         Command::Tls(command) => tls(command),
+        Command::Passwd(command) => match passwd(command) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(error) => Err(error),
+        },
+        Command::Acl(command) => match acl(command) {
+            Ok(Checked::Allowed(said)) => {
+                print(&said);
+                Ok(())
+            }
+            Ok(Checked::Denied(said)) => {
+                print(&said);
+                return ExitCode::FAILURE;
+            }
+            Ok(Checked::Misused(why)) => {
+                complain(&why);
+                return ExitCode::from(2);
+            }
+            Err(error) => Err(error),
+        },
         Command::Config(ConfigCommand::Reload { node }) => {
             node.ask("POST", "/reload").map(|said| print(&said))
         }
@@ -196,6 +274,29 @@ fn run_node(args: RunArgs, run: Runner) -> anyhow::Result<()> {
     run(config, Reload::new(source, file))
 }
 
+/// Whether it is as asked.
+fn passwd(command: Passwd) -> anyhow::Result<bool> {
+    match command {
+        Passwd::Add { file, user } => print(&auth::passwd_add(&file, &user)?),
+        Passwd::Delete { file, user } => print(&auth::passwd_delete(&file, &user)?),
+        Passwd::Verify { file, user } => {
+            let right = auth::passwd_verify(&file, &user)?;
+            print(if right { "right\n" } else { "wrong\n" });
+            return Ok(right);
+        }
+    }
+    Ok(true)
+}
+
+fn acl(command: AclCommand) -> anyhow::Result<Checked> {
+    let AclCommand::Check { file, client, user, action, topic } = command;
+    let action = match action {
+        AclAction::Publish => Action::Publish,
+        AclAction::Subscribe => Action::Subscribe,
+    };
+    auth::acl_check(&file, &client, user.as_deref(), action, &topic)
+}
+
 fn tls(command: Tls) -> anyhow::Result<()> {
     let load = |path: &Path| {
         config::load(&read(path)?, &Overlay::from_environment()).map_err(anyhow::Error::from)
@@ -217,7 +318,7 @@ fn tls(command: Tls) -> anyhow::Result<()> {
 
 fn check(path: &Path) -> anyhow::Result<()> {
     let (file, config) = config::read(&read(path)?, &Overlay::from_environment())?;
-    crate::node::doors::open(&config)?;
+    crate::node::check_files(&config)?;
     for warning in &config.warnings {
         complain(&format!("warning: {warning}"));
     }

@@ -163,6 +163,17 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
     shutdown::wait(shared, down, threads, &health, drain, unready, &mut reloads, tell)
 }
 
+/// Reads every file that a config names, as a start would.
+///
+/// # Errors
+/// With all that is wrong with them.
+pub fn check_files(config: &Config) -> anyhow::Result<()> {
+    let found = [doors::open(config).err(), credentials::open(config).err()];
+    let faults: Vec<_> = found.iter().flatten().map(|fault| format!("{fault:#}")).collect();
+    anyhow::ensure!(faults.is_empty(), faults.join("\n"));
+    Ok(())
+}
+
 /// Opens all listeners on all shards.
 fn bind_all(config: &Config, shards: usize) -> anyhow::Result<Vec<Bound>> {
     let bind = |wanted: &crate::config::Listener| {

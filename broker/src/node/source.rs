@@ -1,11 +1,16 @@
 //! What telemetry sees of the shards.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use tidegate_core::counters::Counters;
 
+use crate::auth::HashCounters;
 use crate::shard::Shared;
 use crate::shard::mailbox::Order;
 use crate::telemetry::histogram::{ConnectTimings, Timings};
-use crate::telemetry::source::{LayerCounts, ListenerCounts, OverloadCounts, ShellCounts, Source};
+use crate::telemetry::source::{
+    LayerCounts, ListenerCounts, OverloadCounts, PasswordCounts, ShellCounts, Source,
+};
 
 impl Source for Shared {
     fn counters(&self) -> &[Counters] {
@@ -45,6 +50,16 @@ impl Source for Shared {
 
     fn layers(&self) -> Vec<LayerCounts> {
         self.doors.iter().map(|door| door.counts()).collect()
+    }
+
+    fn passwords(&self) -> Option<PasswordCounts> {
+        let counters = self.doorman.counters();
+        let HashCounters { waiting, refused, expired, right, wrong, hashing_nanos } = counters;
+        self.doorman.has_passwords().then(|| PasswordCounts {
+            results: [right, wrong, refused, expired].map(|count| count.load(Relaxed)),
+            waiting: waiting.load(Relaxed),
+            nanos: hashing_nanos.load(Relaxed),
+        })
     }
 
     fn overload(&self) -> Option<OverloadCounts> {

@@ -124,6 +124,12 @@ metrics! {
         "Connections told a Server Keep Alive below their own wish";
     AUTH counter "tidegate_auth" ["stage", "result"]
         "Authentications, by result";
+    PASSWORD_CHECKS counter "tidegate_password_checks" ["result"]
+        "Passwords that were looked at, by result: right, wrong, refused because too many wait, or expired because the client did not wait";
+    PASSWORD_CHECKS_WAITING gauge "tidegate_password_checks_waiting" []
+        "Passwords that wait to be looked at";
+    PASSWORD_CHECK_SECONDS counter "tidegate_password_check_seconds" "seconds" []
+        "Time spent on hashing passwords";
     SOCKET_RECEIVED counter "tidegate_socket_received_bytes" "bytes" []
         "Bytes read from client sockets";
     SOCKET_SENT counter "tidegate_socket_sent_bytes" "bytes" []

@@ -243,6 +243,16 @@ impl<'a> Scrape<'a> {
                 series.add(&["connect", result], self.sum(|c| &c.auth[i]))
             })
         })?;
+        if let Some(passwords) = self.node.source.passwords() {
+            families.family(&metric::PASSWORD_CHECKS, |series| {
+                let results = ["right", "wrong", "refused", "expired"];
+                results.iter().zip(passwords.results).try_for_each(|(r, n)| series.add(&[r], n))
+            })?;
+            families.single(&metric::PASSWORD_CHECKS_WAITING, passwords.waiting)?;
+            families.family(&metric::PASSWORD_CHECK_SECONDS, |series| {
+                series.add(&[], passwords.nanos as f64 / 1e9)
+            })?;
+        }
         families.single(&metric::SOCKET_RECEIVED, self.sum_shell(|s| s.bytes_received))?;
         families.single(&metric::SOCKET_SENT, self.sum_shell(|s| s.bytes_sent))?;
         families.single(&metric::SOCKET_READS, self.sum_shell(|s| s.receives))?;

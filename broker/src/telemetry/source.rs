@@ -37,6 +37,11 @@ pub trait Source: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// What was done about passwords, where there are any.
+    fn passwords(&self) -> Option<PasswordCounts> {
+        None
+    }
+
     /// How short memory is, where that is measured.
     fn overload(&self) -> Option<OverloadCounts> {
         None
@@ -109,4 +114,15 @@ pub struct OverloadCounts {
     pub memory_used: u64,
     /// Bytes there may be; 0: no limit.
     pub memory_limit: u64,
+}
+
+/// What was done about passwords.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct PasswordCounts {
+    /// Right, wrong, refused because too many waited, and expired.
+    pub results: [u64; 4],
+    /// Those that wait.
+    pub waiting: u64,
+    /// Time spent on hashing.
+    pub nanos: u64,
 }
