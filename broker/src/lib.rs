@@ -7,6 +7,7 @@ pub mod commands;
 pub mod config;
 pub mod net;
 pub mod node;
+pub mod overload;
 pub mod pages;
 pub mod shard;
 pub mod telemetry;

@@ -45,7 +45,16 @@ const RINGS: &[Ring] = &[
         package: "tidegate-auth",
         dir: "broker/auth",
         ours: &[],
-        others: Some(&["argon2", "thiserror"]),
+        others: Some(&[
+            "argon2",
+            "base64",
+            "foldhash",
+            "hashbrown",
+            "hmac",
+            "pbkdf2",
+            "sha2",
+            "thiserror",
+        ]),
     },
     Ring {
         package: "tidegate",

@@ -101,6 +101,11 @@ impl Catchup {
         dropped
     }
 
+    /// Bytes of what is kept back.
+    pub(crate) fn deferred_bytes(&self) -> u64 {
+        self.deferred_bytes
+    }
+
     /// Whether this very message waits to be delivered live, and came after the
     /// subscription of the replay: then it is no retained message to it.
     pub(crate) fn defers(&self, message: &Arc<Message>, serial: u64) -> bool {

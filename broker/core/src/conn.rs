@@ -12,10 +12,11 @@ use crate::access::Who;
 use crate::alias::{AliasesIn, AliasesOut};
 use crate::catchup::Catchup;
 use crate::delivery::Delivery;
-use crate::ids::{ConnRef, SessionKey, ShardId};
+use crate::ids::{ConnRef, Millis, SessionKey, ShardId};
 use crate::mail::{ClaimRef, Replay};
 use crate::outgoing::Outgoing;
 use crate::output::Output;
+use crate::rate::{Bucket, Rate};
 use crate::subscriptions::Subscriptions;
 use crate::transit::Stamp;
 use crate::will::Will;
@@ -47,8 +48,11 @@ pub(crate) mod pause {
     pub(crate) const PARKED: u8 = 16;
     /// It does not take its answers.
     pub(crate) const OUTPUT: u8 = 32;
-    /// Its CONNECT waits for a verdict; the packet is offered again after it.
+    /// Its CONNECT waits for a verdict, or for its turn; the packet is offered
+    /// again then.
     pub(crate) const DOOR: u8 = 64;
+    /// It has sent more than its rate.
+    pub(crate) const RATE: u8 = 128;
 }
 
 /// One connection.
@@ -77,6 +81,8 @@ pub(crate) struct Conn {
     pub(crate) keep_alive_clamped: bool,
     pub(crate) expiry_cut: bool,
     pub(crate) session_durable: bool,
+    /// Its CONNECT was counted.
+    pub(crate) greeted: bool,
     /// Somebody outside has to admit it.
     pub(crate) guarded: bool,
     /// Seconds, as enforced; 0: none.
@@ -111,6 +117,30 @@ pub(crate) struct Conn {
 pub(crate) struct Guest {
     /// The user name that was vouched for.
     pub(crate) user: Option<Box<str>>,
+    /// How much it may send.
+    pub(crate) throttle: Option<Throttle>,
+}
+
+/// The rates of one client.
+#[derive(Debug)]
+pub(crate) struct Throttle {
+    /// PUBLISHes.
+    pub(crate) messages: Option<(Rate, Bucket)>,
+    /// Bytes.
+    pub(crate) bytes: Option<(Rate, Bucket)>,
+}
+
+impl Throttle {
+    /// Pays for one packet; how many milliseconds until the next may be read.
+    pub(crate) fn pay(&mut self, now: Millis, bytes: usize, publish: bool) -> Millis {
+        let now = now * 1_000;
+        let pay = |bucket: &mut Option<(Rate, Bucket)>, n: u64| match bucket {
+            Some((rate, bucket)) if n > 0 => bucket.spend(*rate, now, n),
+            Some(_) | None => 0,
+        };
+        let messages = pay(&mut self.messages, u64::from(publish));
+        messages.max(pay(&mut self.bytes, bytes as u64)).div_ceil(1_000)
+    }
 }
 
 /// For rules that are asked about a connection that is gone.
@@ -136,6 +166,7 @@ impl Conn {
             keep_alive_clamped: false,
             expiry_cut: false,
             session_durable: false,
+            greeted: false,
             guarded: false,
             keep_alive: 0,
             window: u16::MAX,

@@ -90,6 +90,7 @@ labelled! {
         Untrusted => "untrusted",
         Busy => "busy",
         Memory => "memory",
+        Flapping => "flapping",
     }
 }
 
@@ -182,6 +183,10 @@ pub struct Counters {
     pub takeovers: [Count; 2],
     /// Connections told a Server Keep Alive below their own wish.
     pub keepalive_clamped: Count,
+    /// CONNECTs that had to wait because their client id came too often.
+    pub connects_delayed: Count,
+    /// Times that a client was not read for a while because of its own rate.
+    pub rate_pauses: Count,
     /// Publishers paused because another shard's mailbox was full.
     pub mailbox_pauses: Count,
     /// Mails sent to other shards.

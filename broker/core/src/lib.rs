@@ -23,6 +23,7 @@ pub mod node;
 mod outgoing;
 mod output;
 mod partition;
+pub mod pressure;
 pub mod rate;
 pub mod retained;
 pub mod settings;

@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use foldhash::quality::FixedState;
 
@@ -10,8 +10,10 @@ use crate::access::Access;
 use crate::counters::Counters;
 use crate::ids::{PARTITIONS, PartitionId, ShardId};
 use crate::index::Index;
-use crate::limits::SHARDS_MAX;
+use crate::limits::{Limits, SHARDS_MAX};
+use crate::pressure::{Stage, tight};
 use crate::settings::Settings;
+use crate::sources::Buckets;
 
 /// Node-wide totals that limits are held against.
 #[derive(Debug, Default)]
@@ -48,6 +50,11 @@ pub struct Node {
     pub totals: Totals,
     /// What a client may do.
     pub access: Box<dyn Access>,
+    /// CONNECTs by client id.
+    pub(crate) connects: Buckets,
+    /// The bounds while memory is short.
+    tight: Limits,
+    pressure: AtomicU8,
     pub(crate) shards: u16,
     pub(crate) seed: u64,
 }
@@ -61,14 +68,37 @@ impl Node {
     pub fn new(settings: Settings, shards: u16, seed: u64, access: Box<dyn Access>) -> Arc<Node> {
         assert!((1..=SHARDS_MAX as u16).contains(&shards), "{shards} shards: 1 to {SHARDS_MAX}");
         Arc::new(Node {
-            settings,
             index: Index::new(seed),
             counters: (0..shards).map(|_| Counters::default()).collect(),
             totals: Totals::default(),
             access,
+            connects: Buckets::new(seed ^ 0x636c_6965_6e74),
+            tight: tight(&settings.limits),
+            pressure: AtomicU8::new(Stage::Calm as u8),
+            settings,
             shards,
             seed,
         })
+    }
+
+    /// How short memory is.
+    pub fn pressure(&self) -> Stage {
+        Stage::of(self.pressure.load(Relaxed))
+    }
+
+    /// Says how short memory is.
+    pub fn set_pressure(&self, stage: Stage) {
+        self.pressure.store(stage as u8, Relaxed);
+    }
+
+    /// The bounds in effect.
+    #[inline]
+    pub(crate) fn limits(&self) -> &Limits {
+        if self.pressure.load(Relaxed) < Stage::Shrink as u8 {
+            &self.settings.limits
+        } else {
+            &self.tight
+        }
     }
 
     /// How many shards there are.

@@ -184,6 +184,18 @@ impl Outgoing {
         if dropped == 0 { Queued::Kept } else { Queued::Dropped(dropped) }
     }
 
+    /// Lets the oldest go until at most `bytes` wait; how many went.
+    pub(crate) fn trim(&mut self, bytes: u64) -> u64 {
+        let mut dropped = 0;
+        while self.waiting_bytes > bytes
+            && let Some(oldest) = self.waiting.pop_front()
+        {
+            self.waiting_bytes -= oldest.message.bytes() as u64;
+            dropped += 1;
+        }
+        dropped
+    }
+
     /// The next packet to send, if the window allows one. `keep` decides whether
     /// a message that leaves for the first time is kept for resending.
     pub(crate) fn next(&mut self, window: u16, durable: bool, now: Millis) -> Option<Next> {

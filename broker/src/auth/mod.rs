@@ -1,38 +1,18 @@
-//! Who may come in (not yet: nobody but by `anonymous`).
+//! Who may come in, and what they may do.
+//!
+//! `tidegate-auth` knows what the files mean; here they are read, swapped
+//! while the node runs, and asked. The rules are asked on the shards, without a
+//! lock. A password costs some 20 ms and 19 MiB, so it is hashed on threads of
+//! its own, behind a bounded queue: a storm of logins makes logins wait, and
+//! nothing else.
 
-use tidegate_core::Opened;
-use tidegate_core::ids::{Millis, ShardId};
+pub mod commands;
+mod doorman;
+mod files;
+mod hasher;
+mod prompt;
+mod replace;
 
-/// A CONNECT whose password is to be checked.
-#[derive(Debug)]
-pub struct Attempt {
-    /// Where it came in.
-    pub shard: ShardId,
-    /// Its connection.
-    pub opened: Opened,
-    /// Its user name.
-    pub user: String,
-    /// Its password.
-    pub password: Vec<u8>,
-    /// When nobody waits any more.
-    pub expires_at: Millis,
-}
-
-/// Who looks at passwords.
-#[derive(Debug, Default)]
-pub struct Doorman;
-
-impl Doorman {
-    /// Whether there are any.
-    pub fn has_passwords(&self) -> bool {
-        false
-    }
-
-    /// Has a password checked.
-    ///
-    /// # Errors
-    /// The attempt comes back when too many wait.
-    pub fn ask(&self, attempt: Attempt) -> Result<(), Attempt> {
-        Err(attempt)
-    }
-}
+pub use doorman::Doorman;
+pub use files::{AuthFault, AuthFiles, Change, ReloadReport};
+pub use hasher::{Attempt, HashCounters, Hasher};

@@ -1,7 +1,7 @@
 //! What the keys of one listener mean together: who may come in, and how.
 
 use super::file::{AuthTable, ListenerTable};
-use super::listener::{Bind, ClientAuth, ProxyProtocol, TlsFiles, UserFrom};
+use super::listener::{Bind, ClientAuth, ProxyProtocol, TlsFiles, TlsVersion, UserFrom};
 use super::problem::{Faults, Problem};
 use super::resolve::Warning;
 
@@ -63,9 +63,9 @@ impl Door<'_> {
                 ("tls_key", table.tls_key.is_some()),
                 ("tls_sni_dir", table.tls_sni_dir.is_some()),
                 ("tls_client_ca", table.tls_client_ca.is_some()),
-                ("tls_client_auth", table.tls_client_auth.is_some()),
+                ("tls_client_auth", table.tls_client_auth() != ClientAuth::default()),
                 ("tls_crl", table.tls_crl.is_some()),
-                ("tls_version_min", table.tls_version_min.is_some()),
+                ("tls_version_min", table.tls_version_min() != TlsVersion::default()),
             ];
             for (name, _) in set.iter().filter(|(_, set)| *set) {
                 let fix = format!("set {}.transport = \"tls\" or \"wss\"", self.key);
@@ -127,12 +127,13 @@ impl Door<'_> {
         if !path.starts_with('/') || path.len() > WS_PATH_MAX || !path.chars().all(fits) {
             faults.push(Problem::Unfit {
                 key: format!("{}.ws_path", self.key),
-                value: path,
+                value: path.clone(),
                 why: "is not the path of a URL".into(),
                 fix: "use one such as \"/mqtt\", without '?' and '#'".into(),
             });
         }
-        if table.ws_path.is_some() && !table.transport().has_websocket() {
+        let default_path = ListenerTable::default().ws_path();
+        if path != default_path && !table.transport().has_websocket() {
             let fix = "set transport to \"ws\" or \"wss\"";
             self.no_effect("ws_path", "without WebSocket", fix, faults);
         }

@@ -5,6 +5,7 @@
 //! nothing of the listener's.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -22,6 +23,8 @@ pub struct Admission {
     /// Rate and burst in one word; 0: no limit.
     connects: AtomicU64,
     source_connects: AtomicU64,
+    /// PUBLISHes and bytes a second of one client; 0: no limit.
+    client_rates: [AtomicU32; 2],
     bucket: SharedBucket,
     open: AtomicU64,
     /// Of all listeners; a source has a bucket on each.
@@ -52,6 +55,7 @@ impl Admission {
             connections_max: AtomicU32::new(u32::MAX),
             connects: AtomicU64::new(0),
             source_connects: AtomicU64::new(0),
+            client_rates: Default::default(),
             bucket: SharedBucket::default(),
             open: AtomicU64::new(0),
             sources,
@@ -66,6 +70,15 @@ impl Admission {
         self.connections_max.store(listener.connections_max.unwrap_or(u32::MAX), Relaxed);
         self.connects.store(pack(listener.connects), Relaxed);
         self.source_connects.store(pack(listener.source_connects), Relaxed);
+        let rates = [listener.client_messages_per_second, listener.client_bytes_per_second];
+        for (ours, new) in self.client_rates.iter().zip(rates) {
+            ours.store(new.map_or(0, NonZeroU32::get), Relaxed);
+        }
+    }
+
+    /// PUBLISHes and bytes a second of one client that comes in now; 0: no limit.
+    pub fn client_rates(&self) -> [u32; 2] {
+        [0, 1].map(|n: usize| self.client_rates[n].load(Relaxed))
     }
 
     /// Takes one more connection in; `source` is where it comes from, if that

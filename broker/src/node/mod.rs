@@ -11,6 +11,7 @@ pub mod shutdown;
 pub mod sys;
 
 mod admin_thread;
+mod credentials;
 mod notify;
 mod reload;
 mod source;
@@ -22,7 +23,6 @@ use std::sync::Arc;
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate_core::Node;
-use tidegate_core::access::Open;
 use tidegate_core::ids::ShardId;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -32,10 +32,11 @@ use self::cores::Cores;
 use self::notify::Notify;
 use self::shutdown::Ways;
 use crate::admin::control;
-use crate::auth::Doorman;
 use crate::config::{Config, Reload};
 use crate::net::listener::{self, Bound, ListenOptions};
 use crate::net::tls::{Pace, Watch};
+use crate::overload::memory::Meter;
+use crate::overload::monitor;
 use crate::shard::{self, Plan, Shared};
 use crate::telemetry::health::Health;
 use crate::telemetry::log;
@@ -56,16 +57,17 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
     let shards = cores.shards(config.shards);
 
     let doors = doors::open(&config)?;
-    let doorman = Arc::new(Doorman);
+    let doorman = Arc::new(credentials::open(&config)?);
     let mut bound = bind_all(&config, shards)?;
     let admin = TcpListener::bind(config.admin_bind)
         .with_context(|| format!("admin.bind: cannot listen on {}", config.admin_bind))?;
     let admin_address = admin.local_addr().context("the admin port's address")?;
 
     let seed = RandomState::new().build_hasher().finish();
-    let node = Node::new(config.settings.clone(), shards as u16, seed, Box::new(Open));
+    let node = Node::new(config.settings.clone(), shards as u16, seed, doorman.access());
     let shared =
         Arc::new(Shared::new(node, doors, doorman).context("cannot open the shards' mailboxes")?);
+    credentials::start(&shared)?;
     let (drained, mut all_drained) = mpsc::channel(shards);
     let (started, mut all_started) = mpsc::channel(shards);
     let mut threads = Vec::with_capacity(shards);
@@ -95,13 +97,18 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
     };
     let watch = {
         let shared = Arc::clone(&shared);
-        Watch::start(doors::paths(&shared.doors), Pace::default(), move || {
+        let mut paths = doors::paths(&shared.doors);
+        paths.extend(credentials::paths(&shared.doorman));
+        Watch::start(paths, Pace::default(), move || {
             doors::reload(&shared.doors, None);
+            credentials::reload(&shared.doorman, None);
         })
     };
     if let Err(error) = &watch {
         warn!(%error, "files are not watched: a change is seen at SIGHUP");
     }
+    monitor::start(Meter::new(config.settings.limits.memory_bytes_max), Arc::clone(&shared))
+        .context("cannot start the thread that watches memory")?;
     let health = Arc::new(Health::default());
     let notify = Arc::new(Notify::from_environment());
     let sockets = Sockets { admin, control, ask_reload };
@@ -128,6 +135,7 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
     let addresses: Vec<_> = listening.iter().map(|(_, address)| address.as_str()).collect();
     let status = format!("Serving MQTT on {}", addresses.join(", "));
     let doors = shared.doors.clone();
+    let doorman = shared.doorman.clone();
     let tell = |way| match way {
         Ways::Up => {
             log::announce(&listening, admin_address);
@@ -138,7 +146,9 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
             notify.reloading();
             let said = reload::reload(&mut reload, |config| {
                 log::apply(&config.log)?;
-                Ok(doors::reload(&doors, Some(config)))
+                let mut said = doors::reload(&doors, Some(config));
+                said.extend(credentials::reload(&doorman, Some(config)).0);
+                Ok(said)
             });
             notify.ready(&status);
             said

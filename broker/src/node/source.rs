@@ -5,7 +5,7 @@ use tidegate_core::counters::Counters;
 use crate::shard::Shared;
 use crate::shard::mailbox::Order;
 use crate::telemetry::histogram::{ConnectTimings, Timings};
-use crate::telemetry::source::{LayerCounts, ListenerCounts, ShellCounts, Source};
+use crate::telemetry::source::{LayerCounts, ListenerCounts, OverloadCounts, ShellCounts, Source};
 
 impl Source for Shared {
     fn counters(&self) -> &[Counters] {
@@ -45,6 +45,15 @@ impl Source for Shared {
 
     fn layers(&self) -> Vec<LayerCounts> {
         self.doors.iter().map(|door| door.counts()).collect()
+    }
+
+    fn overload(&self) -> Option<OverloadCounts> {
+        let memory = self.memory.value();
+        Some(OverloadCounts {
+            stage: self.node.pressure() as u64,
+            memory_used: memory.used,
+            memory_limit: memory.limit,
+        })
     }
 
     fn ping(&self) {

@@ -431,7 +431,9 @@ impl Driver {
                 self.refuse(RejectReason::Protocol);
                 continue;
             };
-            let opening = Opening { guarded: self.shared.is_guarded(door) };
+            let [messages_per_second, bytes_per_second] = door.admission.client_rates();
+            let guarded = self.shared.is_guarded(door);
+            let opening = Opening { guarded, messages_per_second, bytes_per_second };
             // Over a limit: dropping the socket closes it, and the core counted.
             let Ok(conn) = self.core.open_as(now, opening) else {
                 door.admission.leave();

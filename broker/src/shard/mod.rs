@@ -38,6 +38,7 @@ use self::mailbox::Mailbox;
 use self::meters::Meters;
 use crate::auth::Doorman;
 use crate::net::door::Door;
+use crate::overload::monitor::Measured;
 
 /// Turns without a pause before tokio has a look at its own affairs.
 const TURNS_BEFORE_YIELD: u32 = 16;
@@ -54,6 +55,8 @@ pub struct Shared {
     pub doors: Box<[Arc<Door>]>,
     /// Who may come in.
     pub doorman: Arc<Doorman>,
+    /// How much memory is used.
+    pub memory: Measured,
 }
 
 impl Shared {
@@ -70,7 +73,7 @@ impl Shared {
         let mailboxes = (0..shards).map(|_| Mailbox::new()).collect::<Result<_, _>>()?;
         let meters = (0..shards).map(|_| Meters::new(doors.len())).collect();
         let doors = doors.into_boxed_slice();
-        Ok(Shared { node, mailboxes, meters, doors, doorman })
+        Ok(Shared { node, mailboxes, meters, doors, doorman, memory: Measured::default() })
     }
 
     /// Whether a CONNECT through `door` has to be looked into.

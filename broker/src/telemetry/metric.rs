@@ -188,6 +188,16 @@ metrics! {
         "QoS 1 and 2 messages in flight";
     WILL_MESSAGES counter "tidegate_will_messages" ["result"]
         "Wills, by what became of them";
+    CONNECTS_DELAYED counter "tidegate_connects_delayed" []
+        "CONNECTs that had to wait because their client id came too often";
+    CLIENT_RATE_PAUSES counter "tidegate_client_rate_pauses" []
+        "Times that a client was not read for a while because it sent above its rate";
+    OVERLOAD_STAGE gauge "tidegate_overload_stage" []
+        "How short memory is; 0: enough; 1: new clients are refused; 2: queues shrink; 3: slow readers are ended";
+    MEMORY_USED gauge "tidegate_memory_used_bytes" "bytes" []
+        "Memory in use, as it is held against the limit";
+    MEMORY_LIMIT gauge "tidegate_memory_limit_bytes" "bytes" []
+        "Memory that there may be; absent without a limit";
     ROUTE_CACHE_LOOKUPS counter "tidegate_route_cache_lookups" ["result"]
         "Lookups of a topic in the shards' route caches";
     SESSION_TAKEOVERS counter "tidegate_session_takeovers" ["scope"]

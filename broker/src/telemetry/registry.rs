@@ -115,6 +115,15 @@ impl NodeCollector {
         };
         families.single(&metric::DRAIN_STATE, state)?;
         families.single(&metric::DRAIN_SESSIONS_REMAINING, remaining)?;
+        families.single(&metric::CONNECTS_DELAYED, scrape.sum(|c| &c.connects_delayed))?;
+        families.single(&metric::CLIENT_RATE_PAUSES, scrape.sum(|c| &c.rate_pauses))?;
+        if let Some(overload) = self.source.overload() {
+            families.single(&metric::OVERLOAD_STAGE, overload.stage)?;
+            families.single(&metric::MEMORY_USED, overload.memory_used)?;
+            if overload.memory_limit > 0 {
+                families.single(&metric::MEMORY_LIMIT, overload.memory_limit)?;
+            }
+        }
         let suppressed = log::suppressed();
         families.family(&metric::LOG_LINES_SUPPRESSED, |series| {
             series.add(&["rate_limit"], suppressed.rate_limited)?;

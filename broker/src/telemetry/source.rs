@@ -37,6 +37,11 @@ pub trait Source: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// How short memory is, where that is measured.
+    fn overload(&self) -> Option<OverloadCounts> {
+        None
+    }
+
     /// Asks every shard for a turn, so that an idle one shows that it lives.
     fn ping(&self);
 }
@@ -93,4 +98,15 @@ pub struct TlsCounts {
     pub expires: i64,
     /// Readings of changed files that were taken over, and that were refused.
     pub reloads: [u64; 2],
+}
+
+/// How short memory is.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct OverloadCounts {
+    /// 0 to 3.
+    pub stage: u64,
+    /// Bytes in use.
+    pub memory_used: u64,
+    /// Bytes there may be; 0: no limit.
+    pub memory_limit: u64,
 }

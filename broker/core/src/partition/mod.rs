@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
-use crate::counters::Counters;
+use crate::counters::{Counters, DropReason};
 use crate::delivery::Delivery;
 use crate::ids::{Millis, PartitionId, SessionKey, ShardId};
 use crate::index::Targets;
@@ -84,6 +84,12 @@ pub(crate) enum Change {
         slot: u32,
         generation: u32,
     },
+    /// Memory is short: only the newest bytes of what waits are kept.
+    Trim {
+        slot: u32,
+        generation: u32,
+        bytes: u64,
+    },
 }
 
 /// Where the consequences of a record go.
@@ -120,6 +126,8 @@ pub(crate) struct Partition {
     /// Deadlines of sessions without a connection: will delay, expiry.
     timers: std::collections::BTreeSet<(Millis, u32, u32)>,
     generation: u32,
+    /// Where the next trim goes on.
+    trim_next: u32,
 }
 
 impl Partition {
@@ -132,6 +140,7 @@ impl Partition {
             by_client: HashTable::new(),
             timers: std::collections::BTreeSet::new(),
             generation: 0,
+            trim_next: 0,
         }
     }
 
@@ -175,6 +184,9 @@ impl Partition {
                 self.retained(at, session, &filter, serial, deliveries, cx);
             }
             Change::Due { slot, generation } => self.due(at, slot, generation, cx),
+            Change::Trim { slot, generation, bytes } => {
+                self.trim_one(slot, generation, bytes, cx);
+            }
         }
     }
 
@@ -185,6 +197,34 @@ impl Partition {
         {
             self.timers.pop_first();
             self.propose(now, Change::Due { slot, generation }, cx);
+        }
+    }
+
+    /// Has the next few sessions keep only the newest `bytes` of what waits.
+    pub(crate) fn trim(&mut self, now: Millis, looks: usize, bytes: u64, cx: &mut Context<'_>) {
+        let slots = self.claims.slots();
+        for _ in 0..looks.min(slots as usize) {
+            let slot = self.trim_next % slots;
+            self.trim_next = (slot + 1) % slots;
+            let session = self.claims.at(slot).and_then(|claim| claim.session.as_deref());
+            let waits = |session: &Session| session.outgoing.as_ref().map_or(0, |o| o.load().1);
+            if let Some(session) = session.filter(|session| waits(session) > bytes) {
+                let generation = session.generation;
+                self.propose(now, Change::Trim { slot, generation, bytes }, cx);
+            }
+        }
+    }
+
+    fn trim_one(&mut self, slot: u32, generation: u32, bytes: u64, cx: &mut Context<'_>) {
+        let session = self.claims.at_mut(slot).and_then(|claim| claim.session.as_deref_mut());
+        let Some(session) = session.filter(|session| session.generation == generation) else {
+            return;
+        };
+        if let Some(outgoing) = &mut session.outgoing {
+            let before = outgoing.load();
+            let dropped = outgoing.trim(bytes);
+            cx.counters.dropped(DropReason::Overload, dropped);
+            cx.counters.track(before, outgoing.load());
         }
     }
 

@@ -8,14 +8,16 @@ use tidegate_codec::{
     defect, encode_connack,
 };
 
-use super::{Event, Opened, Shard, Verdict};
+use super::{Event, FOR_PAUSE, Opened, Shard, Verdict};
 use crate::access::Who;
 use crate::conn::{Conn, Phase, pause};
 use crate::counters::{CloseReason, RejectReason};
 use crate::ids::{ConnRef, Millis, PartitionId};
-use crate::keepalive::tick_of;
+use crate::keepalive::{TICK_MS, tick_of};
 use crate::mail::{ClaimRequest, Granted, Kind, ReleaseRequest};
-use crate::transit::Stage;
+use crate::pressure::Stage;
+use crate::rate::Rate;
+use crate::transit;
 use crate::will::Will;
 
 /// Bytes of a 5.0 CONNACK that refuses.
@@ -48,14 +50,21 @@ impl Shard {
         conn.version = connect.version;
         conn.packet_bytes_max = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
         let (version, guarded) = (conn.version_index(), conn.guarded);
-        if conn.guest.is_none() {
-            // Not when a packet comes again that was admitted.
-            self.transit.reach(slot, conn.accepted_at(), Stage::Connect);
+        if !std::mem::replace(&mut conn.greeted, true) {
+            let accepted_at = conn.accepted_at();
+            self.transit.reach(slot, accepted_at, transit::Stage::Connect);
             self.counters().packets_received[PacketType::Connect as usize][version].add(1);
         }
         match self.check_connect(slot, &connect) {
             Ok(()) if guarded => self.ask(slot),
-            Ok(()) => self.claim(slot, &connect),
+            Ok(()) => match self.wait_of(now, slot, &connect) {
+                Ok(None) => self.claim(slot, &connect),
+                Ok(Some(due)) => self.delay(slot, due),
+                Err(Refusal { code, reason }) => {
+                    self.say_refused(slot, code);
+                    self.reject(now, slot, reason);
+                }
+            },
             Err(Refusal { code, reason }) => {
                 self.say_refused(slot, code);
                 self.reject(now, slot, reason);
@@ -75,6 +84,43 @@ impl Shard {
         self.reject(now, slot, RejectReason::TooLarge);
     }
 
+    /// When a client id that comes too often has its turn; none: now. One whose
+    /// turn would come after the time to connect is refused.
+    fn wait_of(
+        &self,
+        now: Millis,
+        slot: u32,
+        connect: &Connect<'_>,
+    ) -> Result<Option<Millis>, Refusal> {
+        let limits = &self.node.settings.limits;
+        let per_minute = limits.client_connects_per_minute;
+        if per_minute == 0 || connect.client_id.is_empty() {
+            return Ok(None);
+        }
+        // A minute of the clock is a second of the rate.
+        let rate = Rate { per_second: per_minute, burst: (per_minute / 6).max(3) };
+        let hash = self.node.client_hash(connect.client_id);
+        let Err(wait) = self.node.connects.take(hash, rate, now * 1_000 / 60) else {
+            return Ok(None);
+        };
+        let due = now + wait * 60 / 1_000 + 1;
+        let accepted = self.conns.at(slot).map_or(0, |conn| Millis::from(conn.seen) * TICK_MS);
+        if due > accepted + Millis::from(limits.connect_timeout_ms) {
+            let code = ReasonCode::ConnectionRateExceeded;
+            return Err(Refusal { code, reason: RejectReason::Flapping });
+        }
+        Ok(Some(due))
+    }
+
+    /// Leaves a CONNECT where it is until its turn comes.
+    fn delay(&mut self, slot: u32, due: Millis) {
+        self.counters().connects_delayed.add(1);
+        let Some(conn) = self.conns.at_mut(slot) else { return };
+        conn.pause |= pause::DOOR;
+        let watched = (slot, conn.generation | FOR_PAUSE);
+        self.wheel.insert(watched, tick_of(due) + 1);
+    }
+
     /// Leaves a CONNECT where it is until [`Shard::admit`].
     fn ask(&mut self, slot: u32) {
         if let Some(conn) = self.conns.at_mut(slot) {
@@ -91,6 +137,7 @@ impl Shard {
         let waits = |conn: &&mut Conn| {
             conn.generation == generation
                 && conn.phase == Phase::HalfOpen
+                && conn.guarded
                 && conn.pause & pause::DOOR != 0
         };
         let Some(conn) = self.conns.at_mut(slot).filter(waits) else { return };
@@ -110,6 +157,9 @@ impl Shard {
     fn check_connect(&self, slot: u32, connect: &Connect<'_>) -> Result<(), Refusal> {
         let settings = &self.node.settings;
         let refuse = |code, reason| Err(Refusal { code, reason });
+        if self.node.pressure() >= Stage::Refuse {
+            return refuse(ReasonCode::QuotaExceeded, RejectReason::Memory);
+        }
         if self.draining {
             return refuse(ReasonCode::ServerUnavailable, RejectReason::Draining);
         }
@@ -248,7 +298,7 @@ impl Shard {
         if !self.say_connack(slot, present) {
             return self.end(now, slot, CloseReason::ProtocolError, true);
         }
-        self.transit.reach(slot, accepted_at, Stage::Connack);
+        self.transit.reach(slot, accepted_at, transit::Stage::Connack);
         if let Some(conn) = self.conns.at_mut(slot)
             && conn.keep_alive > 0
         {

@@ -65,17 +65,19 @@ impl Shard {
             let message = Arc::clone(draft.share());
             let ids = SubscriptionIds::from_slice(ids);
             let delivery = Delivery { message, qos, retain, ids, ticket: None };
-            let dropped = active.catchup.defer(delivery, &self.node.settings.limits);
+            let dropped = active.catchup.defer(delivery, self.node.limits());
             return self.counters().dropped(DropReason::QueueFull, dropped);
         }
-        let room = has_room(conn, &self.node.settings.limits);
+        let limits = self.node.limits();
+        let most = limits.inflight_out_max;
+        let room = has_room(conn, limits);
         let at_once = match qos {
             QoS::AtMostOnce => {
                 room && conn.active.as_ref().is_none_or(|active| active.held.is_empty())
             }
             QoS::AtLeastOnce | QoS::ExactlyOnce => {
                 room && match &conn.active {
-                    Some(active) => active.outgoing.has_room(conn.window),
+                    Some(active) => active.outgoing.has_room(conn.window.min(most)),
                     None => conn.window > 0,
                 }
             }
@@ -110,7 +112,7 @@ impl Shard {
     pub(super) fn deliver_one(&mut self, now: Millis, slot: u32, delivery: Delivery) {
         let Some(conn) = self.conns.at_mut(slot) else { return };
         if delivery.qos == QoS::AtMostOnce {
-            let at_once = has_room(conn, &self.node.settings.limits)
+            let at_once = has_room(conn, self.node.limits())
                 && conn.active.as_ref().is_none_or(|active| active.held.is_empty());
             if at_once {
                 let flags =
@@ -128,7 +130,7 @@ impl Shard {
 
     /// Keeps a message that cannot leave now, within the limits.
     fn hold(&mut self, slot: u32, delivery: Delivery) {
-        let limits = &self.node.settings.limits;
+        let limits = self.node.limits();
         let counters = &self.node.counters[self.id.index()];
         let Some(conn) = self.conns.at_mut(slot) else { return };
         let active = conn.active();
@@ -159,14 +161,14 @@ impl Shard {
         dup: bool,
         delivery: Delivery,
     ) {
-        let limits = &self.node.settings.limits;
+        let limits = self.node.limits();
         let counters = &self.node.counters[self.id.index()];
         let Some(conn) = self.conns.at_mut(at.slot) else { return };
         if conn.generation != at.generation || conn.phase != Phase::Live {
             return;
         }
         let waits = conn.active.as_ref().is_some_and(|active| !active.held.is_empty());
-        if waits || !has_room(conn, &self.node.settings.limits) {
+        if waits || !has_room(conn, self.node.limits()) {
             let active = conn.active();
             let bytes = delivery.message.bytes();
             // QoS 1 and 2 are bounded by the window.
@@ -217,10 +219,10 @@ impl Shard {
     pub(super) fn refill(&mut self, now: Millis, slot: u32) {
         loop {
             let Some(conn) = self.conns.at_mut(slot) else { return };
-            if conn.phase != Phase::Live || !has_room(conn, &self.node.settings.limits) {
+            if conn.phase != Phase::Live || !has_room(conn, self.node.limits()) {
                 return;
             }
-            let window = conn.window;
+            let window = conn.window.min(self.node.limits().inflight_out_max);
             let Some(active) = &mut conn.active else { return };
             if let Some(held) = active.held.pop_front() {
                 active.held_bytes -= held.delivery.message.bytes();

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use tidegate_codec::{ReasonCode, Version, defect};
 
 use super::connect::keep_alive_ticks;
-use super::{FOR_CONNECT, Shard};
+use super::{FOR_CONNECT, FOR_PAUSE, GENERATION, Shard};
 use crate::conn::{Phase, pause};
 use crate::counters::{CloseReason, RejectReason};
 use crate::ids::{Millis, SessionKey};
@@ -130,8 +130,12 @@ impl Shard {
     pub(super) fn look_after(&mut self, now: Millis, slot: u32, generation: u32) {
         let connect_ticks = tick_of(Millis::from(self.node.settings.limits.connect_timeout_ms)) + 1;
         let Some(conn) = self.conns.at_mut(slot) else { return };
-        if conn.generation != generation & !FOR_CONNECT {
+        if conn.generation != generation & GENERATION {
             return;
+        }
+        if generation & FOR_PAUSE != 0 {
+            self.unpause(slot, pause::RATE);
+            return self.unpause(slot, pause::DOOR);
         }
         if generation & FOR_CONNECT != 0 && conn.phase != Phase::HalfOpen {
             return; // it has an entry of its own for the keep alive

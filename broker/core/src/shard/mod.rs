@@ -16,6 +16,7 @@ mod outbox;
 mod publish;
 mod receive;
 mod retain;
+mod shed;
 mod subscribe;
 
 use std::collections::VecDeque;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 
 use tidegate_codec::ReasonCode;
 
-use crate::conn::{Conn, Phase, pause};
+use crate::conn::{Conn, Phase, Throttle, pause};
 use crate::counters::{CloseReason, Counters, DropReason, RejectReason};
 use crate::delivery::Delivery;
 use crate::ids::{ConnRef, Millis, PartitionId, ShardId};
@@ -36,6 +37,7 @@ use crate::message::Message;
 use crate::node::{Node, Totals};
 use crate::output::{Output, Pool};
 use crate::partition::{Change, Context, Partition};
+use crate::rate::{Bucket, Rate};
 use crate::retained::{Retained, Sweep};
 use crate::slab::Slab;
 use crate::transit::{Passed, Reached, Stamp, Transit};
@@ -57,6 +59,10 @@ pub struct Opened {
 pub struct Opening {
     /// Its CONNECT waits for [`Shard::admit`].
     pub guarded: bool,
+    /// PUBLISHes a second that are read of it; 0: no limit.
+    pub messages_per_second: u32,
+    /// Bytes a second that are read of it; 0: no limit.
+    pub bytes_per_second: u32,
 }
 
 /// What becomes of a CONNECT that somebody outside was asked about.
@@ -162,6 +168,10 @@ const SPARE_MAILS_MAX: usize = 256;
 
 /// Marks a wheel entry that watches for the CONNECT, not the keep alive.
 const FOR_CONNECT: u32 = 1 << 31;
+/// Marks one that ends a pause.
+const FOR_PAUSE: u32 = 1 << 30;
+/// What is left for the generation.
+const GENERATION: u32 = FOR_PAUSE - 1;
 
 /// One shard of a node.
 #[derive(Debug)]
@@ -196,6 +206,8 @@ pub struct Shard {
     transit: Transit,
     draining: bool,
     drain_next: u32,
+    shed_next: u32,
+    shed_due: Millis,
     scratch: Vec<u8>,
     spare_mails: Vec<(ShardId, Mail)>,
     sweep_due: Millis,
@@ -228,6 +240,8 @@ impl Shard {
             transit: Transit::default(),
             draining: false,
             drain_next: 0,
+            shed_next: 0,
+            shed_due: 0,
             scratch: Vec::new(),
             spare_mails: Vec::new(),
             sweep_due: 0,
@@ -288,10 +302,18 @@ impl Shard {
         counters.connections.add(1);
         counters.half_open.add(1);
         let due = tick_of(now + Millis::from(limits.connect_timeout_ms)) + 1;
-        self.generation = self.generation.wrapping_add(1) & !FOR_CONNECT;
+        self.generation = self.generation.wrapping_add(1) & GENERATION;
         let generation = self.generation;
         let mut conn = Conn::new(generation, tick_of(now), self.transit.turn());
         conn.guarded = opening.guarded;
+        let rate = |n: u32| (n > 0).then(|| (Rate::per_second(n), Bucket::default()));
+        let throttle = Throttle {
+            messages: rate(opening.messages_per_second),
+            bytes: rate(opening.bytes_per_second),
+        };
+        if throttle.messages.is_some() || throttle.bytes.is_some() {
+            conn.guest.get_or_insert_default().throttle = Some(throttle);
+        }
         let slot = self.conns.insert(conn);
         self.wheel.insert((slot, generation | FOR_CONNECT), due);
         Ok(Opened { slot, generation })
@@ -360,6 +382,7 @@ impl Shard {
             self.sweep_due = now + 1_000;
             self.sweep_retained(now);
         }
+        self.shed(now);
         self.settle(now);
     }
 
@@ -373,6 +396,9 @@ impl Shard {
         let mut next = self.wheel.next_due().unwrap_or(Millis::MAX).min(self.partitions_due);
         if !self.retained.is_empty() {
             next = next.min(self.sweep_due);
+        }
+        if let Some(due) = self.shed_due() {
+            next = next.min(due);
         }
         (next != Millis::MAX).then_some(next)
     }
@@ -689,7 +715,7 @@ impl Shard {
         if conn.pause & pause::OUTPUT != 0 {
             // Who takes bytes is there, though it cannot make itself heard.
             conn.seen = tick_of(now);
-            if has_room_for_answers(conn, self.node.settings.limits.write_buffer_bytes_max) {
+            if has_room_for_answers(conn, self.node.limits().write_buffer_bytes_max) {
                 self.unpause(slot, pause::OUTPUT);
             }
         }

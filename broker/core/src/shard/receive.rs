@@ -5,7 +5,7 @@ use tidegate_codec::{
     decode_publish, defect, encode_disconnect, encode_pingresp, frame,
 };
 
-use super::{Received, Shard, Then, has_room_for_answers};
+use super::{FOR_PAUSE, Received, Shard, Then, has_room_for_answers};
 use crate::conn::{Phase, pause};
 use crate::counters::{CloseReason, RejectReason};
 use crate::ids::Millis;
@@ -16,7 +16,7 @@ impl Shard {
     /// Bytes from a socket: what was kept, and what came. Handles whole packets
     /// until there are none, or the connection has to wait.
     pub fn receive(&mut self, now: Millis, slot: u32, bytes: &[u8]) -> Received {
-        let limits = &self.node.settings.limits;
+        let limits = self.node.limits();
         let packet_bytes_max = limits.packet_bytes_max;
         let write_buffer_bytes_max = limits.write_buffer_bytes_max;
         let mut consumed = 0;
@@ -41,6 +41,9 @@ impl Shard {
                     if !first {
                         conn.seen = tick_of(now);
                     }
+                    if conn.guest.is_some() && !first {
+                        self.throttle(now, slot, &frame);
+                    }
                     consumed += frame.total;
                     self.packet(now, slot, &frame, &rest[..frame.total]);
                     self.settle(now);
@@ -57,6 +60,22 @@ impl Shard {
                     self.settle(now);
                 }
             }
+        }
+    }
+
+    /// Pays for a packet that is read, and pauses a client above its rate.
+    fn throttle(&mut self, now: Millis, slot: u32, frame: &Frame) {
+        let Some(conn) = self.conns.at_mut(slot) else { return };
+        let generation = conn.generation;
+        let Some(throttle) = conn.guest.as_mut().and_then(|guest| guest.throttle.as_mut()) else {
+            return;
+        };
+        let publish = frame.first >> 4 == PacketType::Publish as u8;
+        let wait = throttle.pay(now, frame.total, publish);
+        if wait > 0 {
+            conn.pause |= pause::RATE;
+            self.wheel.insert((slot, generation | FOR_PAUSE), tick_of(now + wait) + 1);
+            self.counters().rate_pauses.add(1);
         }
     }
 

@@ -46,7 +46,7 @@ impl Shard {
     /// Whether a message fits the node's limits; one that replaces another
     /// takes its place.
     fn has_place(&self, message: &Message) -> bool {
-        let (limits, totals) = (&self.node.settings.limits, &self.node.totals);
+        let (limits, totals) = (self.node.limits(), &self.node.totals);
         let old = self.retained.get(message.topic()).map(|old| old.bytes() as u64);
         let bytes = totals.retained_bytes.load(Relaxed) + message.bytes() as u64;
         (old.is_some() || totals.retained_messages.load(Relaxed) < limits.retained_messages_max)
@@ -91,7 +91,7 @@ impl Shard {
         let mut bytes = 0;
         // All that is on its way to a session has to have room in its queue.
         // Half of it: replays begin while the other half is free.
-        let share = self.node.settings.limits.queue_messages_max as usize / REPLAYS_MAX / 2;
+        let share = self.node.limits().queue_messages_max as usize / REPLAYS_MAX / 2;
         let most = REPLAY_BATCH_MAX.min(share).max(1);
         while messages.len() < most && bytes < REPLAY_BYTES_MAX {
             match cursor.next(&self.retained, budget) {
@@ -231,10 +231,10 @@ impl Shard {
     /// Asks for the next batches once nothing waits in front of them.
     pub(super) fn resume_replays(&mut self, slot: u32) {
         let Some(conn) = self.conns.at_mut(slot) else { return };
-        let room = has_room(conn, &self.node.settings.limits)
+        let room = has_room(conn, self.node.limits())
             && conn.output.as_ref().is_none_or(|o| o.len() < crate::limits::PRESSED_BYTES);
         let Some(active) = &mut conn.active else { return };
-        let half = self.node.settings.limits.queue_messages_max as usize / 2;
+        let half = self.node.limits().queue_messages_max as usize / 2;
         let waiting = !active.held.is_empty() || active.outgoing.load().0 > half;
         if !room || waiting || (!active.catchup.is_on() && active.paced.is_empty()) {
             return;
@@ -245,7 +245,7 @@ impl Shard {
         loop {
             let Some(conn) = self.conns.at_mut(slot) else { return };
             let Some(active) = &mut conn.active else { return };
-            let Some(replay) = active.catchup.next(&self.node.settings.limits) else { return };
+            let Some(replay) = active.catchup.next(self.node.limits()) else { return };
             self.send(replay.shard, Kind::Query(replay));
         }
     }

@@ -1,0 +1,4 @@
+//! How short memory is, measured from outside the shards.
+
+pub mod memory;
+pub mod monitor;
