@@ -167,6 +167,8 @@ impl Driver {
         more |= self.post(now);
         self.report_drained();
 
+        // Mail that went out may have let publishers go on: they are told then.
+        let more = more || self.core.has_output();
         self.pending = more || !self.ready.is_empty() || !self.greeter.ready.is_empty();
         let ended = Reading::take();
         self.time(began, ended);
