@@ -136,6 +136,7 @@ user alice
 topic a/#
 topic deny a/secret
 topic write 100%c/x
+topic readwrite $SYS/#
 user bob the builder
 topic readwrite with space/#
 user alice
@@ -157,11 +158,13 @@ nonsense
     assert!(acl.publish(alice, "clients/c1/x") && !acl.publish(alice, "clients/c2/x"));
     // A user's own rules come before any pattern.
     assert!(acl.publish(who("c1", Some("bob the builder")), "with space/x"));
+    // What mosquitto refuses whatever its rules say.
+    assert!(!acl.publish(alice, "$SYS/x") && acl.subscribe(alice, "$SYS/#"));
     // The first rules are for who has no name, and for them alone.
     assert!(acl.subscribe(who("c1", None), "public/#"));
     assert!(!acl.subscribe(alice, "public/#"));
     let report = imported.report.to_string();
-    for line in ["rules:12", "rules:13", "rules:14"] {
+    for line in ["rules:13", "rules:14", "rules:15"] {
         assert!(report.contains(line), "{report}");
     }
     assert!(report.contains("`read` became `allow subscribe`"), "{report}");

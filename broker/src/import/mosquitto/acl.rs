@@ -13,6 +13,12 @@ use tidegate_auth::acl::word;
 use super::conf::shown;
 use crate::import::report::{Kind, Place, Report};
 
+/// mosquitto takes nothing below `$SYS` from clients, whatever its rules say.
+const HEAD: &str = "\
+# Imported from an ACL file of mosquitto.
+everybody deny publish $SYS/#
+";
+
 /// Rules of one WHO.
 #[derive(Debug, Default)]
 struct Section {
@@ -69,7 +75,7 @@ pub(super) fn translate(file: &Path, text: &str, report: &mut Report) -> String 
         }
     }
     say_what_differs(file, reads, &patterns, report);
-    let mut out = String::from("# Imported from an ACL file of mosquitto.\n");
+    let mut out = String::from(HEAD);
     for section in sections.iter().chain([&patterns]) {
         if !(section.deny.is_empty() && section.allow.is_empty()) {
             let _ = writeln!(out);
