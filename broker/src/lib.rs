@@ -5,6 +5,7 @@ pub mod auth;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod import;
 pub mod net;
 pub mod node;
 pub mod overload;
