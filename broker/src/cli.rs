@@ -16,6 +16,7 @@ use crate::auth::commands::{self as auth, Checked};
 use crate::commands;
 use crate::config::reload::Source;
 use crate::config::{self, Config, Flags, Overlay, Reload, reference};
+use crate::import;
 use crate::pages;
 use crate::telemetry::{log, metric};
 
@@ -47,6 +48,9 @@ enum Command {
     /// Access rules: check
     #[command(subcommand)]
     Acl(AclCommand),
+    /// Turn another broker's config into one of ours
+    #[command(subcommand)]
+    Import(Import),
     /// The config of a running node
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -145,6 +149,18 @@ enum AclAction {
 }
 
 #[derive(Debug, Subcommand)]
+enum Import {
+    /// A mosquitto.conf with its password and ACL files; tells what has no equal
+    Mosquitto {
+        /// The mosquitto.conf
+        file: PathBuf,
+        /// Where to write config, passwords, rules and report; else they are printed
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 enum ConfigCommand {
     /// Have a running node read its config again, as SIGHUP does
     Reload {
@@ -202,6 +218,9 @@ pub fn main(run: Runner) -> ExitCode {
         Command::Run(args) => run_node(args, run),
         Command::Check { file } => check(&file),
         Command::Tls(command) => tls(command),
+        Command::Import(Import::Mosquitto { file, out }) => {
+            import::mosquitto(&file, out.as_deref()).map(|said| print(&said))
+        }
         Command::Passwd(command) => match passwd(command) {
             Ok(true) => Ok(()),
             Ok(false) => return ExitCode::FAILURE,
