@@ -88,9 +88,7 @@ impl Door<'_> {
             }
         }
         let missing = |name: &str, faults: &mut Faults| {
-            if !faults.about(&format!("{}.{name}", self.key)) {
-                self.missing(name, "the listener has TLS", "name a file in PEM", faults);
-            }
+            self.missing(name, "the listener has TLS", "name a file in PEM", faults);
         };
         if table.tls_certificate.is_none() {
             missing("tls_certificate", faults);
@@ -179,6 +177,9 @@ impl Door<'_> {
 
     fn missing(&self, name: &str, why: &str, fix: &str, faults: &mut Faults) {
         let key = format!("{}.{name}", self.key);
+        if faults.about(&key) {
+            return; // it is there, and wrong
+        }
         faults.push(Problem::Missing { key, why: why.into(), fix: fix.into() });
     }
 }
