@@ -15,6 +15,10 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::config::{Bind, TcpKeepalive};
 
+/// Bytes that the kernel keeps for a connection and has not sent; accepted
+/// sockets inherit it.
+const UNSENT_BYTES_MAX: u32 = 128 << 10;
+
 /// What is set on a listening socket.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ListenOptions {
@@ -109,6 +113,9 @@ fn open(address: SocketAddr, options: ListenOptions) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
+    // What a client does not take waits with us, where it is counted and can be
+    // let go, and not in the kernel.
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
     if address.is_ipv6() {
         socket.set_only_v6(options.ipv6_only)?;
     }

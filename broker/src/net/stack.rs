@@ -426,7 +426,8 @@ impl Stack {
         if self.is_handshaking() || self.is_pending() {
             return;
         }
-        if matches!(self.web, Web::Open(_)) {
+        // One that has ended had its close frame.
+        if matches!(self.web, Web::Open(_)) && self.ended.is_none() {
             self.say(&websocket::close_frame(websocket::NORMAL), scratch);
         }
         if let Some(tls) = &mut self.tls {
