@@ -75,18 +75,43 @@ pub(crate) struct Peer {
 pub(crate) struct Stack {
     /// What is not a whole header or record yet.
     carry: Vec<u8>,
-    /// What the socket did not take, from `sent` on.
-    pending: Vec<u8>,
-    sent: usize,
-    tls: Option<TlsSession>,
+    /// What the socket did not take.
+    pending: Option<Box<Pending>>,
+    tls: Option<Box<TlsSession>>,
     web: Web,
     proxy: bool,
     /// What follows the bytes that were read last.
-    ended: Option<Arrived>,
+    ended: Option<Ended>,
     door: Arc<Door>,
     peer: Option<Box<Peer>>,
-    /// The address of the other end of the socket.
-    from: Option<IpAddr>,
+}
+
+const _: () = assert!(size_of::<Stack>() <= 112, "every idle WebSocket pays for this struct");
+
+/// Bytes that wait until the socket is writable.
+#[derive(Debug, Default)]
+struct Pending {
+    bytes: Vec<u8>,
+    /// So many of them have gone.
+    sent: usize,
+}
+
+/// How a layer is over.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Ended {
+    /// By its rules.
+    Orderly,
+    /// Against them.
+    Broken(Layer),
+}
+
+impl Ended {
+    fn arrived(self) -> Arrived {
+        match self {
+            Ended::Orderly => Arrived::End,
+            Ended::Broken(layer) => Arrived::Broken(layer),
+        }
+    }
 }
 
 /// How far a WebSocket has come.
@@ -94,8 +119,16 @@ pub(crate) struct Stack {
 enum Web {
     None,
     /// The HTTP request, as far as it came.
-    Head(Vec<u8>),
+    Head(Box<Head>),
     Open(WebSocket),
+}
+
+/// The beginning of a WebSocket.
+#[derive(Debug)]
+struct Head {
+    bytes: Vec<u8>,
+    /// The address of the other end of the socket.
+    from: Option<IpAddr>,
 }
 
 /// What one read came to.
@@ -117,31 +150,32 @@ impl Stack {
             return Ok(None);
         }
         let tls = match &door.tls {
-            Some(store) => Some(TlsSession::new(store.current()).map_err(|_failed| Layer::Tls)?),
+            Some(store) => {
+                let session = TlsSession::new(store.current()).map_err(|_failed| Layer::Tls)?;
+                Some(Box::new(session))
+            }
             None => None,
         };
         let web = match door.listener.transport.has_websocket() {
-            true => Web::Head(Vec::new()),
+            true => Web::Head(Box::new(Head { bytes: Vec::new(), from })),
             false => Web::None,
         };
         Ok(Some(Box::new(Stack {
             carry: Vec::new(),
-            pending: Vec::new(),
-            sent: 0,
+            pending: None,
             tls,
             web,
             proxy: door.proxy.is_some(),
             ended: None,
             door: Arc::clone(door),
             peer: None,
-            from,
         })))
     }
 
     /// Whether something has to be agreed before MQTT can begin.
     pub(crate) fn is_handshaking(&self) -> bool {
         self.proxy
-            || self.tls.as_ref().is_some_and(TlsSession::is_handshaking)
+            || self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
             || matches!(self.web, Web::Head(_))
     }
 
@@ -163,7 +197,7 @@ impl Stack {
         scratch: &mut Scratch,
     ) -> Arrived {
         if let Some(ended) = self.ended {
-            return ended;
+            return ended.arrived();
         }
         let kept = self.carry.len();
         let room = scratch.raw.len().min(into.len());
@@ -174,16 +208,18 @@ impl Stack {
             Arrived::Bytes { count, drained } => (count, drained),
             other => return other,
         };
-        let mut raw = std::mem::take(&mut scratch.raw);
+        let Scratch { raw, out, now_micros, .. } = scratch;
         raw[..kept].copy_from_slice(&self.carry);
-        let fed = self.feed(&mut raw[..kept + count], into, scratch);
-        scratch.raw = raw;
-        let flushed = self.flush(socket);
-        if flushed == Sent::Failed || self.pending.len() - self.sent > PENDING_BYTES_MAX {
+        out.clear();
+        let fed = self.feed(&mut raw[..kept + count], into, out, *now_micros);
+        if !self.answer(socket, out) {
             return Arrived::Failed;
         }
         match fed {
-            Fed::Bytes(0) => self.ended.unwrap_or(Arrived::Bytes { count: 0, drained }),
+            Fed::Bytes(0) => {
+                let nothing = Arrived::Bytes { count: 0, drained };
+                self.ended.map_or(nothing, Ended::arrived)
+            }
             // Not drained if an end follows: it is the next thing to be read.
             Fed::Bytes(count) => Arrived::Bytes { count, drained: drained && self.ended.is_none() },
             Fed::Broken(layer) => Arrived::Broken(layer),
@@ -201,8 +237,9 @@ impl Stack {
         }
     }
 
-    /// Takes what came, all of it, the carry in front.
-    fn feed(&mut self, raw: &mut [u8], into: &mut [u8], scratch: &mut Scratch) -> Fed {
+    /// Takes what came, all of it, the carry in front. What a layer has to say
+    /// goes to `out`.
+    fn feed(&mut self, raw: &mut [u8], into: &mut [u8], out: &mut Vec<u8>, now_micros: u64) -> Fed {
         let mut at = 0;
         if let (true, Some(versions)) = (self.proxy, self.door.proxy) {
             match proxy::parse(raw, versions) {
@@ -215,7 +252,7 @@ impl Stack {
                     self.door.header_done();
                     at = consumed;
                     self.take_header(&header);
-                    if !self.may_come(scratch.now_micros) {
+                    if !self.may_come(now_micros) {
                         return Fed::Broken(Layer::Source);
                     }
                 }
@@ -228,8 +265,7 @@ impl Stack {
         let mut count = raw.len() - at;
         let mut closed = false;
         if let Some(tls) = &mut self.tls {
-            let began = self.pending.len();
-            match tls.receive(&mut raw[at..], into, &mut self.pending) {
+            match tls.receive(&mut raw[at..], into, out) {
                 Ok(Step { consumed, plain, done_handshake, closed: ended }) => {
                     keep(&mut self.carry, &raw[at + consumed..]);
                     count = plain;
@@ -239,7 +275,7 @@ impl Stack {
                     }
                 }
                 Err(error) => {
-                    self.door.tls_failed(&error, self.pending.len() > began);
+                    self.door.tls_failed(&error, !out.is_empty());
                     return Fed::Broken(Layer::Tls);
                 }
             }
@@ -249,20 +285,21 @@ impl Stack {
         }
         let fed = match count {
             0 => Fed::Bytes(0),
-            count => self.unwrap(into, count, scratch),
+            count => self.unwrap(into, count, out, now_micros),
         };
         if closed && self.ended.is_none() {
-            self.ended = Some(Arrived::End);
+            self.ended = Some(Ended::Orderly);
         }
         fed
     }
 
     /// MQTT out of the frames of a WebSocket, if there is one.
-    fn unwrap(&mut self, into: &mut [u8], count: usize, scratch: &mut Scratch) -> Fed {
+    fn unwrap(&mut self, into: &mut [u8], count: usize, out: &mut Vec<u8>, now_micros: u64) -> Fed {
         let mut count = count;
         if let Web::Head(head) = &mut self.web {
+            let Head { bytes: head, from } = &mut **head;
             head.extend_from_slice(&into[..count]);
-            match websocket::handshake(head, &self.door.websocket(self.from)) {
+            match websocket::handshake(head, &self.door.websocket(*from)) {
                 Handshake::Incomplete if head.len() <= HEAD_BYTES_MAX => return Fed::Bytes(0),
                 Handshake::Incomplete => return Fed::Broken(Layer::WebSocket),
                 Handshake::Accept { consumed, response, forwarded_for } => {
@@ -275,17 +312,17 @@ impl Stack {
                     self.door.websocket_done();
                     if let Some(source) = forwarded_for {
                         self.peer.get_or_insert_default().source = Some(source);
-                        if !self.may_come(scratch.now_micros) {
+                        if !self.may_come(now_micros) {
                             return Fed::Broken(Layer::Source);
                         }
                     }
-                    if !self.say(&response, scratch) {
+                    if !self.say(&response, out) {
                         return Fed::Broken(Layer::Tls);
                     }
                 }
                 Handshake::Refuse { response, why } => {
                     self.door.websocket_failed(&why);
-                    self.say(&response, scratch);
+                    self.say(&response, out);
                     return Fed::Broken(Layer::WebSocket);
                 }
             }
@@ -293,15 +330,15 @@ impl Stack {
         let Web::Open(web) = &mut self.web else { return Fed::Bytes(count) };
         let mut replies = Vec::new();
         let Unwrapped { payload, ended } = web.unwrap(&mut into[..count], &mut replies);
-        if !replies.is_empty() && !self.say(&replies, scratch) {
+        if !replies.is_empty() && !self.say(&replies, out) {
             return Fed::Broken(Layer::Tls);
         }
         self.ended = match ended {
             None => None,
-            Some(close) if close.is_orderly() => Some(Arrived::End),
+            Some(close) if close.is_orderly() => Some(Ended::Orderly),
             Some(close) => {
                 self.door.complain("WebSocket", &close);
-                Some(Arrived::Broken(Layer::WebSocket))
+                Some(Ended::Broken(Layer::WebSocket))
             }
         };
         Fed::Bytes(payload)
@@ -335,14 +372,39 @@ impl Stack {
 
     /// Bytes of the WebSocket layer, on their way through TLS; false when that
     /// fails.
-    fn say(&mut self, bytes: &[u8], scratch: &mut Scratch) -> bool {
-        let _ = scratch;
+    fn say(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> bool {
         match &mut self.tls {
-            Some(tls) => tls.seal(bytes, &mut self.pending).is_ok(),
+            Some(tls) => tls.seal(bytes, out).is_ok(),
             None => {
-                self.pending.extend_from_slice(bytes);
+                out.extend_from_slice(bytes);
                 true
             }
+        }
+    }
+
+    /// Sends what a layer has to say, or keeps it until the socket takes it;
+    /// false when the socket failed or the peer takes nothing.
+    fn answer(&mut self, socket: BorrowedFd<'_>, out: &[u8]) -> bool {
+        if out.is_empty() {
+            return self.flush(socket) != Sent::Failed;
+        }
+        if self.pending.is_some() {
+            self.keep_back(out);
+        } else {
+            match send_plain(socket, &[IoSlice::new(out)]) {
+                Sent::All => {}
+                Sent::Some(count) => self.keep_back(&out[count..]),
+                Sent::Failed => return false,
+            }
+        }
+        let waits = |pending: &Pending| pending.bytes.len() - pending.sent;
+        self.flush(socket) != Sent::Failed
+            && self.pending.as_deref().is_none_or(|p| waits(p) <= PENDING_BYTES_MAX)
+    }
+
+    fn keep_back(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.pending.get_or_insert_default().bytes.extend_from_slice(bytes);
         }
     }
 
@@ -384,7 +446,7 @@ impl Stack {
                 false => Sent::Failed,
             };
             if let Sent::Some(count) = sent {
-                keep(&mut self.pending, &out[count..]);
+                self.keep_back(&out[count..]);
             }
             scratch.gather = gather;
             scratch.out = out;
@@ -399,17 +461,14 @@ impl Stack {
 
     /// Tries to send what is pending.
     pub(crate) fn flush(&mut self, socket: BorrowedFd<'_>) -> Sent {
-        if self.pending.is_empty() {
-            return Sent::All;
-        }
-        match send_plain(socket, &[IoSlice::new(&self.pending[self.sent..])]) {
+        let Some(pending) = &mut self.pending else { return Sent::All };
+        match send_plain(socket, &[IoSlice::new(&pending.bytes[pending.sent..])]) {
             Sent::All => {
-                self.pending = Vec::new();
-                self.sent = 0;
+                self.pending = None;
                 Sent::All
             }
             Sent::Some(count) => {
-                self.sent += count;
+                pending.sent += count;
                 Sent::Some(count)
             }
             Sent::Failed => Sent::Failed,
@@ -418,7 +477,7 @@ impl Stack {
 
     /// Whether bytes wait that the socket did not take.
     pub(crate) fn is_pending(&self) -> bool {
-        !self.pending.is_empty()
+        self.pending.is_some()
     }
 
     /// Says goodbye on every layer, after the last words of MQTT.
@@ -426,14 +485,16 @@ impl Stack {
         if self.is_handshaking() || self.is_pending() {
             return;
         }
+        let out = &mut scratch.out;
+        out.clear();
         // One that has ended had its close frame.
         if matches!(self.web, Web::Open(_)) && self.ended.is_none() {
-            self.say(&websocket::close_frame(websocket::NORMAL), scratch);
+            self.say(&websocket::close_frame(websocket::NORMAL), out);
         }
         if let Some(tls) = &mut self.tls {
-            tls.close(&mut self.pending);
+            tls.close(out);
         }
-        self.flush(socket);
+        self.answer(socket, out);
     }
 }
 

@@ -1,8 +1,8 @@
 //! Log lines, for people or for machines.
 //!
-//! Lines go to stdout by a thread of their own ([`writer`]), so that a reader
+//! Lines go to stdout by a thread of their own (`writer`), so that a reader
 //! who is slow or gone never holds up a shard. What one place in the code says
-//! too often is held back and counted ([`limit`]). A value is cut and escaped
+//! too often is held back and counted (`limit`). A value is cut and escaped
 //! ([`format`]), so that nothing a client sends can forge a line or fill one.
 //!
 //! Upholds LOG-1: with `log.format = "json"` every line is one JSON object, the
