@@ -144,7 +144,8 @@ impl Crowd {
         self.net.turn(now + wait, &mut |net, index, news| {
             match news {
                 News::Ready => {
-                    let id = format!("crowd{index:011}");
+                    // Idle, as the floor reads it.
+                    let id = format!("i{index:07}{index:08}");
                     net.push(index, &wire::connect(Version::V311, &id, KEEP_ALIVE_S));
                 }
                 News::Frame(frame) if frame.kind() == 2 => match frame.body.get(1) {

@@ -31,6 +31,7 @@ const PAIRS_RATE: f64 = 1_000.0;
 /// What a flooder has not got rid of; beyond, it waits.
 const UNSENT_BYTES_MAX: usize = 256 * 1024;
 const OPEN_TIME_MAX: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 const WARM: Duration = Duration::from_secs(2);
 
 /// The size of a flood.
@@ -56,23 +57,24 @@ pub(crate) fn run(broker: &Broker, transport: Transport, flood: Flood<'_>) -> Re
     pairs.begin();
     let began = pairs.began();
     let over = AtomicBool::new(false);
-    let (course, traffic) = thread::scope(|scope| {
+    let mut course = Course::default();
+    let (ran, traffic) = thread::scope(|scope| {
         let traffic = scope.spawn(|| {
             ahead_of_others();
             pairs.run(|| over.load(Relaxed))?;
             pairs.settle(Duration::from_secs(5))?;
             anyhow::Ok((pairs.tally, pairs.deliveries))
         });
-        let course = course(&running, transport, flood, began);
+        let ran = course.run(&running, transport, flood, began);
         over.store(true, Relaxed);
-        (course, traffic.join().map_err(|_| anyhow!("the traffic's thread panicked")))
+        (ran, traffic.join().map_err(|_| anyhow!("the traffic's thread panicked")))
     });
     let alive = running.alive();
     let (tally, deliveries) = traffic??;
-    let course = match course {
-        Err(error) if alive => return Err(error),
-        other => other.unwrap_or_default(),
-    };
+    // Of a broker that died there is something to tell as well.
+    if alive {
+        ran?;
+    }
     let calm = Percentiles::between(&deliveries, course.calm.0, course.calm.1);
     let wild = Percentiles::between(&deliveries, course.flood.0, course.flood.1);
     report(broker, transport, flood, &running, alive, &course, &tally, (calm, wild))
@@ -104,57 +106,69 @@ struct Scene {
     probe_next: usize,
 }
 
-fn course(
-    running: &Running,
-    transport: Transport,
-    flood: Flood<'_>,
-    began: Instant,
-) -> Result<Course> {
-    let addr = running.addr(transport);
-    let count = flood.readers + FLOODERS + PROBES;
-    let mut scene = Scene {
-        net: Net::new(tls_config(false)?, count)?,
-        readers: flood.readers,
-        next_topic: 0,
-        templates: [0, 1].map(|qos| Template::new(Version::V5, qos, 0, PAYLOAD, false)),
-        identifiers: 0,
-        unacknowledged: vec![0; FLOODERS],
-        published: 0,
-        probes: BTreeMap::new(),
-        probe_next: 0,
-    };
-    scene.open(addr, transport)?;
-    thread::sleep(WARM);
-    let calm = began.elapsed();
-    thread::sleep(flood.calm);
-    let start = began.elapsed();
-    let mut course = Course {
-        calm: (calm, start),
-        before: counts(&running.metrics().unwrap_or_default()),
-        ..Course::default()
-    };
-    let until = Instant::now() + flood.span;
-    let mut next_probe = Instant::now();
-    while Instant::now() < until {
-        if Instant::now() >= next_probe {
-            next_probe += Duration::from_millis(500);
-            scene.probe(addr, transport)?;
-            course.resident = course.resident.max(resident(running.pid())?);
-            let metrics = running.metrics().unwrap_or_default();
-            let stage = value(&metrics, "tidegate_overload_stage").unwrap_or("unknown");
-            *course.stages.entry(stage.to_owned()).or_default() += 1;
+impl Course {
+    fn run(
+        &mut self,
+        running: &Running,
+        transport: Transport,
+        flood: Flood<'_>,
+        began: Instant,
+    ) -> Result<()> {
+        let addr = running.addr(transport);
+        let mut scene = Scene::new(flood.readers)?;
+        scene.open(addr, transport)?;
+        thread::sleep(WARM);
+        let calm = began.elapsed();
+        thread::sleep(flood.calm);
+        let start = began.elapsed();
+        self.calm = (calm, start);
+        self.before = counts(&running.metrics()?);
+        let until = Instant::now() + flood.span;
+        let mut next_look = Instant::now();
+        while Instant::now() < until {
+            if Instant::now() >= next_look {
+                next_look += LOOK_EVERY;
+                self.flood = (start, began.elapsed());
+                self.published = scene.published;
+                self.probes.clone_from(&scene.probes);
+                self.look(running)?;
+                scene.probe(addr, transport)?;
+            }
+            scene.publish()?;
+            scene.take_in(Duration::from_millis(5))?;
         }
-        scene.publish()?;
-        scene.take_in(Duration::from_millis(5))?;
+        self.flood = (start, began.elapsed());
+        self.published = scene.published;
+        self.after = counts(&running.metrics()?);
+        self.probes = scene.probes;
+        Ok(())
     }
-    course.flood = (start, began.elapsed());
-    course.published = scene.published;
-    course.after = counts(&running.metrics().unwrap_or_default());
-    course.probes = scene.probes;
-    Ok(course)
+
+    fn look(&mut self, running: &Running) -> Result<()> {
+        self.resident = self.resident.max(resident(running.pid())?);
+        let metrics = running.metrics()?;
+        let stage = value(&metrics, "tidegate_overload_stage").unwrap_or("unknown");
+        *self.stages.entry(stage.to_owned()).or_default() += 1;
+        self.after = counts(&metrics);
+        Ok(())
+    }
 }
 
 impl Scene {
+    fn new(readers: usize) -> Result<Self> {
+        Ok(Self {
+            net: Net::new(tls_config(false)?, readers + FLOODERS + PROBES)?,
+            readers,
+            next_topic: 0,
+            templates: [0, 1].map(|qos| Template::new(Version::V5, qos, 0, PAYLOAD, false)),
+            identifiers: 0,
+            unacknowledged: vec![0; FLOODERS],
+            published: 0,
+            probes: BTreeMap::new(),
+            probe_next: 0,
+        })
+    }
+
     fn open(
         &mut self,
         addr: std::net::SocketAddr,

@@ -32,7 +32,7 @@ pub(crate) fn run(
         for broker in brokers {
             let (bytes, percent) = one(broker, transport, count, span)?;
             let goal = match (transport, broker) {
-                (_, Broker::Mosquitto(_)) => None,
+                (_, Broker::Mosquitto(_) | Broker::Floor(_)) => None,
                 (Transport::Tcp, _) => Some(400.0),
                 (Transport::Ws, _) => Some(500.0),
                 (Transport::Tls, _) => Some(6.0 * 1024.0),

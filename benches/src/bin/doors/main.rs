@@ -31,7 +31,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::report::Report;
@@ -112,9 +112,9 @@ enum Scenario {
         /// Seconds without the crowd before the last look at memory
         #[arg(long, default_value_t = 60.0)]
         rest: f64,
-        /// Storm over mosquitto instead
-        #[arg(long)]
-        peer: bool,
+        /// Who takes it; the floor over tcp only
+        #[arg(long, value_enum, default_value = "tidegate")]
+        broker: Taker,
     },
     /// A flood to clients that never read, in 256 MiB
     Flood {
@@ -134,6 +134,17 @@ enum Scenario {
         #[arg(long)]
         cgroup: Option<PathBuf>,
     },
+}
+
+/// Who takes a storm.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Taker {
+    /// Tidegate
+    Tidegate,
+    /// mosquitto
+    Mosquitto,
+    /// The relay of `peers` that parses nothing
+    Floor,
 }
 
 fn main() -> Result<ExitCode> {
@@ -166,8 +177,12 @@ fn measure(arguments: &Arguments) -> Result<Report> {
         Scenario::Messages { transport, seconds: span, reps } => {
             messages::run(&brokers, &chosen(*transport), seconds(*span), *reps)
         }
-        &Scenario::Storm { transport, count, established, rate, calm, rest, peer } => {
-            let broker = if peer { theirs } else { ours };
+        &Scenario::Storm { transport, count, established, rate, calm, rest, broker } => {
+            let broker = match broker {
+                Taker::Tidegate => ours,
+                Taker::Mosquitto => theirs,
+                Taker::Floor => Broker::Floor(std::env::current_exe()?.with_file_name("peers")),
+            };
             let storm = storm::Storm {
                 established,
                 crowd: count,

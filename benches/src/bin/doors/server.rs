@@ -28,6 +28,9 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(10);
 /// A broker that can be measured.
 #[derive(Clone, Debug)]
 pub(crate) enum Broker {
+    /// The relay of `peers`, which parses nothing: what kernel and load alone bring about. Plain
+    /// TCP only.
+    Floor(PathBuf),
     /// mosquitto, from Debian.
     Mosquitto(PathBuf),
     /// Tidegate.
@@ -37,6 +40,7 @@ pub(crate) enum Broker {
 impl fmt::Display for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Floor(_) => "floor",
             Self::Mosquitto(_) => "mosquitto",
             Self::Tidegate(_) => "tidegate",
         })
@@ -69,6 +73,9 @@ impl Broker {
         fs::create_dir_all(&folder)?;
         certificate(&folder)?;
         let arguments = match self {
+            Self::Floor(program) => {
+                vec![program.clone(), "floor-server".into(), "--listen".into(), tcp.to_string().into()]
+            }
             Self::Mosquitto(program) => {
                 let config = folder.join("mosquitto.conf");
                 fs::write(&config, mosquitto_config(doors, &folder))?;
@@ -98,7 +105,7 @@ impl Broker {
         let child = command.spawn().with_context(|| format!("start {:?}", command.get_program()));
         pin(CORE_LOAD)?;
         let mut running = Running { child: child?, folder, doors, admin, cgroup };
-        running.wait_ready(matches!(self, Self::Tidegate(_)))?;
+        running.wait_ready(self)?;
         Ok(running)
     }
 }
@@ -129,7 +136,7 @@ impl Running {
         Ok(text)
     }
 
-    fn wait_ready(&mut self, says_ready: bool) -> Result<()> {
+    fn wait_ready(&mut self, broker: &Broker) -> Result<()> {
         let deadline = Instant::now() + START_TIME_MAX;
         let (sender, receiver) = channel();
         if let Some(stdout) = self.child.stdout.take() {
@@ -152,9 +159,10 @@ impl Running {
                 let said = fs::read_to_string(self.folder.join("stderr")).unwrap_or_default();
                 bail!("the broker ended at its start: {status}: {said}");
             }
-            let ready = match says_ready {
-                true => receiver.recv_timeout(Duration::from_millis(50)).is_ok(),
-                false => self.doors.iter().all(|door| TcpStream::connect(door).is_ok()),
+            let ready = match broker {
+                Broker::Tidegate(_) => receiver.recv_timeout(Duration::from_millis(50)).is_ok(),
+                Broker::Mosquitto(_) => self.doors.iter().all(listens),
+                Broker::Floor(_) => listens(&self.doors[0]),
             };
             if ready {
                 return Ok(());
@@ -185,6 +193,10 @@ fn pin(core: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(core);
     sched_setaffinity(None, &set).context("two cores are needed")
+}
+
+fn listens(door: &SocketAddr) -> bool {
+    TcpStream::connect(door).is_ok()
 }
 
 /// Below the ports that the kernel gives to clients: mosquitto's WebSocket listeners take theirs

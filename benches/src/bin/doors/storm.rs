@@ -50,6 +50,7 @@ pub(crate) fn run(broker: &Broker, transport: Transport, storm: Storm) -> Result
     let net = Net::new(tls_config(false)?, storm.crowd)?;
     let mut crowd = Crowd::new(net, addr, transport, storm.crowd);
 
+    behind_others();
     let over = AtomicBool::new(false);
     let peak = AtomicU64::new(0);
     pairs.begin();
@@ -87,6 +88,8 @@ struct Course {
     failures: BTreeMap<String, u64>,
     returns: Percentiles,
     cpu: f64,
+    /// Of Tidegate: the turns of its shard in the storm.
+    turns: Option<Turns>,
     memory: Memory,
 }
 
@@ -123,11 +126,13 @@ fn course(
 
     peak.store(0, Relaxed);
     let cpu = cpu_nanoseconds(pid)?;
+    let turns = Turns::read(running);
     let cut = began.elapsed();
     crowd.cut();
     let all_back = crowd.come(0..storm.crowd, usize::MAX, COME_TIME_MAX)?;
     let back_at = began.elapsed();
     let cpu = (cpu_nanoseconds(pid)? - cpu) as f64 / 1e9;
+    let turns = Turns::read(running).zip(turns).map(|(after, before)| after.since(&before));
     thread::sleep(CALM_DOWN);
     let highest = peak.load(Relaxed);
     let back = resident(pid)?;
@@ -147,8 +152,43 @@ fn course(
         failures,
         returns,
         cpu,
+        turns,
         memory: Memory { established, full, peak: highest, back, left },
     })
+}
+
+/// The histogram of a shard's turns: upper bounds in seconds, and how many are within.
+struct Turns(Vec<(f64, u64)>);
+
+impl Turns {
+    fn read(running: &Running) -> Option<Self> {
+        let metrics = running.metrics().ok()?;
+        let buckets: Vec<_> = metrics
+            .lines()
+            .filter_map(|line| line.strip_prefix("tidegate_shard_loop_lag_seconds_bucket"))
+            .filter_map(|line| {
+                let bound = line.split("le=\"").nth(1)?.split('"').next()?.parse().ok()?;
+                Some((bound, line.rsplit(' ').next()?.parse().ok()?))
+            })
+            .collect();
+        (!buckets.is_empty()).then_some(Self(buckets))
+    }
+
+    fn since(&self, before: &Self) -> Self {
+        let each = self.0.iter().zip(&before.0);
+        Self(each.map(|((bound, now), (_, then))| (*bound, now - then)).collect())
+    }
+
+    fn show(&self) -> String {
+        let all = self.0.last().map_or(0, |(_, count)| *count);
+        let at = |share: f64| {
+            let wanted = (all as f64 * share).ceil() as u64;
+            let found = self.0.iter().find(|(_, count)| *count >= wanted);
+            show_time(Duration::try_from_secs_f64(found.map_or(0.0, |(bound, _)| *bound))
+                .unwrap_or(Duration::MAX))
+        };
+        [0.5, 0.99, 1.0].map(at).join(" / ")
+    }
 }
 
 fn report(
@@ -187,6 +227,9 @@ fn report(
         false => format!("{:?}", course.failures),
     });
     row("broker's CPU in the storm", format!("{:.2} s", course.cpu));
+    if let Some(turns) = &course.turns {
+        row("broker's own turns: p50 / p99 / max, at most", turns.show());
+    }
     let memory = &course.memory;
     row("memory: before the crowd / with it", {
         format!("{} / {}", mib(memory.established), mib(memory.full))
@@ -252,9 +295,19 @@ fn show_time(time: Duration) -> String {
 /// Lets this thread run before the other threads of its core, so that what it
 /// measures is the broker and not the load beside it.
 pub(crate) fn ahead_of_others() {
+    schedule("--fifo", "10");
+}
+
+/// Lets all other threads of its core run before this one: the kernel's part of the
+/// network is among them, and a storm's client must not hold it up.
+pub(crate) fn behind_others() {
+    schedule("--idle", "0");
+}
+
+fn schedule(class: &str, priority: &str) {
     let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
     let _ = Command::new("chrt")
-        .args(["--fifo", "--pid", "10", &thread])
+        .args([class, "--pid", priority, &thread])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status();

@@ -80,7 +80,9 @@ impl Pairs {
             let wait = Instant::now() + Duration::from_millis(100);
             net.turn(wait, &mut |net, index, news| match news {
                 News::Ready => {
-                    let id = format!("pair{index:012}");
+                    // Role, group and number, as the floor reads them.
+                    let role = if index % 2 == 0 { 'p' } else { 's' };
+                    let id = format!("{role}{:07}{index:08}", index / 2);
                     net.push(index, &wire::connect(Version::V311, &id, KEEP_ALIVE_S));
                     Ok(())
                 }
