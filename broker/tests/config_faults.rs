@@ -54,8 +54,8 @@ const CASES: &[(&str, &str)] = &[
         "limits.queue_policy: \"oldest\" is not known; use \"drop_oldest\" or \"drop_new\"",
     ),
     (
-        "[listener.default]\ntransport = 'tls'",
-        "listener.default.transport: \"tls\" is not known; use \"tcp\"",
+        "[listener.default]\ntransport = 'quic'",
+        "listener.default.transport: \"quic\" is not known; use \"tcp\" or \"tls\" or \"ws\" or \"wss\"",
     ),
     // Unknown keys.
     (
@@ -130,6 +130,59 @@ const CASES: &[(&str, &str)] = &[
     (
         "[node]\nname = 'a b'",
         "node.name: \"a b\" is not a name; use 1 to 64 of letters, digits, '.', '-', '_'",
+    ),
+    // The keys of one listener.
+    (
+        "[listener.default]\ntransport = 'wss'\ntls_key = 'key.pem'",
+        "listener.default.tls_certificate: missing, and the listener has TLS; name a file in PEM",
+    ),
+    (
+        "[listener.default]\ntls_crl = 'crl.pem'",
+        "listener.default.tls_crl: has no effect without TLS; set listener.default.transport = \"tls\" or \"wss\"",
+    ),
+    (
+        "[listener.default]\ntransport = 'tls'\ntls_certificate = 'c'\ntls_key = 'k'\ntls_client_auth = 'required'",
+        "listener.default.tls_client_ca: missing, and clients are asked for certificates; name the authorities that sign them",
+    ),
+    (
+        "[listener.default]\nproxy_protocol = 'v2'",
+        "listener.default.trusted_sources: missing, and a PROXY header is only taken from who is trusted; list the proxies, as [\"10.0.0.0/8\"]",
+    ),
+    (
+        "[listener.default]\nproxy_protocol = 'v2'\ntrusted_sources = ['10.0.0.0/33']",
+        "listener.default.trusted_sources: \"10.0.0.0/33\" is neither an address nor a network; use one such as 10.0.0.0/8",
+    ),
+    (
+        "[listener.default]\nuser_from = 'certificate_cn'",
+        "listener.default.user_from: has no effect without client certificates; use a listener with TLS and set tls_client_auth",
+    ),
+    (
+        "[listener.default]\nuser_from = 'proxy_cn'",
+        "listener.default.user_from: has no effect without a PROXY header that tells; set proxy_protocol = \"v2\"",
+    ),
+    (
+        "[listener.default]\nconnects_burst = 9",
+        "listener.default.connects_burst: has no effect without a rate; set connects_per_second",
+    ),
+    (
+        "[listener.default]\ntransport = 'ws'\nws_path = 'mqtt'",
+        "listener.default.ws_path: \"mqtt\" is not the path of a URL; use one such as \"/mqtt\", without '?' and '#'",
+    ),
+    (
+        "[listener.default]\nbind = 'unix:mqtt.sock'",
+        "listener.default.bind: \"unix:mqtt.sock\" is not a path; use unix:/ and an absolute path of at most 107 bytes",
+    ),
+    (
+        "[listener.a]\nbind = 'unix:/run/a'\n[listener.b]\nbind = 'unix:/run/a'",
+        "listener.b.bind: unix:/run/a is taken by listener.a.bind (unix:/run/a); use another port",
+    ),
+    (
+        "[listener.a]\nbind = '[::]:1883'\nipv6_only = false\nanonymous = true\n[listener.b]\nbind = '127.0.0.1:1883'",
+        "listener.b.bind: 127.0.0.1:1883 is taken by listener.a.bind ([::]:1883); use another port",
+    ),
+    (
+        "[node]\nunready_seconds = 30",
+        "node.unready_seconds: \"30\" is above node.drain_seconds = 25; use less, or a longer drain",
     ),
     // Not TOML.
     (

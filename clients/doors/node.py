@@ -110,8 +110,12 @@ def subscribe(topic, qos=0, packet_id=1, level=4):
 class Wire:
     """A socket that speaks packets."""
 
-    def __init__(self, port, context=None, name="localhost", host="127.0.0.1", first=b""):
-        self.socket = socket.create_connection((host, port), timeout=PATIENCE)
+    def __init__(
+        self, port, context=None, name="localhost", host="127.0.0.1", first=b"", source=None
+    ):
+        self.socket = socket.create_connection(
+            (host, port), timeout=PATIENCE, source_address=(source, 0) if source else None
+        )
         if first:
             self.socket.sendall(first)
         if context:

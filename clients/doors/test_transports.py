@@ -195,3 +195,32 @@ def test_a_session_is_resumed_by_its_ticket(node, world, tmp_path):
         server_hostname="localhost", session=session,
     )
     assert again.session_reused, file
+
+
+SCHEMES = {"tcp": "mqtt", "tls": "mqtts", "newest": "mqtts", "ws": "ws", "wss": "wss"}
+
+
+def mqttjs(node, place, *files):
+    path = "/mqtt" if place in ("ws", "wss") else ""
+    url = f"{SCHEMES.get(place, 'mqtts')}://localhost:{node.port(place)}{path}"
+    done = subprocess.run(
+        ["node", "mqttjs/through.mjs", url, *map(str, files)],
+        capture_output=True, text=True, timeout=2 * PATIENCE,
+    )
+    return done.stdout.strip() + done.stderr
+
+
+@pytest.mark.parametrize("place", SCHEMES)
+def test_mqttjs_gets_its_messages(node, world, place):
+    assert mqttjs(node, place, world.ca.pem) == "0:70000 1:70000 2:70000"
+
+
+@pytest.mark.parametrize("shown", ["alice", "stranger", "none"])
+def test_mqttjs_shows_its_certificate(node, world, shown):
+    files = [] if shown == "none" else getattr(world, shown)
+    said = mqttjs(node, "required", world.ca.pem, *files)
+    assert (said == "0:70000 1:70000 2:70000") == (shown == "alice"), said
+
+
+def test_mqttjs_finds_a_wrong_authority_out(node, world):
+    assert "error" in mqttjs(node, "wss", world.other.pem)

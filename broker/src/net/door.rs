@@ -69,9 +69,10 @@ impl Door {
         self.proxy.is_none() || from.is_none_or(|from| self.trusted.contains(from))
     }
 
-    /// Whether a proxy tells where a connection comes from.
-    pub(crate) fn is_told_sources(&self) -> bool {
-        self.proxy.is_some()
+    /// Whether `from` is a proxy that tells where a connection comes from.
+    pub(crate) fn is_told_by(&self, from: IpAddr) -> bool {
+        let forwards = self.listener.transport.has_websocket() && self.trusted.contains(from);
+        self.proxy.is_some() || forwards
     }
 
     /// What a WebSocket's request is held against.

@@ -423,7 +423,7 @@ impl Driver {
                 continue;
             }
             // What a proxy will tell of is held against its rate then.
-            let source = from.filter(|_| !door.is_told_sources());
+            let source = from.filter(|from| !door.is_told_by(*from));
             if let Err(reason) = door.admission.enter(source, self.now_micros) {
                 self.refuse(reason);
                 continue;

@@ -157,8 +157,8 @@ metrics! {
         "Batches of mail that wait for the shard";
     SHARD_OUTBOX_DEPTH gauge "tidegate_shard_outbox_depth" ["shard"]
         "Mails of the shard that wait for a full mailbox of another";
-    SHARD_MAILBOX_FULL counter "tidegate_shard_mailbox_full" ["shard"]
-        "Times that the shard found another's mailbox full";
+    SHARD_MAILBOX_FULL counter "tidegate_shard_mailbox_full" []
+        "Times that a shard found another's mailbox full";
     SHARD_MAILBOX_PAUSES counter "tidegate_shard_mailbox_pauses" ["shard"]
         "Publishers paused because another shard's mailbox was full";
 

@@ -357,7 +357,7 @@ impl<'a> Scrape<'a> {
             self.by_shell(families, &metric::SHARD_MAILBOX_DEPTH, |s| s.mailbox_depth)?;
         }
         self.by_shard(families, &metric::SHARD_OUTBOX_DEPTH, |c| &c.outbox_depth)?;
-        self.by_shell(families, &metric::SHARD_MAILBOX_FULL, |s| Some(s.mailbox_full))?;
+        families.single(&metric::SHARD_MAILBOX_FULL, self.sum_shell(|s| s.mailbox_full))?;
         self.by_shard(families, &metric::SHARD_MAILBOX_PAUSES, |c| &c.mailbox_pauses)
     }
 

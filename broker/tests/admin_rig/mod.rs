@@ -11,7 +11,9 @@ use tidegate::admin::{AdminState, serve};
 use tidegate::config::{Overlay, load};
 use tidegate::telemetry::health::{Health, Phase};
 use tidegate::telemetry::histogram::{ConnectTimings, Timings};
-use tidegate::telemetry::source::{ListenerCounts, ShellCounts, Source};
+use tidegate::telemetry::source::{
+    LayerCounts, ListenerCounts, OverloadCounts, PasswordCounts, ShellCounts, Source, TlsCounts,
+};
 use tidegate_core::counters::Counters;
 
 type ByListener = fn(usize, usize) -> Option<ListenerCounts>;
@@ -41,6 +43,16 @@ impl Source for Shards {
     }
     fn connect_timings(&self, shard: usize, listener: usize) -> Option<&ConnectTimings> {
         (listener == 0).then(|| &self.connects[shard])
+    }
+    fn layers(&self) -> Vec<LayerCounts> {
+        let tls = TlsCounts { handshakes: [1, 2, 3], expires: 1_800_000_000, reloads: [4, 5] };
+        vec![LayerCounts { tls: Some(tls), proxy: Some([6, 7]), websocket: Some([8, 9]) }]
+    }
+    fn passwords(&self) -> Option<PasswordCounts> {
+        Some(PasswordCounts { results: [1, 2, 3, 4], waiting: 5, nanos: 1_500_000_000 })
+    }
+    fn overload(&self) -> Option<OverloadCounts> {
+        Some(OverloadCounts { stage: 2, memory_used: 93, memory_limit: 100 })
     }
     fn ping(&self) {
         if self.alive.load(Ordering::Relaxed) {

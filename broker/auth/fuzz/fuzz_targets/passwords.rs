@@ -5,8 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use tidegate_auth::Passwords;
 use tidegate_auth::passwords::{Added, add, delete};
 
-const LINE: &str =
-    "new:$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+const LINE: &str = "new:$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 fuzz_target!(|text: &str| {
     let parsed = Passwords::parse(text);

@@ -4,7 +4,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use tidegate_framing::trusted::Trusted;
-use tidegate_framing::websocket::{Close, HEAD_BYTES_MAX, Handshake, Options, WebSocket, handshake};
+use tidegate_framing::websocket::{
+    Close, HEAD_BYTES_MAX, Handshake, Options, WebSocket, handshake,
+};
 
 fn play(bytes: &[u8], step: usize) -> (Vec<u8>, Vec<u8>, Option<Close>) {
     let (mut web, mut payload, mut replies) = (WebSocket::default(), Vec::new(), Vec::new());
