@@ -53,6 +53,9 @@ struct Arguments {
     /// Exit with 1 when a bound is broken
     #[arg(long, global = true)]
     check: bool,
+    /// Priority of load and brokers, -20 to 19: below 0 on a machine that has other work
+    #[arg(long, global = true, default_value_t = 0, allow_negative_numbers = true)]
+    nice: i32,
     #[command(subcommand)]
     scenario: Scenario,
 }
@@ -150,6 +153,9 @@ enum Taker {
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     prepare()?;
+    if arguments.nice != 0 {
+        rustix::process::setpriority_process(None, arguments.nice)?;
+    }
     let report = measure(&arguments)?;
     say(&format!("load average {}\n\n{}", load_average(), report.text()));
     let failed = arguments.check && !report.broken().is_empty();
