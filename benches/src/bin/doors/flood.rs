@@ -169,11 +169,7 @@ impl Scene {
         })
     }
 
-    fn open(
-        &mut self,
-        addr: std::net::SocketAddr,
-        transport: Transport,
-    ) -> Result<()> {
+    fn open(&mut self, addr: std::net::SocketAddr, transport: Transport) -> Result<()> {
         let deadline = Instant::now() + OPEN_TIME_MAX;
         let count = self.readers + FLOODERS;
         let (readers, mut next, mut settled) = (self.readers, 0, 0);

@@ -307,13 +307,7 @@ impl Net {
         }
     }
 
-    fn frames<F>(
-        &mut self,
-        index: usize,
-        generation: u32,
-        plain: &[u8],
-        tell: &mut F,
-    ) -> Result<()>
+    fn frames<F>(&mut self, index: usize, generation: u32, plain: &[u8], tell: &mut F) -> Result<()>
     where
         F: FnMut(&mut Self, usize, News<'_>) -> Result<()>,
     {

@@ -74,7 +74,12 @@ impl Broker {
         certificate(&folder)?;
         let arguments = match self {
             Self::Floor(program) => {
-                vec![program.clone(), "floor-server".into(), "--listen".into(), tcp.to_string().into()]
+                vec![
+                    program.clone(),
+                    "floor-server".into(),
+                    "--listen".into(),
+                    tcp.to_string().into(),
+                ]
             }
             Self::Mosquitto(program) => {
                 let config = folder.join("mosquitto.conf");

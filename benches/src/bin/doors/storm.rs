@@ -184,8 +184,10 @@ impl Turns {
         let at = |share: f64| {
             let wanted = (all as f64 * share).ceil() as u64;
             let found = self.0.iter().find(|(_, count)| *count >= wanted);
-            show_time(Duration::try_from_secs_f64(found.map_or(0.0, |(bound, _)| *bound))
-                .unwrap_or(Duration::MAX))
+            show_time(
+                Duration::try_from_secs_f64(found.map_or(0.0, |(bound, _)| *bound))
+                    .unwrap_or(Duration::MAX),
+            )
         };
         [0.5, 0.99, 1.0].map(at).join(" / ")
     }
@@ -216,16 +218,22 @@ fn report(
     row("messages: sent / delivered / connections lost", {
         format!("{} / {} / {}", tally.sent, tally.delivered, tally.lost)
     });
-    row("until all are back", match course.all_back {
-        true => format!("{took:.2} s"),
-        false => format!("NOT all, after {took:.0} s"),
-    });
+    row(
+        "until all are back",
+        match course.all_back {
+            true => format!("{took:.2} s"),
+            false => format!("NOT all, after {took:.0} s"),
+        },
+    );
     row("a client's return: p50 / p99 / p99.9 / max", show(&course.returns));
     row("attempts", course.attempts.to_string());
-    row("failed attempts", match course.failures.is_empty() {
-        true => "none".to_owned(),
-        false => format!("{:?}", course.failures),
-    });
+    row(
+        "failed attempts",
+        match course.failures.is_empty() {
+            true => "none".to_owned(),
+            false => format!("{:?}", course.failures),
+        },
+    );
     row("broker's CPU in the storm", format!("{:.2} s", course.cpu));
     if let Some(turns) = &course.turns {
         row("broker's own turns: p50 / p99 / max, at most", turns.show());
