@@ -43,6 +43,11 @@ const READ_BUFFER_BYTES: usize = 64 << 10;
 const PREPEND_BYTES_MAX: usize = 8 << 10;
 /// When a turn stops taking on work.
 const TURN_NANOS_MAX: u64 = 1_000_000;
+/// How long a turn accepts connections: an accept costs some tens of
+/// microseconds, and in a storm clients wait for the end of the turn.
+const ACCEPT_NANOS_MAX: u64 = TURN_NANOS_MAX / 10;
+/// Accepts between two looks at the clock.
+const ACCEPTS_A_LOOK: usize = 4;
 /// Connections read between two looks at the clock.
 const CLOCK_EVERY: usize = 16;
 /// How soon a full mailbox is tried again.
@@ -157,6 +162,8 @@ impl Driver {
         }
 
         self.read_ready(now, began);
+        // Clients get what they are owed before others are let in.
+        self.flush(now);
         self.greet(now, began);
         self.accept(now);
         self.take_mail(now, began);
@@ -411,7 +418,12 @@ impl Driver {
 
     fn accept(&mut self, now: Millis) {
         self.acceptor.hold_layered(&self.greeter, &self.shared.doors, &self.poller);
-        for _ in 0..ACCEPTS_MAX {
+        let start = Reading::take();
+        for count in 1..=ACCEPTS_MAX {
+            if count % ACCEPTS_A_LOOK == 0 && Reading::take().nanos_since(start) >= ACCEPT_NANOS_MAX
+            {
+                return;
+            }
             let meters = &self.shared.meters[self.id.index()];
             let Some((listener, socket, from)) = self.acceptor.accept(now, &self.poller, meters)
             else {
