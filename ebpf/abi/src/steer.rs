@@ -85,8 +85,8 @@ pub const CPUS_MAX: usize = 1024;
 pub const COUNTS_UNKNOWN: usize = LISTENERS_MAX;
 /// The value of a blocked prefix that is closed to all listeners.
 pub const BLOCKED_EVERYWHERE: u32 = u32::MAX;
-/// In [`Table`] and [`Cpus`]: no shard. The program then takes the next usable
-/// one, starting at a random place.
+/// In [`Table`] and [`Cpus`]: no shard. The program then takes a usable one at
+/// random.
 pub const NO_SHARD: u8 = 0xff;
 
 /// The shard with the least load for its weight.
@@ -112,15 +112,15 @@ pub const FAMILY_V6: u16 = 10;
 /// Weight 1 of 100; see [`inverse_weight`].
 pub const INVERSE_WEIGHT_ONE: u64 = 65_536;
 
-/// What `WEIGHTS` holds for a weight of 0 to 100: 0 (drained: gets nothing new)
-/// or a number that falls as the weight rises.
+/// What `WEIGHTS` holds for a weight of 0 to 100: a number that falls as the
+/// weight rises; 0 for a drained shard, which is not [`Listener::usable`].
 #[must_use]
 pub const fn inverse_weight(weight: u32) -> u64 {
     if weight == 0 { 0 } else { INVERSE_WEIGHT_ONE / weight as u64 }
 }
 
 /// Where a listening socket is bound: the key of `INDEX`.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Address {
     /// The bound address in network byte order; IPv4: the first four bytes, the
@@ -174,12 +174,14 @@ impl Rate {
 pub struct Listener {
     /// One of `POLICY_*`; another number is [`POLICY_LEAST`].
     pub policy: u32,
-    /// Slots in use, from 0 on; 0 (or over 64): not steered, the kernel's hash.
+    /// Shards it has, from 0 on; 0 (or over 64): not steered, the kernel's hash.
     pub shards: u32,
     /// `FLAG_*`.
     pub flags: u32,
     /// Mixed into the hash of [`POLICY_AFFINITY`] and [`POLICY_HASH`].
     pub seed: u32,
+    /// Bit n: shard n may be chosen, as it has a socket and a weight over 0.
+    pub usable: u64,
     /// New connections of this listener.
     pub rate: Rate,
     /// New connections of this listener from one source prefix.
@@ -204,6 +206,46 @@ pub const fn mask_v4(bits: u32) -> [u8; 4] {
 pub const fn mask_v6(bits: u32) -> [u8; 16] {
     (if bits == 0 { 0 } else { u128::MAX << (128 - if bits > 128 { 128 } else { bits }) })
         .to_be_bytes()
+}
+
+/// The finalizer of MurmurHash3: every bit of the input moves every bit of the
+/// output.
+#[inline]
+#[must_use]
+pub const fn mix(mut hash: u32) -> u32 {
+    hash ^= hash >> 16;
+    hash = hash.wrapping_mul(0x85eb_ca6b);
+    hash ^= hash >> 13;
+    hash = hash.wrapping_mul(0xc2b2_ae35);
+    hash ^ (hash >> 16)
+}
+
+/// The bucket of a [`Table`] for an IPv4 client, with [`POLICY_AFFINITY`].
+#[inline]
+#[must_use]
+pub const fn bucket_v4(ip: [u8; 4], seed: u32) -> usize {
+    bucket(mix(u32::from_be_bytes(ip) ^ seed))
+}
+
+/// The bucket of a [`Table`] for an IPv6 client's /64, with [`POLICY_AFFINITY`].
+/// The caller takes an IPv4-mapped address to [`bucket_v4`], as the kernel does.
+#[inline]
+#[must_use]
+pub const fn bucket_v6(network: [u8; 8], seed: u32) -> usize {
+    let bits = u64::from_be_bytes(network);
+    bucket(mix((bits >> 32) as u32 ^ mix(bits as u32 ^ seed)))
+}
+
+/// The bucket of a [`Table`] for the kernel's hash over addresses and ports,
+/// with [`POLICY_HASH`].
+#[inline]
+#[must_use]
+pub const fn bucket_flow(hash: u32, seed: u32) -> usize {
+    bucket(mix(hash ^ seed))
+}
+
+const fn bucket(hash: u32) -> usize {
+    hash as usize % TABLE_BUCKETS
 }
 
 /// How loaded a shard is, all listeners together.
@@ -241,7 +283,7 @@ pub struct Loads {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Weights {
-    /// By shard; slots not in use are 0. At most [`INVERSE_WEIGHT_ONE`].
+    /// By shard, at most [`INVERSE_WEIGHT_ONE`]. Read for usable shards only.
     pub inverse: [u64; SHARDS_MAX],
 }
 
@@ -272,7 +314,7 @@ pub struct Cpus {
 /// A source prefix of a listener: the key of `PREFIXES`. Its value is the
 /// bucket's theoretical arrival time, in nanoseconds of `CLOCK_MONOTONIC`, as
 /// are those of `BUCKETS`.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Prefix {
     /// The source under the listener's mask, in network byte order; IPv4: the
@@ -324,9 +366,9 @@ pod!(Address, Rate, Listener, Load, Loads, Weights, Picked, Table, Cpus, Prefix,
 
 layout!(Address, 24, { ip: 0, port: 16, family: 18, reserved: 20 });
 layout!(Rate, 16, { period_ns: 0, tolerance_ns: 8 });
-layout!(Listener, 72, {
-    policy: 0, shards: 4, flags: 8, seed: 12, rate: 16, prefix_rate: 32, mask_v6: 48, mask_v4: 64,
-    reserved: 68,
+layout!(Listener, 80, {
+    policy: 0, shards: 4, flags: 8, seed: 12, usable: 16, rate: 24, prefix_rate: 40, mask_v6: 56,
+    mask_v4: 72, reserved: 76,
 });
 layout!(Load, 64, { live: 0, accepted: 8, settled: 16, picked: 24, reserved: 32 });
 layout!(Loads, 4096, { shards: 0 });
@@ -366,6 +408,22 @@ mod tests {
         assert_eq!(Rate::per_second(u32::MAX, 1).period_ns, 1, "never unlimited by rounding");
         let largest = Rate::per_second(1, u32::MAX);
         assert_eq!(largest.tolerance_ns, (u64::from(u32::MAX) - 1) * 1_000_000_000);
+    }
+
+    #[test]
+    fn buckets_spread_and_depend_on_the_seed() {
+        let mut hits = [0_u32; TABLE_BUCKETS];
+        for client in 0..40_960_u32 {
+            hits[bucket_v4((0x0a00_0000 + client).to_be_bytes(), 7)] += 1;
+        }
+        assert!(hits.iter().all(|hits| *hits < 40), "10 each on average");
+        assert!(hits.iter().filter(|hits| **hits == 0).count() < 8);
+        assert_ne!(bucket_v4([10, 0, 0, 1], 1), bucket_v4([10, 0, 0, 1], 2));
+        assert_ne!(
+            bucket_v6([0x20, 1, 0, 0, 0, 0, 0, 1], 1),
+            bucket_v6([0x20, 1, 0, 0, 0, 0, 0, 2], 1)
+        );
+        assert!(bucket_flow(u32::MAX, 3) < TABLE_BUCKETS);
     }
 
     #[test]
