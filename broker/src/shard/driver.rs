@@ -46,8 +46,10 @@ const TURN_NANOS_MAX: u64 = 1_000_000;
 /// How long a turn accepts connections: an accept costs some tens of
 /// microseconds, and in a storm clients wait for the end of the turn.
 const ACCEPT_NANOS_MAX: u64 = TURN_NANOS_MAX / 10;
-/// Accepts between two looks at the clock.
-const ACCEPTS_A_LOOK: usize = 4;
+/// How long a turn closes connections and wakes paused ones, for the same reason.
+const SETTLE_NANOS_MAX: u64 = TURN_NANOS_MAX / 10;
+/// Accepts, or closes, between two looks at the clock.
+const SOCKETS_A_LOOK: usize = 4;
 /// Connections read between two looks at the clock.
 const CLOCK_EVERY: usize = 16;
 /// How soon a full mailbox is tried again.
@@ -170,7 +172,7 @@ impl Driver {
         self.take_orders(now);
         self.tick(now)?;
         let mut more = self.work(now, began);
-        more |= self.flush_and_settle(now, began);
+        more |= self.flush_and_settle(now);
         more |= self.post(now);
         self.report_drained();
 
@@ -268,7 +270,7 @@ impl Driver {
 
     /// Puts a connection on the ready list if reading it makes sense.
     fn list(ready: &mut VecDeque<u32>, greeter: &mut Greeter, slot: u32, entry: &mut Entry) {
-        let handshaking = entry.is_handshaking();
+        let yields = entry.yields();
         let flags = &mut entry.flags;
         let skip = flags.has(Flags::LISTED)
             || flags.has(Flags::PAUSED)
@@ -276,7 +278,7 @@ impl Driver {
             || !flags.has(Flags::READABLE);
         if !skip {
             flags.set(Flags::LISTED);
-            let ready = if handshaking { &mut greeter.ready } else { ready };
+            let ready = if yields { &mut greeter.ready } else { ready };
             ready.push_back(slot);
         }
     }
@@ -420,7 +422,7 @@ impl Driver {
         self.acceptor.hold_layered(&self.greeter, &self.shared.doors, &self.poller);
         let start = Reading::take();
         for count in 1..=ACCEPTS_MAX {
-            if count % ACCEPTS_A_LOOK == 0 && Reading::take().nanos_since(start) >= ACCEPT_NANOS_MAX
+            if count % SOCKETS_A_LOOK == 0 && Reading::take().nanos_since(start) >= ACCEPT_NANOS_MAX
             {
                 return;
             }
@@ -533,7 +535,8 @@ impl Driver {
     }
 
     /// Writes, and does what the core wants done; whether something is left.
-    fn flush_and_settle(&mut self, now: Millis, began: Reading) -> bool {
+    fn flush_and_settle(&mut self, now: Millis) -> bool {
+        let start = Reading::take();
         let mut resumed_any = false;
         for _ in 0..ROUNDS_MAX {
             self.flush(now);
@@ -549,8 +552,8 @@ impl Driver {
                     Event::Close(slot) => self.close(now, slot),
                 }
                 handled += 1;
-                if handled % CLOCK_EVERY == 0
-                    && Reading::take().nanos_since(began) >= TURN_NANOS_MAX
+                if handled % SOCKETS_A_LOOK == 0
+                    && Reading::take().nanos_since(start) >= SETTLE_NANOS_MAX
                 {
                     return true;
                 }
