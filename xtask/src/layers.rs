@@ -57,9 +57,22 @@ const RINGS: &[Ring] = &[
         ]),
     },
     Ring {
+        package: "tidegate-ebpf-abi",
+        dir: "ebpf/abi",
+        ours: &[],
+        // For its trait of plain values only, behind a feature.
+        others: Some(&["aya"]),
+    },
+    Ring {
         package: "tidegate",
         dir: "broker",
-        ours: &["tidegate-auth", "tidegate-codec", "tidegate-core", "tidegate-framing"],
+        ours: &[
+            "tidegate-auth",
+            "tidegate-codec",
+            "tidegate-core",
+            "tidegate-ebpf-abi",
+            "tidegate-framing",
+        ],
         others: None,
     },
 ];
