@@ -79,7 +79,8 @@ pub const PREFIXES_MAX: usize = 65_536;
 pub const BLOCKED_MAX: usize = 16_384;
 /// Buckets of a [`Table`].
 pub const TABLE_BUCKETS: usize = 4096;
-/// CPUs that policy [`POLICY_CPU`] knows.
+/// CPUs that policy [`POLICY_CPU`] knows; it takes a further one for the CPU
+/// that has its number modulo this.
 pub const CPUS_MAX: usize = 1024;
 /// Where packets that belong to no listener of ours are counted in `COUNTS`.
 pub const COUNTS_UNKNOWN: usize = LISTENERS_MAX;
