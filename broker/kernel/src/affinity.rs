@@ -46,7 +46,9 @@ mod tests {
     use super::*;
 
     fn shares(table: &[u8], shards: usize) -> Vec<usize> {
-        (0..shards).map(|shard| table.iter().filter(|o| usize::from(**o) == shard).count()).collect()
+        (0..shards)
+            .map(|shard| table.iter().filter(|o| usize::from(**o) == shard).count())
+            .collect()
     }
 
     #[test]

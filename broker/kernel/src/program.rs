@@ -52,7 +52,9 @@ impl Facts {
 pub(crate) fn last_words(log: &str) -> Option<String> {
     const WORDS_MAX: usize = 200;
     let line = log.lines().rev().map(str::trim).find(|line| {
-        !line.is_empty() && !line.starts_with("processed ") && !line.starts_with("verification time")
+        !line.is_empty()
+            && !line.starts_with("processed ")
+            && !line.starts_with("verification time")
     })?;
     Some(line.chars().take(WORDS_MAX).collect())
 }

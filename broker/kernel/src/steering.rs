@@ -355,8 +355,7 @@ impl Steering {
     ) -> Result<(), SteerError> {
         in_range("shard", shard, self.shards)?;
         in_range("weight", weight.into(), 101)?;
-        let mut setup =
-            self.setup(listener).ok_or(SteerError::NotAttached(listener))?.clone();
+        let mut setup = self.setup(listener).ok_or(SteerError::NotAttached(listener))?.clone();
         setup.weights.resize(self.shards, 100);
         setup.weights[shard] = weight;
         self.set(listener, setup)
