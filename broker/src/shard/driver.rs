@@ -8,6 +8,8 @@
 //! Nothing here allocates, locks or logs a message.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -17,6 +19,7 @@ use tidegate_core::limits::{MAILBOX_BATCHES_MAX, TURN_READ_BYTES_MAX};
 use tidegate_core::mail::Mail;
 use tidegate_core::transit::{Passed, Reached, Stage};
 use tidegate_core::{Event, Hangup, Node, Opening, Received, Shard, Then, Written};
+use tidegate_kernel::mapped::Gauge;
 use tokio::sync::mpsc;
 
 use super::Shared;
@@ -81,6 +84,8 @@ pub(crate) struct Driver {
     buffer: Box<[u8]>,
     scratch: Scratch,
     greeter: Greeter,
+    /// Where the steering program reads how many connections this shard has.
+    gauge: Gauge,
     shared: Arc<Shared>,
     drain: Option<Drain>,
     drained: mpsc::Sender<ShardId>,
@@ -97,7 +102,8 @@ impl Driver {
     pub(crate) fn new(
         id: ShardId,
         shared: Arc<Shared>,
-        listeners: Vec<std::os::fd::OwnedFd>,
+        listeners: Vec<OwnedFd>,
+        gauge: Gauge,
         drained: mpsc::Sender<ShardId>,
     ) -> Result<Driver, Errno> {
         let poller = Poller::new()?;
@@ -114,6 +120,7 @@ impl Driver {
             buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             scratch: Scratch::new(READ_BUFFER_BYTES),
             greeter: Greeter::new(shared.doors.len()),
+            gauge,
             shared,
             drain: None,
             drained,
@@ -422,7 +429,8 @@ impl Driver {
         self.acceptor.hold_layered(&self.greeter, &self.shared.doors, &self.poller);
         let start = Reading::take();
         for count in 1..=ACCEPTS_MAX {
-            if count % SOCKETS_A_LOOK == 0 && Reading::take().nanos_since(start) >= ACCEPT_NANOS_MAX
+            if count % SOCKETS_A_LOOK == 0
+                && Reading::take().nanos_since(start) >= ACCEPT_NANOS_MAX
             {
                 return;
             }
@@ -431,44 +439,62 @@ impl Driver {
             else {
                 return;
             };
-            let door = &self.shared.doors[usize::from(listener)];
-            if !door.takes(from) {
-                self.refuse(RejectReason::Untrusted);
-                continue;
+            // Those of a Unix socket are not given to shards by anybody.
+            if from.is_some() {
+                self.gauge.accepted();
             }
-            // What a proxy will tell of is held against its rate then.
-            let source = from.filter(|from| !door.is_told_by(*from));
-            if let Err(reason) = door.admission.enter(source, self.now_micros) {
-                self.refuse(reason);
-                continue;
-            }
-            let Ok(stack) = Stack::new(door, from) else {
-                door.admission.leave();
-                self.refuse(RejectReason::Protocol);
-                continue;
-            };
-            let [messages_per_second, bytes_per_second] = door.admission.client_rates();
-            let guarded = self.shared.is_guarded(door);
-            let opening = Opening { guarded, messages_per_second, bytes_per_second };
-            // Over a limit: dropping the socket closes it, and the core counted.
-            let Ok(conn) = self.core.open_as(now, opening) else {
-                door.admission.leave();
-                continue;
-            };
-            let watched = self.poller.watch(&socket, conn.slot, conn.generation);
-            if stack.is_some() {
-                let timeout = door.listener.handshake_timeout.as_millis() as Millis;
-                self.greeter.begin(listener, now + timeout, conn);
-            }
-            self.table.insert(conn.slot, conn.generation, listener, socket, stack);
-            if let Some(counts) = meters.listeners.get(usize::from(listener)) {
-                counts.accepted.add(1);
-                counts.connections.add(1);
-            }
-            if watched.is_err() {
-                self.hang_up(now, conn.slot, Hangup::Error);
+            if let Err(reason) = self.take_in(now, listener, socket, from) {
+                if let Some(reason) = reason {
+                    self.refuse(reason);
+                }
+                if from.is_some() {
+                    self.gauge.closed();
+                }
             }
         }
+    }
+
+    /// Makes an accepted socket a connection. If not, it is closed, for the
+    /// reason given, or one that the core has counted.
+    fn take_in(
+        &mut self,
+        now: Millis,
+        listener: u16,
+        socket: OwnedFd,
+        from: Option<IpAddr>,
+    ) -> Result<(), Option<RejectReason>> {
+        let door = &self.shared.doors[usize::from(listener)];
+        if !door.takes(from) {
+            return Err(Some(RejectReason::Untrusted));
+        }
+        // What a proxy will tell of is held against its rate then.
+        let source = from.filter(|from| !door.is_told_by(*from));
+        door.admission.enter(source, self.now_micros)?;
+        let Ok(stack) = Stack::new(door, from) else {
+            door.admission.leave();
+            return Err(Some(RejectReason::Protocol));
+        };
+        let [messages_per_second, bytes_per_second] = door.admission.client_rates();
+        let guarded = self.shared.is_guarded(door);
+        let opening = Opening { guarded, messages_per_second, bytes_per_second };
+        let Ok(conn) = self.core.open_as(now, opening) else {
+            door.admission.leave();
+            return Err(None);
+        };
+        let watched = self.poller.watch(&socket, conn.slot, conn.generation);
+        if stack.is_some() {
+            let timeout = door.listener.handshake_timeout.as_millis() as Millis;
+            self.greeter.begin(listener, now + timeout, conn);
+        }
+        self.table.insert(conn.slot, conn.generation, listener, socket, stack);
+        if let Some(counts) = self.meters().listeners.get(usize::from(listener)) {
+            counts.accepted.add(1);
+            counts.connections.add(1);
+        }
+        if watched.is_err() {
+            self.hang_up(now, conn.slot, Hangup::Error);
+        }
+        Ok(())
     }
 
     fn take_mail(&mut self, now: Millis, began: Reading) {
@@ -597,6 +623,9 @@ impl Driver {
             }
             if let Some(door) = self.shared.doors.get(usize::from(listener)) {
                 door.admission.leave();
+                if door.listener.bind.port().is_some() {
+                    self.gauge.closed();
+                }
             }
             // Not CLOSING means that the core decided alone (takeover, keep
             // alive, drain): its DISCONNECT is on the way.
@@ -695,7 +724,9 @@ mod tests {
                     let Bind::Tcp(address) = bound.address else { panic!("TCP was asked for") };
                     let listeners: Vec<OwnedFd> = bound.sockets;
                     let (drained, _) = mpsc::channel(1);
-                    let driver = Driver::new(ShardId(id), Arc::clone(&shared), listeners, drained);
+                    let shared = Arc::clone(&shared);
+                    let driver =
+                        Driver::new(ShardId(id), shared, listeners, Gauge::none(), drained);
                     (driver.expect("an epoll instance"), address)
                 })
                 .collect();
