@@ -1,4 +1,4 @@
-//! Chores of the workspace: `cargo xtask layers | docs | conformance | bench | dist`.
+//! Chores of the workspace: `cargo xtask layers | docs | conformance | bench | dist | ebpf`.
 //!
 //! Depends on nothing of ours, so that it builds at once and works on a tree
 //! that does not.
@@ -7,6 +7,7 @@ mod bench;
 mod conformance;
 mod dist;
 mod docs;
+mod ebpf;
 mod layers;
 mod sbom;
 
@@ -26,6 +27,7 @@ const CHORES: &[(&str, &str, Chore)] = &[
         bench::run,
     ),
     ("dist", dist::USAGE, dist::run),
+    ("ebpf", ebpf::USAGE, ebpf::run),
     ("docs", "docs [--check]: write the generated pages, or fail on drift", docs::run),
 ];
 

@@ -33,14 +33,13 @@ use crate::{LISTENERS_MAX, SHARDS_MAX, layout, pod};
 pub const OBJECT: &str = "steer.o";
 
 /// Programs in the order in which a loader tries them; after the last one comes
-/// the kernel's own hash. Each is an sk_reuseport program with the same maps.
-pub const PROGRAMS: [&str; 3] = [PROGRAM_MIGRATE, PROGRAM_LOOP_FREE, PROGRAM_PLAIN];
+/// the kernel's own hash. Each is an sk_reuseport program with the same maps,
+/// without a loop, and loads with CAP_BPF alone (shown on 6.1 and 6.18).
+pub const PROGRAMS: [&str; 2] = [PROGRAM_MIGRATE, PROGRAM_PLAIN];
 /// Linux 5.14 and newer: chooses, and takes over the queue of a closed listener.
 pub const PROGRAM_MIGRATE: &str = "steer_migrate";
-/// The same with nothing that needs CAP_PERFMON: loads with CAP_BPF alone, also
-/// on kernels before 6.16.
-pub const PROGRAM_LOOP_FREE: &str = "steer_loop_free";
-/// Before 5.14: no migration; finds its listener by the packet's destination.
+/// Linux 5.12 and newer: no migration; finds its listener by the packet's
+/// destination.
 pub const PROGRAM_PLAIN: &str = "steer_plain";
 
 /// Name of the map of listening sockets.

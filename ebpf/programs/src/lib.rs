@@ -12,6 +12,8 @@
 
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 
+use aya_ebpf::helpers::generated::{bpf_map_lookup_elem, bpf_map_update_elem};
+
 /// All ones if the value, taken as signed, is negative; otherwise 0.
 ///
 /// In assembly, so that the compiler does not see through it. An empty template
@@ -94,6 +96,38 @@ pub unsafe fn replace(word: *mut u64, old: u64, new: u64) -> bool {
 pub unsafe fn read<T: Copy>(word: *const T) -> T {
     // SAFETY: as the caller promises.
     unsafe { core::ptr::read_volatile(word) }
+}
+
+/// The value of a key, or null.
+///
+/// In the place of the maps' own methods where a program is to load without
+/// CAP_PERFMON: an `Option` becomes two branches, of which the verifier lets
+/// the CPU guess one wrongly.
+///
+/// # Safety
+///
+/// `key` is at least as long as the map's keys, and `V` is the map's value.
+#[inline(always)]
+pub unsafe fn lookup<M, K, V>(map: &M, key: &K) -> *mut V {
+    let (map, key) = (&raw const *map, &raw const *key);
+    // SAFETY: as the caller promises.
+    unsafe { bpf_map_lookup_elem(map.cast_mut().cast(), key.cast()) }.cast()
+}
+
+/// Puts in what is not there yet; false if it is, or can't be.
+///
+/// # Safety
+///
+/// `key` is at least as long as the map's keys, `value` as its values.
+#[inline(always)]
+#[must_use]
+pub unsafe fn insert_new<M, K, V>(map: &M, key: &K, value: &V) -> bool {
+    const BPF_NOEXIST: u64 = 1;
+    let (map, key, value) = (&raw const *map, &raw const *key, &raw const *value);
+    // SAFETY: as the caller promises.
+    unsafe {
+        bpf_map_update_elem(map.cast_mut().cast(), key.cast(), value.cast(), BPF_NOEXIST) == 0
+    }
 }
 
 /// What every object has to have: the licence, without which the kernel lends

@@ -7,15 +7,12 @@
 //! holds up more than it may, and the work stays bounded.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::SkReuseportContext;
-use tidegate_ebpf_abi::steer::{FAMILY_V4, FAMILY_V6, FLAG_BLOCKS, Listener, Prefix, Rate};
-use tidegate_ebpf_programs::{read, replace};
+use tidegate_ebpf_abi::steer::{FAMILY_V4, FAMILY_V6, FLAG_BLOCKS, Listener, Rate};
+use tidegate_ebpf_programs::{insert_new, lookup, ones_if_negative, read, replace};
 
 use crate::maps;
 use crate::subject::{Source, source_of_packet};
-
-const BPF_NOEXIST: u64 = 1;
 
 const _: () = assert!(core::mem::offset_of!(Listener, mask_v6) % 8 == 0);
 
@@ -31,9 +28,8 @@ pub(crate) fn admits(ctx: &SkReuseportContext, index: u32, listener: &Listener) 
         )
     };
     let blocks = flags & FLAG_BLOCKS != 0;
-    if (blocks || prefix_rate.period_ns != 0)
-        && let Some(source) = source_of_packet(ctx)
-    {
+    if blocks || prefix_rate.period_ns != 0 {
+        let source = source_of_packet(ctx);
         if blocks && blocked(&source, index) {
             maps::count(index, |counts| &raw mut counts.refused_blocked);
             return false;
@@ -62,16 +58,19 @@ struct Refused;
 #[inline(always)]
 fn blocked(source: &Source, index: u32) -> bool {
     let [low, high] = source.ip;
-    let listeners = if source.v4 {
+    let listeners: *mut u32 = if source.v4 {
+        // Four bytes of length and four of address.
         let key = 32 | low << 32;
-        // SAFETY: four bytes of length and four of address.
-        maps::BLOCKED_V4.get(unsafe { &*(&raw const key).cast::<Key<[u8; 4]>>() })
+        // SAFETY: so the key is as long as the map's.
+        unsafe { lookup(&maps::BLOCKED_V4, &key) }
     } else {
+        // Four bytes of length and 16 of address.
         let key = [128 | low << 32, low >> 32 | high << 32, high >> 32];
-        // SAFETY: four bytes of length and 16 of address.
-        maps::BLOCKED_V6.get(unsafe { &*(&raw const key).cast::<Key<[u8; 16]>>() })
+        // SAFETY: so the key is longer than the map's.
+        unsafe { lookup(&maps::BLOCKED_V6, &key) }
     };
-    listeners.is_some_and(|listeners| (*listeners >> (index & 31)) & 1 != 0)
+    // SAFETY: a value that the map gave.
+    !listeners.is_null() && (unsafe { read(listeners) } >> (index & 31)) & 1 != 0
 }
 
 /// The key of `PREFIXES`.
@@ -93,26 +92,26 @@ fn prefix(source: &Source, index: u32, listener: &Listener) -> [u64; 3] {
 
 #[inline(always)]
 fn charge_prefix(prefix: &[u64; 3], rate: Rate, index: u32) -> Result<(), Refused> {
-    // SAFETY: an address, the listener and the family, as the target is
-    // little-endian.
-    let prefix: &Prefix = unsafe { &*(&raw const *prefix).cast() };
     let now = now();
-    if maps::PREFIXES.get_ptr(prefix).is_none() {
+    // SAFETY: an address, the listener and the family: 24 bytes, as the map's.
+    let mut bucket: *mut u64 = unsafe { lookup(&maps::PREFIXES, prefix) };
+    if bucket.is_null() {
         let first = now.wrapping_add(rate.period_ns);
-        if maps::PREFIXES.insert(prefix, first, BPF_NOEXIST).is_ok() {
+        // SAFETY: the same, and the value is one word.
+        if unsafe { insert_new(&maps::PREFIXES, prefix, &first) } {
             return Ok(());
         }
+        // Another CPU may have put it there just now.
+        // SAFETY: as above.
+        bucket = unsafe { lookup(&maps::PREFIXES, prefix) };
     }
-    // It was there, or another CPU has put it there.
-    match maps::PREFIXES.get_ptr_mut(prefix) {
-        // SAFETY: the pointer is to a map value. If the entry is given to another
-        // source just then, that one is charged: once, and too much.
-        Some(bucket) => unsafe { charge(bucket, rate, now, index) },
-        None => {
-            maps::count(index, |counts| &raw mut counts.prefixes_full);
-            Ok(())
-        }
+    if bucket.is_null() {
+        maps::count(index, |counts| &raw mut counts.prefixes_full);
+        return Ok(());
     }
+    // SAFETY: a value that the map gave. If the entry is given to another source
+    // just then, that one is charged: once, and too much.
+    unsafe { charge(bucket, rate, now, index) }
 }
 
 /// Takes one token.
@@ -126,12 +125,14 @@ unsafe fn charge(bucket: *mut u64, rate: Rate, now: u64, index: u32) -> Result<(
         () => {
             // SAFETY: as the caller promises.
             let due = unsafe { read(bucket) };
-            let start = if due > now { due } else { now };
-            if start.wrapping_sub(now) > rate.tolerance_ns {
+            let ahead = due.wrapping_sub(now);
+            let ahead = ahead & !ones_if_negative(ahead);
+            if ahead > rate.tolerance_ns {
                 return Err(Refused);
             }
+            let next = now.wrapping_add(ahead).wrapping_add(rate.period_ns);
             // SAFETY: as the caller promises.
-            if unsafe { replace(bucket, due, start.wrapping_add(rate.period_ns)) } {
+            if unsafe { replace(bucket, due, next) } {
                 return Ok(());
             }
         };

@@ -69,7 +69,7 @@ fn policy(
     match listener.policy {
         POLICY_AFFINITY => by_bucket(
             index,
-            match subject.source(ctx)? {
+            match subject.source(ctx) {
                 Source { v4: true, ip } => bucket_v4((ip[0] as u32).to_ne_bytes(), listener.seed),
                 Source { v4: false, ip } => bucket_v6(ip[0].to_ne_bytes(), listener.seed),
             },

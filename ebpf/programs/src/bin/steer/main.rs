@@ -33,9 +33,9 @@ mod subject;
 use aya_ebpf::macros::sk_reuseport;
 use aya_ebpf::programs::SkReuseportContext;
 use tidegate_ebpf_abi::SHARDS_MAX;
-use tidegate_ebpf_abi::steer::{COUNTS_UNKNOWN, Listener};
+use tidegate_ebpf_abi::steer::Listener;
 
-use subject::{Arrival, Subject};
+use subject::{Arrival, NOBODY, Subject};
 
 tidegate_ebpf_programs::object!();
 
@@ -56,9 +56,9 @@ pub fn steer_plain(ctx: SkReuseportContext) -> u32 {
 
 #[inline(always)]
 fn steer(ctx: &SkReuseportContext, subject: &Subject) -> u32 {
-    let found = subject.listener.and_then(|index| Some((index, maps::LISTENERS.get(index)?)));
-    let Some((index, listener)) = found else {
-        maps::count(COUNTS_UNKNOWN as u32, |counts| &raw mut counts.fallback_hash);
+    let index = subject.listener;
+    let Some(listener) = maps::LISTENERS.get(index) else {
+        maps::count(NOBODY, |counts| &raw mut counts.fallback_hash);
         return SK_PASS;
     };
     match subject.arrival {

@@ -5,8 +5,8 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes_relative;
 use aya_ebpf::programs::SkReuseportContext;
-use tidegate_ebpf_abi::steer::{Address, FAMILY_V4, FAMILY_V6};
-use tidegate_ebpf_programs::{read, zero};
+use tidegate_ebpf_abi::steer::{COUNTS_UNKNOWN, FAMILY_V4, FAMILY_V6};
+use tidegate_ebpf_programs::{lookup, read, zero};
 
 use crate::maps;
 
@@ -22,6 +22,9 @@ const TCP_FLAGS: usize = 13;
 const TCP_SYN: u8 = 1 << 1;
 const TCP_ACK: u8 = 1 << 4;
 
+/// No listener: past the end of every map by listener but `COUNTS`.
+pub(crate) const NOBODY: u32 = COUNTS_UNKNOWN as u32;
+
 /// What came.
 #[derive(Clone, Copy)]
 pub(crate) enum Arrival {
@@ -35,8 +38,12 @@ pub(crate) enum Arrival {
 
 /// The question.
 pub(crate) struct Subject {
-    /// Whose packet it is, if it is one of ours.
-    pub(crate) listener: Option<u32>,
+    /// Whose packet it is; [`NOBODY`] if it is none of ours.
+    ///
+    /// A number and no `Option`: without CAP_PERFMON the verifier also follows
+    /// what a CPU would do that guesses the branch wrongly, and finds it reading
+    /// the number where there is none.
+    pub(crate) listener: u32,
     pub(crate) arrival: Arrival,
 }
 
@@ -80,39 +87,38 @@ impl Subject {
     pub(crate) fn of_packet(ctx: &SkReuseportContext) -> Self {
         let (start, end) = (ctx.data(), ctx.data_end());
         if start + 4 > end {
-            return Self { listener: None, arrival: Arrival::Stray };
+            return Self { listener: NOBODY, arrival: Arrival::Stray };
         }
         // SAFETY: the two bytes lie before the end, which was just compared.
         let port = u32::from(u16::from_be(unsafe { *((start + 2) as *const u16) }));
         let v4 = ctx.eth_protocol() == ETH_P_IP;
         let family = if v4 { FAMILY_V4 } else { FAMILY_V6 };
-        let mut found = None;
-        if let Some(ip) = address(ctx, 16, 24) {
-            found = listener(ip, port, family);
-        }
-        if found.is_none() {
+        let mut found = listener(address(ctx, 16, 24), port, family);
+        if found == NOBODY {
             found = listener([zero(); 2], port, family);
         }
-        if v4 && found.is_none() {
+        if found == NOBODY && v4 {
             found = listener([zero(); 2], port, FAMILY_V6);
         }
         Self { listener: found, arrival: arrival(ctx) }
     }
 
-    /// Where it comes from; nothing if the kernel does not tell.
+    /// Where it comes from.
     #[inline(always)]
-    pub(crate) fn source(&self, ctx: &SkReuseportContext) -> Option<Source> {
-        match self.arrival {
-            Arrival::Syn | Arrival::Stray => source_of_packet(ctx),
-            Arrival::Migration => ctx.migrating_sk().map(|waiting| source_of_socket(waiting.sock)),
+    pub(crate) fn source(&self, ctx: &SkReuseportContext) -> Source {
+        match ctx.migrating_sk() {
+            Some(waiting) if matches!(self.arrival, Arrival::Migration) => {
+                source_of_socket(waiting.sock)
+            }
+            _ => source_of_packet(ctx),
         }
     }
 }
 
-/// The packet's source, out of its network header.
+/// The packet's source, out of its network header; all 0 if that can't be read.
 #[inline(always)]
-pub(crate) fn source_of_packet(ctx: &SkReuseportContext) -> Option<Source> {
-    Some(Source { ip: address(ctx, 12, 8)?, v4: ctx.eth_protocol() == ETH_P_IP })
+pub(crate) fn source_of_packet(ctx: &SkReuseportContext) -> Source {
+    Source { ip: address(ctx, 12, 8), v4: ctx.eth_protocol() == ETH_P_IP }
 }
 
 /// The peer of a connection.
@@ -147,23 +153,26 @@ fn arrival(ctx: &SkReuseportContext) -> Arrival {
 }
 
 #[inline(always)]
-fn listener(ip: Ip, port: u32, family: u16) -> Option<u32> {
+fn listener(ip: Ip, port: u32, family: u16) -> u32 {
+    // An address, its port and family, and four bytes of 0.
     let key = [ip[0], ip[1], u64::from(port & 0xffff) | u64::from(family) << 16];
-    // SAFETY: an address, its port and family, and four bytes of 0, as the
-    // target is little-endian.
-    let key: &Address = unsafe { &*(&raw const key).cast() };
-    // SAFETY: the value is copied at once. If user space removes the entry just
+    // SAFETY: 24 bytes, as the map's keys.
+    let listener: *mut u32 = unsafe { lookup(&maps::INDEX, &key) };
+    if listener.is_null() {
+        return NOBODY;
+    }
+    // SAFETY: a value that the map gave. If user space removes the entry just
     // then, the packet may count for the listener that takes its place.
-    unsafe { maps::INDEX.get(key) }.copied()
+    unsafe { read(listener) }
 }
 
 /// An address out of the network header, by its place in that of IPv4 or IPv6.
 #[inline(always)]
-fn address(ctx: &SkReuseportContext, v4: u32, v6: u32) -> Option<Ip> {
+fn address(ctx: &SkReuseportContext, v4: u32, v6: u32) -> Ip {
     let mut ip = [zero(); 2];
     let (offset, len) = if ctx.eth_protocol() == ETH_P_IP { (v4, 4) } else { (v6, 16) };
-    // SAFETY: the buffer has 16 bytes.
-    let failed = unsafe {
+    // SAFETY: the buffer has 16 bytes. Where it fails they stay 0.
+    unsafe {
         bpf_skb_load_bytes_relative(
             ctx.as_ptr(),
             offset,
@@ -172,7 +181,7 @@ fn address(ctx: &SkReuseportContext, v4: u32, v6: u32) -> Option<Ip> {
             BPF_HDR_START_NET,
         )
     };
-    (failed == 0).then_some(ip)
+    ip
 }
 
 /// Four words of a socket's address.
