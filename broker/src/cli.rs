@@ -54,6 +54,12 @@ enum Command {
     /// The config of a running node
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Shards: show, weight
+    #[command(subcommand)]
+    Shard(ShardCommand),
+    /// eBPF programs: status
+    #[command(subcommand)]
+    Bpf(BpfCommand),
     /// Print completions for a shell
     Completion {
         /// Which
@@ -169,6 +175,50 @@ enum ConfigCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum ShardCommand {
+    /// Show what each shard has, and its weights
+    Show {
+        #[command(flatten)]
+        node: NodeArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Weights of shards for new connections: set
+    #[command(subcommand)]
+    Weight(WeightCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum WeightCommand {
+    /// Set a shard's weight until the next reload; 0: no new connections
+    Set {
+        /// The shard
+        shard: u16,
+        /// 0 to 100
+        #[arg(value_parser = clap::value_parser!(u8).range(0..=100))]
+        weight: u8,
+        /// On this listener alone
+        #[arg(long, value_name = "NAME")]
+        listener: Option<String>,
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum BpfCommand {
+    /// Show which programs are loaded, what they do, and why others are not
+    Status {
+        #[command(flatten)]
+        node: NodeArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
 /// Which running node.
 #[derive(Args, Debug)]
 struct NodeArgs {
@@ -244,6 +294,10 @@ pub fn main(run: Runner) -> ExitCode {
         Command::Config(ConfigCommand::Reload { node }) => {
             node.ask("POST", "/reload").map(|said| print(&said))
         }
+        Command::Shard(command) => shard(command).map(|said| print(&said)),
+        Command::Bpf(BpfCommand::Status { node, json }) => {
+            node.ask("GET", &format!("/bpf?json={json}")).map(|said| print(&said))
+        }
         Command::Completion { shell } => {
             print(&pages::completion(Cli::command(), shell));
             Ok(())
@@ -291,6 +345,24 @@ fn run_node(args: RunArgs, run: Runner) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     run(config, Reload::new(source, file))
+}
+
+fn shard(command: ShardCommand) -> anyhow::Result<String> {
+    match command {
+        ShardCommand::Show { node, json } => node.ask("GET", &format!("/shards?json={json}")),
+        ShardCommand::Weight(WeightCommand::Set { shard, weight, listener, node }) => {
+            let mut target = format!("/shards/weight?shard={shard}&weight={weight}");
+            if let Some(listener) = listener {
+                // The names of listeners need no escapes; another is none's.
+                anyhow::ensure!(
+                    listener.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'),
+                    "--listener {listener:?}: names are lower-case letters, digits and '_'"
+                );
+                target += &format!("&listener={listener}");
+            }
+            node.ask("POST", &target)
+        }
+    }
 }
 
 /// Whether it is as asked.

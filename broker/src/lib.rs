@@ -11,4 +11,5 @@ pub mod node;
 pub mod overload;
 pub mod pages;
 pub mod shard;
+pub mod steering;
 pub mod telemetry;

@@ -1,5 +1,6 @@
 """mosquitto's tools and paho over each transport, with good and bad certificates."""
 
+import os
 import queue
 import ssl
 import subprocess
@@ -224,3 +225,45 @@ def test_mqttjs_shows_its_certificate(node, world, shown):
 
 def test_mqttjs_finds_a_wrong_authority_out(node, world):
     assert "error" in mqttjs(node, "wss", world.other.pem)
+
+
+RUMQTTC = {"tcp": "tcp", "tls": "ssl", "newest": "ssl", "required": "ssl", "ws": "ws", "wss": "wss"}
+
+
+def rumqttc(node, place, *files):
+    done = subprocess.run(
+        [os.environ["RUMQTTC_THROUGH"], RUMQTTC[place], "localhost", str(node.port(place)), *map(str, files)],
+        capture_output=True, text=True, timeout=2 * PATIENCE,
+    )
+    return done.stdout.strip() + done.stderr
+
+
+@pytest.mark.parametrize("place", [place for place in RUMQTTC if place != "required"])
+def test_rumqttc_gets_its_messages(node, world, place):
+    assert rumqttc(node, place, world.ca.pem) == "0:70000 1:70000 2:70000"
+
+
+@pytest.mark.parametrize("shown", ["alice", "expired", "revoked", "stranger", "none"])
+def test_rumqttc_shows_its_certificate(node, world, shown):
+    files = [] if shown == "none" else getattr(world, shown)
+    said = rumqttc(node, "required", world.ca.pem, *files)
+    assert (said == "0:70000 1:70000 2:70000") == (shown == "alice"), said
+
+
+@pytest.mark.parametrize("place", ["tls", "wss"])
+def test_rumqttc_finds_a_wrong_authority_out(node, world, place):
+    assert "UnknownIssuer" in rumqttc(node, place, world.other.pem)
+
+
+@pytest.mark.parametrize("version", ["tlsv1.2", "tlsv1.3"])
+def test_mosquitto_s_subscriber_gets_over_tls_what_came_over_tcp(node, world, version):
+    topic = f"subscriber/{version}"
+    reader = subprocess.Popen(
+        ["mosquitto_sub", "-h", "localhost", "-p", str(node.port("tls")), "--cafile", world.ca.pem,
+         "--tls-version", version, "-t", topic, "-q", "2", "-C", "1", "-W", str(PATIENCE), "-F", "%q %p"],
+        stdout=subprocess.PIPE, text=True,
+    )
+    # Retained, so that it does not matter which of the two comes first.
+    sent = mosquitto(node, "tcp", "-t", topic, "-r")
+    assert sent[0] == 0, sent
+    assert reader.communicate(timeout=2 * PATIENCE)[0] == "2 x\n"

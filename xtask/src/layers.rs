@@ -64,14 +64,20 @@ const RINGS: &[Ring] = &[
         others: Some(&["aya"]),
     },
     Ring {
+        package: "tidegate-kernel",
+        dir: "broker/kernel",
+        ours: &["tidegate-ebpf-abi"],
+        others: None,
+    },
+    Ring {
         package: "tidegate",
         dir: "broker",
         ours: &[
             "tidegate-auth",
             "tidegate-codec",
             "tidegate-core",
-            "tidegate-ebpf-abi",
             "tidegate-framing",
+            "tidegate-kernel",
         ],
         others: None,
     },

@@ -88,6 +88,7 @@ labelled! {
         Rate => "rate",
         Source => "source",
         Untrusted => "untrusted",
+        Blocked => "blocked",
         Busy => "busy",
         Memory => "memory",
         Flapping => "flapping",

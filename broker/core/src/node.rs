@@ -13,7 +13,7 @@ use crate::counters::Counters;
 use crate::ids::{PARTITIONS, PartitionId, ShardId};
 use crate::index::Index;
 use crate::limits::{Limits, SHARDS_MAX};
-use crate::pressure::{Stage, tight};
+use crate::pressure::{Stage, last, tight};
 use crate::settings::Settings;
 use crate::sources::Buckets;
 
@@ -54,8 +54,9 @@ pub struct Node {
     pub access: Box<dyn Access>,
     /// CONNECTs by client id.
     pub(crate) connects: Buckets,
-    /// The bounds while memory is short.
+    /// The bounds while memory is short, and while it is nearly used up.
     tight: Limits,
+    last: Limits,
     pressure: AtomicU8,
     pub(crate) shards: u16,
     pub(crate) seed: u64,
@@ -76,6 +77,7 @@ impl Node {
             access,
             connects: Buckets::new(seed ^ 0x636c_6965_6e74),
             tight: tight(&settings.limits),
+            last: last(&settings.limits),
             pressure: AtomicU8::new(Stage::Calm as u8),
             settings,
             shards,
@@ -102,10 +104,13 @@ impl Node {
     /// The bounds in effect.
     #[inline]
     pub(crate) fn limits(&self) -> &Limits {
-        if self.pressure.load(Relaxed) < Stage::Shrink as u8 {
+        let stage = self.pressure.load(Relaxed);
+        if stage < Stage::Shrink as u8 {
             &self.settings.limits
-        } else {
+        } else if stage < Stage::Shed as u8 {
             &self.tight
+        } else {
+            &self.last
         }
     }
 

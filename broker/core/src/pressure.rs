@@ -26,6 +26,12 @@ const SHARE: u32 = 16;
 /// What waits for one client, in bytes, from which it may be shed.
 pub const SHED_BYTES_MIN: u64 = 64 << 10;
 
+/// The same bounds in the last stage: what memory is left is for those who
+/// keep up, and whoever has more than this waiting goes.
+const LAST_QUEUE_MESSAGES: u32 = 64;
+const LAST_QUEUE_BYTES: u64 = SHED_BYTES_MIN;
+const LAST_WRITE_BUFFER_BYTES: u32 = 16 << 10;
+
 /// How short memory is.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 #[repr(u8)]
@@ -56,6 +62,17 @@ impl Stage {
         Stage::ALL[reached(0).max(reached(REST).min(self as usize))]
     }
 
+    /// The use, in bytes of `limit`, from which this stage begins.
+    pub fn begins(self, limit: u64) -> u64 {
+        let percent = match self {
+            Stage::Calm => 0,
+            Stage::Refuse => BEGINS[0],
+            Stage::Shrink => BEGINS[1],
+            Stage::Shed => BEGINS[2],
+        };
+        (u128::from(limit) * u128::from(percent) / 100) as u64
+    }
+
     pub(crate) fn of(number: u8) -> Stage {
         Stage::ALL.get(usize::from(number)).copied().unwrap_or(Stage::Shed)
     }
@@ -74,6 +91,17 @@ pub(crate) fn tight(limits: &Limits) -> Limits {
         inflight_out_max: limits.inflight_out_max.min(INFLIGHT_OUT_MAX),
         write_buffer_bytes_max: least(limits.write_buffer_bytes_max, WRITE_BUFFER_BYTES_MIN),
         ..limits.clone()
+    }
+}
+
+/// The bounds in the last stage.
+pub(crate) fn last(limits: &Limits) -> Limits {
+    let tight = tight(limits);
+    Limits {
+        queue_messages_max: tight.queue_messages_max.min(LAST_QUEUE_MESSAGES),
+        queue_bytes_max: tight.queue_bytes_max.min(LAST_QUEUE_BYTES),
+        write_buffer_bytes_max: tight.write_buffer_bytes_max.min(LAST_WRITE_BUFFER_BYTES),
+        ..tight
     }
 }
 
@@ -102,9 +130,22 @@ mod tests {
     }
 
     #[test]
+    fn each_stage_leaves_less_room() {
+        let (all, tight, last) =
+            (Limits::default(), tight(&Limits::default()), last(&Limits::default()));
+        let room =
+            |limits: &Limits| limits.queue_bytes_max + u64::from(limits.write_buffer_bytes_max);
+        assert!(room(&all) > room(&tight) && room(&tight) > room(&last));
+        assert!(all.queue_messages_max > tight.queue_messages_max);
+        assert!(tight.queue_messages_max > last.queue_messages_max);
+    }
+
+    #[test]
     fn tight_bounds_are_never_above_the_configured_ones() {
         let small = Limits { queue_messages_max: 5, queue_bytes_max: 99, ..Limits::default() };
         let tight = tight(&small);
         assert_eq!((tight.queue_messages_max, tight.queue_bytes_max), (5, 99));
+        let last = last(&small);
+        assert_eq!((last.queue_messages_max, last.queue_bytes_max), (5, 99));
     }
 }

@@ -17,10 +17,12 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use serde_json::json;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::shard::Shared;
+use crate::steering::report;
 
 /// The socket's name in the data directory.
 const SOCKET: &str = "tidegate.sock";
@@ -78,6 +80,9 @@ pub(crate) async fn serve(
     let routes = Router::new()
         .route("/reload", post(reload_all))
         .route("/tls", get(tls))
+        .route("/bpf", get(bpf))
+        .route("/shards", get(shards))
+        .route("/shards/weight", post(weight))
         .fallback(async || (StatusCode::NOT_FOUND, "this node does not know that command\n"))
         .with_state(Control { shared, reload });
     axum::serve(listener, routes).await
@@ -105,6 +110,36 @@ async fn tls(State(control): State<Control>, Query(form): Query<Form>) -> String
     let doors = control.shared.doors.iter();
     let stores = doors.filter_map(|door| Some((door.listener.name.as_str(), door.tls.as_deref()?)));
     crate::commands::tls::report(stores.map(|(name, store)| (name, store.loaded())), form.json)
+}
+
+async fn bpf(State(control): State<Control>, Query(form): Query<Form>) -> String {
+    let status = control.shared.steer.status();
+    if form.json { format!("{:#}\n", json!({"objects": [status.json()]})) } else { status.text() }
+}
+
+async fn shards(State(control): State<Control>, Query(form): Query<Form>) -> String {
+    let shared = &control.shared;
+    let status = shared.steer.status();
+    let rows: Vec<_> = (0..shared.meters.len()).map(|shard| shared.shard_row(shard)).collect();
+    match form.json {
+        true => format!("{:#}\n", report::shards_json(&rows, &status)),
+        false => report::shards_text(&rows, &status),
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct WeightForm {
+    listener: Option<String>,
+    shard: usize,
+    weight: u8,
+}
+
+async fn weight(State(control): State<Control>, Query(form): Query<WeightForm>) -> Response {
+    let WeightForm { listener, shard, weight } = form;
+    match control.shared.steer.set_weight(listener.as_deref(), shard, weight) {
+        Ok(said) => said.into_response(),
+        Err(error) => (StatusCode::CONFLICT, format!("{error:#}\n")).into_response(),
+    }
 }
 
 /// Sends one request to a node's control socket and returns the answer.

@@ -12,6 +12,7 @@ use tidegate_core::limits::{Limits, QueuePolicy, SHARDS_MAX};
 use tidegate_core::settings::Settings;
 use toml::{Table, Value};
 
+use super::ebpf::{Mode, Policy, Weights};
 use super::key::{Fallback, Key, Networks, Setting};
 use super::listener::{Bind, ClientAuth, ProxyProtocol, TlsVersion, Transport, UserFrom};
 use super::nearest::nearest;
@@ -299,6 +300,18 @@ tables! {
         hash_queue_max: u32 [1, 1_000_000] = 1_000;
     }
 
+    /// What the kernel does for us, by eBPF: `off`, `auto` (where kernel and privileges allow
+    /// it), or `require` (no start without). Nothing depends on it (docs/kernel.md).
+    EbpfTable {
+        /// Gives connections to shards, and refuses those above `connects_per_second`,
+        /// `source_connects_per_second` and of `blocked_sources` before they cost anything.
+        steer: Mode = Mode::Auto;
+        /// Counts round trips, retransmits and states of our connections.
+        tcpstat: Mode = Mode::Auto;
+        /// Counts new, confirmed and destroyed entries of connection tracking.
+        conntrack: Mode = Mode::Auto;
+    }
+
     /// A place where clients come in; NAME stands in logs and metrics. Without any such
     /// table there is one listener, named `default`.
     ListenerTable {
@@ -360,6 +373,15 @@ tables! {
         /// Length of the accept queue of each shard's socket; the kernel cuts it to
         /// `net.core.somaxconn`.
         backlog: u32 [16, 65_535] = 1_024;
+        /// Sources whose connections are refused; with `ebpf.steer` in the kernel, at no cost.
+        blocked_sources: Networks => "nobody", live;
+        /// How new connections are given to shards, with `ebpf.steer`: to the one with the
+        /// fewest for its weight, by the client's address, to the one of the CPU that got the
+        /// packet, or by a hash of addresses and ports. Without it the kernel's hash decides.
+        steering: Policy = Policy::Least, live;
+        /// Weights of shards 0, 1 and so on, with `ebpf.steer`; 0: no new connections. Those not
+        /// named have 100. `tidegate shard weight set` changes one until the next reload.
+        shard_weights: Weights [0, 100] => "100 each", live;
     }
 }
 
@@ -378,6 +400,8 @@ pub struct File {
     pub admin: AdminTable,
     /// `[log]`
     pub log: LogTable,
+    /// `[ebpf]`
+    pub ebpf: EbpfTable,
     /// `[listener.NAME]`, by name.
     pub listeners: BTreeMap<String, ListenerTable>,
 }
@@ -391,9 +415,11 @@ pub const TABLES: &[(&str, &str, &[Key])] = &[
     ("auth", AuthTable::DOC, AuthTable::KEYS),
     ("admin", AdminTable::DOC, AdminTable::KEYS),
     ("log", LogTable::DOC, LogTable::KEYS),
+    ("ebpf", EbpfTable::DOC, EbpfTable::KEYS),
 ];
 
-const TABLE_NAMES: [&str; 7] = ["node", "mqtt", "limits", "auth", "admin", "log", "listener"];
+const TABLE_NAMES: [&str; 8] =
+    ["node", "mqtt", "limits", "auth", "admin", "log", "ebpf", "listener"];
 
 impl File {
     /// From TOML. What is wrong goes to `faults` and counts as not set.
@@ -413,6 +439,7 @@ impl File {
                 "auth" => file.auth = AuthTable::read(name, table, faults),
                 "admin" => file.admin = AdminTable::read(name, table, faults),
                 "log" => file.log = LogTable::read(name, table, faults),
+                "ebpf" => file.ebpf = EbpfTable::read(name, table, faults),
                 _ => file.listeners = listeners(table, faults),
             }
         }
@@ -421,13 +448,14 @@ impl File {
 
     /// Takes over the live keys of `new`, and of the listeners that both have.
     pub(super) fn take_live(&mut self, new: &File) {
-        let File { node, mqtt, limits, auth, admin, log, listeners } = self;
+        let File { node, mqtt, limits, auth, admin, log, ebpf, listeners } = self;
         node.take_live(&new.node);
         mqtt.take_live(&new.mqtt);
         limits.take_live(&new.limits);
         auth.take_live(&new.auth);
         admin.take_live(&new.admin);
         log.take_live(&new.log);
+        ebpf.take_live(&new.ebpf);
         for (name, listener) in listeners {
             if let Some(new) = new.listeners.get(name) {
                 listener.take_live(new);

@@ -54,6 +54,8 @@ pub enum Shape {
     Path,
     /// A list of networks, in brackets or separated by commas.
     Networks,
+    /// A list of numbers within the key's range, in brackets or separated by commas.
+    Weights,
 }
 
 impl Key {
@@ -72,6 +74,10 @@ impl Key {
             }
             Shape::Address => "an address and port such as \"127.0.0.1:1883\"".into(),
             Shape::Path => "a path in quotes".into(),
+            Shape::Weights => {
+                let (min, max) = self.range.unwrap_or((0, u64::MAX));
+                format!("a list of whole numbers from {min} to {max} such as [{max}, {min}]")
+            }
             Shape::Networks => "a list of addresses or networks such as [\"10.0.0.0/8\"]".into(),
         }
     }
@@ -81,7 +87,7 @@ impl Key {
         T::read(self, path, value)
     }
 
-    fn mistyped(&self, path: &str, value: &Value) -> Problem {
+    pub(crate) fn mistyped(&self, path: &str, value: &Value) -> Problem {
         let found = match value {
             Value::String(_) => "text",
             Value::Integer(_) => "a number",

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use toml::Value;
 
+use super::ebpf::{Policy, Weights};
 use super::key::{Key, Networks, Setting, Shape, choice};
 use super::problem::Problem;
 pub use crate::net::tls::{ClientAuth, TlsFiles, TlsVersion};
@@ -52,6 +53,12 @@ pub struct Listener {
     pub client_bytes_per_second: Option<NonZeroU32>,
     /// Length of the accept queue of each shard's socket.
     pub backlog: u32,
+    /// Sources whose connections are refused.
+    pub blocked_sources: Networks,
+    /// How a shard is chosen.
+    pub steering: Policy,
+    /// Weights of the shards.
+    pub shard_weights: Weights,
 }
 
 impl Listener {

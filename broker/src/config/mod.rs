@@ -6,6 +6,7 @@
 //! and every fault of a config is told at once, with what would do.
 
 mod door;
+pub mod ebpf;
 pub mod file;
 pub mod keepalive;
 pub mod key;
@@ -17,6 +18,7 @@ pub mod reference;
 pub mod reload;
 pub mod resolve;
 
+pub use ebpf::{Ebpf, Mode, Policy, Weights};
 pub use keepalive::TcpKeepalive;
 pub use listener::{
     Bind, ClientAuth, Listener, ProxyProtocol, Rate, TlsFiles, TlsVersion, Transport, UserFrom,

@@ -108,7 +108,14 @@ fn typed(path: &[String], value: &str) -> Value {
     match key_at(path).map(|key| key.shape) {
         Some(Shape::Number) => value.trim().parse().map_or_else(|_| text(), Value::Integer),
         Some(Shape::Switch) => value.trim().parse().map_or_else(|_| text(), Value::Boolean),
-        Some(Shape::Text | Shape::Choice(_) | Shape::Address | Shape::Path | Shape::Networks)
+        Some(
+            Shape::Text
+            | Shape::Choice(_)
+            | Shape::Address
+            | Shape::Path
+            | Shape::Networks
+            | Shape::Weights,
+        )
         | None => text(),
     }
 }

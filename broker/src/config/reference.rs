@@ -90,6 +90,7 @@ pub fn effective(file: &File, config: &Config) -> String {
     table("auth", file.auth.effective());
     table("admin", file.admin.effective());
     table("log", file.log.effective());
+    table("ebpf", file.ebpf.effective());
     let keepalive = &config.keepalive;
     let _ = writeln!(
         out,

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use super::file::{AdminTable, AuthTable, File, ListenerTable, LogTable, MqttTable, NodeTable};
+use super::file::{AdminTable, AuthTable, EbpfTable, File, ListenerTable, LogTable, MqttTable, NodeTable};
 use super::file::{LimitsTable, key_at};
 use super::key::Fallback;
 use super::problem::Faults;
@@ -152,7 +152,7 @@ pub fn diff(old: &File, new: &File) -> Vec<Changed> {
         }
     };
     // Named one by one, so that a table more does not compile without its line.
-    let File { node, mqtt, limits, auth, admin, log, listeners } = old;
+    let File { node, mqtt, limits, auth, admin, log, ebpf, listeners } = old;
     table("node", NodeTable::effective(node), new.node.effective());
     for (name, old) in listeners {
         if let Some(new) = new.listeners.get(name) {
@@ -164,6 +164,7 @@ pub fn diff(old: &File, new: &File) -> Vec<Changed> {
     table("auth", AuthTable::effective(auth), new.auth.effective());
     table("admin", AdminTable::effective(admin), new.admin.effective());
     table("log", LogTable::effective(log), new.log.effective());
+    table("ebpf", EbpfTable::effective(ebpf), new.ebpf.effective());
     let listener = |name: &String, old: &str, new: &str| Changed {
         key: format!("listener.{name}"),
         old: old.into(),

@@ -10,6 +10,7 @@ use tidegate_core::settings::Settings;
 use tracing_subscriber::EnvFilter;
 
 use super::door::Door;
+use super::ebpf::Ebpf;
 use super::file::{File, ListenerTable};
 use super::keepalive::{TcpKeepalive, keep_alive_below};
 use super::listener::{Bind, Listener, Rate};
@@ -50,6 +51,8 @@ pub struct Config {
     pub admin_bind: SocketAddr,
     /// What is logged, and how.
     pub log: Log,
+    /// What the kernel does for us.
+    pub ebpf: Ebpf,
     /// What runs, but perhaps not as meant; logged at start.
     pub warnings: Vec<Warning>,
 }
@@ -133,6 +136,11 @@ pub fn resolve(file: &File, faults: &mut Faults) -> Config {
             filter: file.log.filter(),
             output: file.log.output(),
             lines_per_second: file.log.lines_per_second(),
+        },
+        ebpf: Ebpf {
+            steer: file.ebpf.steer(),
+            tcpstat: file.ebpf.tcpstat(),
+            conntrack: file.ebpf.conntrack(),
         },
         warnings,
     }
@@ -286,6 +294,9 @@ fn listener(
         client_messages_per_second: table.client_messages_per_second.and_then(NonZeroU32::new),
         client_bytes_per_second: table.client_bytes_per_second.and_then(NonZeroU32::new),
         backlog: table.backlog(),
+        blocked_sources: table.blocked_sources.clone().unwrap_or_default(),
+        steering: table.steering(),
+        shard_weights: table.shard_weights.clone().unwrap_or_default(),
         bind,
     })
 }

@@ -7,12 +7,14 @@
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use arc_swap::ArcSwap;
 use tidegate_core::counters::RejectReason;
 use tidegate_core::limits::Limits;
 use tidegate_core::rate::{Rate, SharedBucket};
 use tidegate_core::sources::{Buckets, prefix};
+use tidegate_framing::trusted::Trusted;
 
 use crate::config::{self, Listener};
 
@@ -25,12 +27,20 @@ pub struct Admission {
     source_connects: AtomicU64,
     /// PUBLISHes and bytes a second of one client; 0: no limit.
     client_rates: [AtomicU32; 2],
+    blocked: ArcSwap<Trusted>,
+    /// What the kernel has seen to already: [`IN_KERNEL_RATE`] and so on.
+    in_kernel: AtomicU8,
     bucket: SharedBucket,
     open: AtomicU64,
     /// Of all listeners; a source has a bucket on each.
     sources: Arc<Sources>,
     index: u64,
 }
+
+/// Bits of [`Admission::set_in_kernel`]: the listener's rate and the block list.
+pub const IN_KERNEL_LISTENER: u8 = 1;
+/// The same for the rates of sources.
+pub const IN_KERNEL_SOURCES: u8 = 2;
 
 /// The rates of all sources.
 #[derive(Debug)]
@@ -56,6 +66,8 @@ impl Admission {
             connects: AtomicU64::new(0),
             source_connects: AtomicU64::new(0),
             client_rates: Default::default(),
+            blocked: ArcSwap::default(),
+            in_kernel: AtomicU8::new(0),
             bucket: SharedBucket::default(),
             open: AtomicU64::new(0),
             sources,
@@ -70,10 +82,17 @@ impl Admission {
         self.connections_max.store(listener.connections_max.unwrap_or(u32::MAX), Relaxed);
         self.connects.store(pack(listener.connects), Relaxed);
         self.source_connects.store(pack(listener.source_connects), Relaxed);
+        self.blocked.store(Arc::new(Trusted::new(listener.blocked_sources.0.clone())));
         let rates = [listener.client_messages_per_second, listener.client_bytes_per_second];
         for (ours, new) in self.client_rates.iter().zip(rates) {
             ours.store(new.map_or(0, NonZeroU32::get), Relaxed);
         }
+    }
+
+    /// What the kernel refuses before it gets here, and is not held against
+    /// anything a second time.
+    pub fn set_in_kernel(&self, bits: u8) {
+        self.in_kernel.store(bits, Relaxed);
     }
 
     /// PUBLISHes and bytes a second of one client that comes in now; 0: no limit.
@@ -91,10 +110,14 @@ impl Admission {
         if self.open.load(Relaxed) >= max {
             return Err(RejectReason::Limit);
         }
-        if let Some(source) = source {
+        let in_kernel = self.in_kernel.load(Relaxed);
+        if let Some(source) = source
+            && in_kernel & IN_KERNEL_SOURCES == 0
+        {
             self.source(source, now_micros)?;
         }
-        if let Some(rate) = unpack(self.connects.load(Relaxed))
+        if in_kernel & IN_KERNEL_LISTENER == 0
+            && let Some(rate) = unpack(self.connects.load(Relaxed))
             && !self.bucket.take(rate, now_micros)
         {
             return Err(RejectReason::Rate);
@@ -103,11 +126,16 @@ impl Admission {
         Ok(())
     }
 
-    /// Holds the place that a connection comes from against its rate.
+    /// Holds the place that a connection comes from against the block list and
+    /// its rate.
     ///
     /// # Errors
     /// It is to be closed.
     pub fn source(&self, source: IpAddr, now_micros: u64) -> Result<(), RejectReason> {
+        let blocked = self.blocked.load();
+        if !blocked.is_empty() && blocked.contains(source) {
+            return Err(RejectReason::Blocked);
+        }
         let Some(rate) = unpack(self.source_connects.load(Relaxed)) else { return Ok(()) };
         let Sources { buckets, bits_v4, bits_v6 } = &*self.sources;
         let key = prefix(source, *bits_v4, *bits_v6) ^ self.index << 56;

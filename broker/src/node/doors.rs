@@ -10,6 +10,7 @@ use tracing::{error, info, warn};
 use crate::config::{Config, Transport};
 use crate::net::admission::{Admission, Sources};
 use crate::net::door::Door;
+use crate::shard::Shared;
 use crate::net::tls::{Alpn, Change, TlsFault, TlsStore};
 
 /// Reads what the listeners of a config need.
@@ -54,6 +55,13 @@ pub(super) fn warn_of(doors: &[Arc<Door>]) {
         for warning in door.tls.iter().flat_map(|store| store.loaded().warnings.clone()) {
             warn!("listener.{}.{warning}", door.listener.name);
         }
+    }
+}
+
+/// Tells the doors what the kernel sees to before them.
+pub(super) fn tell_in_kernel(shared: &Shared) {
+    for (index, door) in shared.doors.iter().enumerate() {
+        door.admission.set_in_kernel(shared.steer.in_kernel(index));
     }
 }
 

@@ -38,6 +38,7 @@ use crate::net::tls::{Pace, Watch};
 use crate::overload::memory::Meter;
 use crate::overload::monitor;
 use crate::shard::{self, Plan, Shared};
+use crate::steering::{self, Steer};
 use crate::telemetry::health::Health;
 use crate::telemetry::log;
 
@@ -65,8 +66,13 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
 
     let seed = RandomState::new().build_hasher().finish();
     let node = Node::new(config.settings.clone(), shards as u16, seed, doorman.access());
-    let shared =
-        Arc::new(Shared::new(node, doors, doorman).context("cannot open the shards' mailboxes")?);
+    let mut shared =
+        Shared::new(node, doors, doorman).context("cannot open the shards' mailboxes")?;
+    // The last thing that wants privileges, and before anybody may come in.
+    shared.steer = Steer::start(&config, &bound, shards, &cores, (seed >> 32) as u32)?;
+    doors::tell_in_kernel(&shared);
+    shared.cores = (0..shards).map(|shard| cores.core(shard, shards)).collect();
+    let shared = Arc::new(shared);
     credentials::start(&shared)?;
     let (drained, mut all_drained) = mpsc::channel(shards);
     let (started, mut all_started) = mpsc::channel(shards);
@@ -74,8 +80,9 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
     for index in 0..shards {
         let plan = Plan {
             id: ShardId(index as u16),
-            core: cores.core(index, shards),
+            core: shared.cores[index],
             listeners: bound.iter_mut().map(|bound| bound.sockets.remove(0)).collect(),
+            gauge: shared.steer.gauge(index),
             shared: Arc::clone(&shared),
             started: started.clone(),
             drained: drained.clone(),
@@ -109,6 +116,7 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
     }
     monitor::start(Meter::new(config.settings.limits.memory_bytes_max), Arc::clone(&shared))
         .context("cannot start the thread that watches memory")?;
+    steering::keep(Arc::clone(&shared)).context("cannot start the thread of steering")?;
     let health = Arc::new(Health::default());
     let notify = Arc::new(Notify::from_environment());
     let sockets = Sockets { admin, control, ask_reload };
@@ -126,7 +134,7 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
         durability = "memory",
         "tidegate starts"
     );
-    info!("eBPF steering is off: this build has none; the kernel spreads connections by hash");
+    shared.steer.announce();
     if shards > cores.mask.len() {
         warn!(shards, cores = cores.mask.len(), "more shards than cores: they are not pinned");
     }
@@ -148,6 +156,7 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
                 log::apply(&config.log)?;
                 let mut said = doors::reload(&doors, Some(config));
                 said.extend(credentials::reload(&credentials, Some(config)));
+                said.extend(credentials.steer.reload(config));
                 Ok(said)
             });
             notify.ready(&status);

@@ -7,6 +7,7 @@ use tidegate_core::counters::Counters;
 use crate::auth::HashCounters;
 use crate::shard::Shared;
 use crate::shard::mailbox::Order;
+use crate::steering::Status;
 use crate::telemetry::histogram::{ConnectTimings, Timings};
 use crate::telemetry::source::{
     LayerCounts, ListenerCounts, OverloadCounts, PasswordCounts, ShellCounts, Source,
@@ -69,6 +70,10 @@ impl Source for Shared {
             memory_used: memory.used,
             memory_limit: memory.limit,
         })
+    }
+
+    fn steering(&self) -> Option<Status> {
+        Some(self.steer.status())
     }
 
     fn ping(&self) {

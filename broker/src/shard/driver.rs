@@ -8,6 +8,8 @@
 //! Nothing here allocates, locks or logs a message.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -17,6 +19,7 @@ use tidegate_core::limits::{MAILBOX_BATCHES_MAX, TURN_READ_BYTES_MAX};
 use tidegate_core::mail::Mail;
 use tidegate_core::transit::{Passed, Reached, Stage};
 use tidegate_core::{Event, Hangup, Node, Opening, Received, Shard, Then, Written};
+use tidegate_kernel::mapped::Gauge;
 use tokio::sync::mpsc;
 
 use super::Shared;
@@ -46,8 +49,10 @@ const TURN_NANOS_MAX: u64 = 1_000_000;
 /// How long a turn accepts connections: an accept costs some tens of
 /// microseconds, and in a storm clients wait for the end of the turn.
 const ACCEPT_NANOS_MAX: u64 = TURN_NANOS_MAX / 10;
-/// Accepts between two looks at the clock.
-const ACCEPTS_A_LOOK: usize = 4;
+/// How long a turn closes connections and wakes paused ones, for the same reason.
+const SETTLE_NANOS_MAX: u64 = TURN_NANOS_MAX / 10;
+/// Accepts, or closes, between two looks at the clock.
+const SOCKETS_A_LOOK: usize = 4;
 /// Connections read between two looks at the clock.
 const CLOCK_EVERY: usize = 16;
 /// How soon a full mailbox is tried again.
@@ -79,6 +84,8 @@ pub(crate) struct Driver {
     buffer: Box<[u8]>,
     scratch: Scratch,
     greeter: Greeter,
+    /// Where the steering program reads how many connections this shard has.
+    gauge: Gauge,
     shared: Arc<Shared>,
     drain: Option<Drain>,
     drained: mpsc::Sender<ShardId>,
@@ -95,7 +102,8 @@ impl Driver {
     pub(crate) fn new(
         id: ShardId,
         shared: Arc<Shared>,
-        listeners: Vec<std::os::fd::OwnedFd>,
+        listeners: Vec<OwnedFd>,
+        gauge: Gauge,
         drained: mpsc::Sender<ShardId>,
     ) -> Result<Driver, Errno> {
         let poller = Poller::new()?;
@@ -112,6 +120,7 @@ impl Driver {
             buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             scratch: Scratch::new(READ_BUFFER_BYTES),
             greeter: Greeter::new(shared.doors.len()),
+            gauge,
             shared,
             drain: None,
             drained,
@@ -170,7 +179,7 @@ impl Driver {
         self.take_orders(now);
         self.tick(now)?;
         let mut more = self.work(now, began);
-        more |= self.flush_and_settle(now, began);
+        more |= self.flush_and_settle(now);
         more |= self.post(now);
         self.report_drained();
 
@@ -268,7 +277,7 @@ impl Driver {
 
     /// Puts a connection on the ready list if reading it makes sense.
     fn list(ready: &mut VecDeque<u32>, greeter: &mut Greeter, slot: u32, entry: &mut Entry) {
-        let handshaking = entry.is_handshaking();
+        let yields = entry.yields();
         let flags = &mut entry.flags;
         let skip = flags.has(Flags::LISTED)
             || flags.has(Flags::PAUSED)
@@ -276,7 +285,7 @@ impl Driver {
             || !flags.has(Flags::READABLE);
         if !skip {
             flags.set(Flags::LISTED);
-            let ready = if handshaking { &mut greeter.ready } else { ready };
+            let ready = if yields { &mut greeter.ready } else { ready };
             ready.push_back(slot);
         }
     }
@@ -420,7 +429,8 @@ impl Driver {
         self.acceptor.hold_layered(&self.greeter, &self.shared.doors, &self.poller);
         let start = Reading::take();
         for count in 1..=ACCEPTS_MAX {
-            if count % ACCEPTS_A_LOOK == 0 && Reading::take().nanos_since(start) >= ACCEPT_NANOS_MAX
+            if count % SOCKETS_A_LOOK == 0
+                && Reading::take().nanos_since(start) >= ACCEPT_NANOS_MAX
             {
                 return;
             }
@@ -429,44 +439,62 @@ impl Driver {
             else {
                 return;
             };
-            let door = &self.shared.doors[usize::from(listener)];
-            if !door.takes(from) {
-                self.refuse(RejectReason::Untrusted);
-                continue;
+            // Those of a Unix socket are not given to shards by anybody.
+            if from.is_some() {
+                self.gauge.accepted();
             }
-            // What a proxy will tell of is held against its rate then.
-            let source = from.filter(|from| !door.is_told_by(*from));
-            if let Err(reason) = door.admission.enter(source, self.now_micros) {
-                self.refuse(reason);
-                continue;
-            }
-            let Ok(stack) = Stack::new(door, from) else {
-                door.admission.leave();
-                self.refuse(RejectReason::Protocol);
-                continue;
-            };
-            let [messages_per_second, bytes_per_second] = door.admission.client_rates();
-            let guarded = self.shared.is_guarded(door);
-            let opening = Opening { guarded, messages_per_second, bytes_per_second };
-            // Over a limit: dropping the socket closes it, and the core counted.
-            let Ok(conn) = self.core.open_as(now, opening) else {
-                door.admission.leave();
-                continue;
-            };
-            let watched = self.poller.watch(&socket, conn.slot, conn.generation);
-            if stack.is_some() {
-                let timeout = door.listener.handshake_timeout.as_millis() as Millis;
-                self.greeter.begin(listener, now + timeout, conn);
-            }
-            self.table.insert(conn.slot, conn.generation, listener, socket, stack);
-            if let Some(counts) = meters.listeners.get(usize::from(listener)) {
-                counts.accepted.add(1);
-                counts.connections.add(1);
-            }
-            if watched.is_err() {
-                self.hang_up(now, conn.slot, Hangup::Error);
+            if let Err(reason) = self.take_in(now, listener, socket, from) {
+                if let Some(reason) = reason {
+                    self.refuse(reason);
+                }
+                if from.is_some() {
+                    self.gauge.closed();
+                }
             }
         }
+    }
+
+    /// Makes an accepted socket a connection. If not, it is closed, for the
+    /// reason given, or one that the core has counted.
+    fn take_in(
+        &mut self,
+        now: Millis,
+        listener: u16,
+        socket: OwnedFd,
+        from: Option<IpAddr>,
+    ) -> Result<(), Option<RejectReason>> {
+        let door = &self.shared.doors[usize::from(listener)];
+        if !door.takes(from) {
+            return Err(Some(RejectReason::Untrusted));
+        }
+        // What a proxy will tell of is held against its rate then.
+        let source = from.filter(|from| !door.is_told_by(*from));
+        door.admission.enter(source, self.now_micros)?;
+        let Ok(stack) = Stack::new(door, from) else {
+            door.admission.leave();
+            return Err(Some(RejectReason::Protocol));
+        };
+        let [messages_per_second, bytes_per_second] = door.admission.client_rates();
+        let guarded = self.shared.is_guarded(door);
+        let opening = Opening { guarded, messages_per_second, bytes_per_second };
+        let Ok(conn) = self.core.open_as(now, opening) else {
+            door.admission.leave();
+            return Err(None);
+        };
+        let watched = self.poller.watch(&socket, conn.slot, conn.generation);
+        if stack.is_some() {
+            let timeout = door.listener.handshake_timeout.as_millis() as Millis;
+            self.greeter.begin(listener, now + timeout, conn);
+        }
+        self.table.insert(conn.slot, conn.generation, listener, socket, stack);
+        if let Some(counts) = self.meters().listeners.get(usize::from(listener)) {
+            counts.accepted.add(1);
+            counts.connections.add(1);
+        }
+        if watched.is_err() {
+            self.hang_up(now, conn.slot, Hangup::Error);
+        }
+        Ok(())
     }
 
     fn take_mail(&mut self, now: Millis, began: Reading) {
@@ -533,7 +561,8 @@ impl Driver {
     }
 
     /// Writes, and does what the core wants done; whether something is left.
-    fn flush_and_settle(&mut self, now: Millis, began: Reading) -> bool {
+    fn flush_and_settle(&mut self, now: Millis) -> bool {
+        let start = Reading::take();
         let mut resumed_any = false;
         for _ in 0..ROUNDS_MAX {
             self.flush(now);
@@ -549,8 +578,8 @@ impl Driver {
                     Event::Close(slot) => self.close(now, slot),
                 }
                 handled += 1;
-                if handled % CLOCK_EVERY == 0
-                    && Reading::take().nanos_since(began) >= TURN_NANOS_MAX
+                if handled % SOCKETS_A_LOOK == 0
+                    && Reading::take().nanos_since(start) >= SETTLE_NANOS_MAX
                 {
                     return true;
                 }
@@ -594,6 +623,9 @@ impl Driver {
             }
             if let Some(door) = self.shared.doors.get(usize::from(listener)) {
                 door.admission.leave();
+                if door.listener.bind.port().is_some() {
+                    self.gauge.closed();
+                }
             }
             // Not CLOSING means that the core decided alone (takeover, keep
             // alive, drain): its DISCONNECT is on the way.
@@ -692,7 +724,9 @@ mod tests {
                     let Bind::Tcp(address) = bound.address else { panic!("TCP was asked for") };
                     let listeners: Vec<OwnedFd> = bound.sockets;
                     let (drained, _) = mpsc::channel(1);
-                    let driver = Driver::new(ShardId(id), Arc::clone(&shared), listeners, drained);
+                    let shared = Arc::clone(&shared);
+                    let driver =
+                        Driver::new(ShardId(id), shared, listeners, Gauge::none(), drained);
                     (driver.expect("an epoll instance"), address)
                 })
                 .collect();

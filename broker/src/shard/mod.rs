@@ -23,11 +23,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 use tidegate_core::Node;
 use tidegate_core::ids::ShardId;
 use tidegate_core::mail::Mail;
+use tidegate_kernel::mapped::Gauge;
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::sync::mpsc;
@@ -39,6 +41,8 @@ use self::meters::Meters;
 use crate::auth::Doorman;
 use crate::net::door::Door;
 use crate::overload::monitor::Measured;
+use crate::steering::Steer;
+use crate::steering::report::ShardRow;
 
 /// Turns without a pause before tokio has a look at its own affairs.
 const TURNS_BEFORE_YIELD: u32 = 16;
@@ -57,6 +61,12 @@ pub struct Shared {
     pub doorman: Arc<Doorman>,
     /// How much memory is used.
     pub memory: Measured,
+    /// Which shard gets a connection, as far as the kernel may be asked.
+    pub steer: Steer,
+    /// The core that each shard stays on.
+    pub cores: Vec<Option<usize>>,
+    /// When the node was made.
+    pub started: Instant,
 }
 
 impl Shared {
@@ -73,7 +83,31 @@ impl Shared {
         let mailboxes = (0..shards).map(|_| Mailbox::new()).collect::<Result<_, _>>()?;
         let meters = (0..shards).map(|_| Meters::new(doors.len())).collect();
         let doors = doors.into_boxed_slice();
-        Ok(Shared { node, mailboxes, meters, doors, doorman, memory: Measured::default() })
+        let steer = Steer::off(shards, "it was not asked for");
+        Ok(Shared {
+            node,
+            mailboxes,
+            meters,
+            doors,
+            doorman,
+            memory: Measured::default(),
+            steer,
+            cores: vec![None; shards],
+            started: Instant::now(),
+        })
+    }
+
+    /// A shard for who wants to see them all.
+    pub fn shard_row(&self, shard: usize) -> ShardRow {
+        let counters = &self.node.counters[shard];
+        let uptime = self.started.elapsed().as_secs_f64().max(1e-3);
+        ShardRow {
+            shard,
+            core: self.cores.get(shard).copied().flatten(),
+            connections: counters.connections.value(),
+            accepted: counters.connections_accepted.value(),
+            busy: (counters.busy_micros.value() as f64 / 1e6 / uptime).min(1.0),
+        }
     }
 
     /// Whether a CONNECT through `door` has to be looked into.
@@ -89,6 +123,8 @@ pub(crate) struct Plan {
     pub(crate) core: Option<usize>,
     /// Its listening sockets, in the order of the config.
     pub(crate) listeners: Vec<OwnedFd>,
+    /// Where it tells how many connections it has.
+    pub(crate) gauge: Gauge,
     pub(crate) shared: Arc<Shared>,
     /// Told once, when the shard is about to take its first turn.
     pub(crate) started: mpsc::Sender<ShardId>,
@@ -122,7 +158,7 @@ fn run(plan: Plan) -> io::Result<()> {
         }
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let driver = Driver::new(plan.id, plan.shared, plan.listeners, plan.drained)?;
+    let driver = Driver::new(plan.id, plan.shared, plan.listeners, plan.gauge, plan.drained)?;
     // There is room for one message of each shard.
     let _ = plan.started.try_send(plan.id);
     runtime.block_on(drive(driver))

@@ -63,17 +63,28 @@ pub(crate) struct Entry {
     /// The low half of the core's generation. It only has to tell a slot's
     /// tenants apart within one batch of events.
     generation: u16,
-    /// The listener that it came through, for the counts.
+    /// The listener that it came through, for the counts; and [`FRESH`].
     listener: u8,
     pub(crate) flags: Flags,
 }
 
+/// Nothing was read of the connection yet. In the byte of the listener, of
+/// which a config has at most 16.
+const FRESH: u8 = 1 << 7;
+
 const _: () = assert!(size_of::<Entry>() == 16, "every idle connection pays for this struct");
 
 impl Entry {
+    /// Whether it yields to clients that are in and stay: it has not sent its
+    /// CONNECT, still agrees on a layer below, or comes to its end.
+    pub(crate) fn yields(&self) -> bool {
+        self.listener & FRESH != 0 || self.flags.has(Flags::ENDING) || self.is_handshaking()
+    }
+
     /// Reads into `into`.
     pub(crate) fn receive(&mut self, into: &mut [u8], scratch: &mut Scratch) -> Arrived {
         let Some(socket) = &self.socket else { return Arrived::Failed };
+        self.listener &= !FRESH;
         match self.extra.as_mut().and_then(|extra| extra.stack.as_mut()) {
             None => transport::receive_plain(socket.as_fd(), into),
             Some(stack) => {
@@ -87,6 +98,10 @@ impl Entry {
                 arrived
             }
         }
+    }
+
+    fn through(&self) -> u16 {
+        (self.listener & !FRESH).into()
     }
 
     fn stack(&self) -> Option<&Stack> {
@@ -224,8 +239,7 @@ impl Table {
             extra: stack.map(|stack| Box::new(Extra { stash: Vec::new(), stack: Some(stack) })),
             socket: Some(socket),
             generation: generation as u16,
-            // The config has at most 16 listeners.
-            listener: listener as u8,
+            listener: listener as u8 | FRESH,
             flags: Flags::default(),
         };
     }
@@ -257,12 +271,12 @@ impl Table {
         }
         entry.extra = None;
         let flags = std::mem::take(&mut entry.flags);
-        Some((socket, flags, entry.listener.into()))
+        Some((socket, flags, entry.through()))
     }
 
     /// The listener that the present or last tenant of a slot came through.
     pub(crate) fn listener(&self, slot: u32) -> Option<u16> {
-        self.entries.get(slot as usize).map(|entry| entry.listener.into())
+        self.entries.get(slot as usize).map(Entry::through)
     }
 
     /// One attempt to send to `slot`.

@@ -141,6 +141,24 @@ metrics! {
 
     SHARD_IMBALANCE gauge "tidegate_shard_imbalance_ratio" "ratio" ["listener"]
         "Connections of the fullest shard divided by the mean of all shards";
+    SHARD_STEERING_WEIGHT gauge "tidegate_shard_steering_weight" ["listener", "shard"]
+        "Weight of the shard for new connections, 0 to 100; absent where nothing steers";
+    SHARD_SELECTED counter "tidegate_shard_selected" ["listener", "shard"]
+        "Times that the steering program chose the shard";
+    SHARD_PENDING gauge "tidegate_shard_pending_connections" ["shard"]
+        "Connections that the steering program gave to the shard and that it has not accepted yet";
+    SHARD_STEERING_FALLBACK counter "tidegate_shard_steering_fallback" ["listener", "reason"]
+        "Connections for which the policy's own choice could not be had: another shard was taken (drained), or the kernel's hash decided (hash)";
+    SHARD_MIGRATED counter "tidegate_shard_migrated_connections" ["listener"]
+        "Connections that waited at a closing socket and were given to another shard";
+    KERNEL_REFUSED counter "tidegate_kernel_refused_connections" ["listener", "reason"]
+        "SYNs refused by the steering program, by reason: rate, source or blocked; they cost the broker nothing";
+    BPF_PROGRAM_LOADED gauge "tidegate_bpf_program_loaded" ["program"]
+        "Whether the eBPF object is in effect";
+    BPF_RUNS counter "tidegate_bpf_runs" ["program"]
+        "Runs of the program, while the kernel counts them (kernel.bpf_stats_enabled)";
+    BPF_RUN_SECONDS counter "tidegate_bpf_run_seconds" "seconds" ["program"]
+        "Time of these runs";
     SHARD_BUSY counter "tidegate_shard_busy_seconds" "seconds" ["shard"]
         "Time that the shard spent in turns";
     SHARD_LOOP_LAG histogram "tidegate_shard_loop_lag_seconds" "seconds" ["shard"]

@@ -24,6 +24,7 @@ use super::metric::{self, Metric};
 use super::process::Process;
 use super::source::{ListenerCounts, ShellCounts, Source, TlsCounts};
 use crate::config::Config;
+use crate::steering::Status;
 
 /// The packet types by their index, and who may send them: (name, client, server).
 const PACKETS: [(&str, bool, bool); 16] = [
@@ -100,6 +101,9 @@ impl Collector for NodeCollector {
         let scrape = Scrape::of(self);
         scrape.connections(&mut families)?;
         scrape.shards(&mut families)?;
+        if let Some(status) = self.source.steering() {
+            steering(&status, &scrape.shards, &mut families)?;
+        }
         scrape.mqtt(&mut families)?;
         self.node(&scrape, &mut families)?;
         process(&mut families)
@@ -137,6 +141,59 @@ impl NodeCollector {
             series.inform(&[env!("CARGO_PKG_VERSION"), commit, features])
         })
     }
+}
+
+/// Which shard gets a connection, as far as the kernel sees to it.
+fn steering(status: &Status, shards: &[String], families: &mut Families<'_>) -> fmt::Result {
+    let on = || status.listeners.iter().filter(|listener| listener.effective.is_some());
+    let counted = || on().filter_map(|l| Some((l.name.as_str(), l.counts?)));
+    if status.program.is_some() {
+        families.family(&metric::SHARD_STEERING_WEIGHT, |series| {
+            on().try_for_each(|listener| {
+                let each = shards.iter().zip(&listener.weights);
+                each.into_iter()
+                    .try_for_each(|(shard, n)| series.add(&[&listener.name, shard], u64::from(*n)))
+            })
+        })?;
+        families.family(&metric::SHARD_SELECTED, |series| {
+            on().try_for_each(|listener| {
+                let each = shards.iter().zip(&listener.picked);
+                each.into_iter()
+                    .try_for_each(|(shard, n)| series.add(&[&listener.name, shard], *n))
+            })
+        })?;
+        families.family(&metric::SHARD_PENDING, |series| {
+            let mut each = shards.iter().zip(&status.loads);
+            each.try_for_each(|(shard, load)| series.add(&[shard], load.pending))
+        })?;
+        families.family(&metric::SHARD_STEERING_FALLBACK, |series| {
+            counted().try_for_each(|(name, counts)| {
+                series.add(&[name, "drained"], counts.fallback_ring)?;
+                series.add(&[name, "hash"], counts.fallback_hash)
+            })
+        })?;
+        families.family(&metric::SHARD_MIGRATED, |series| {
+            counted().try_for_each(|(name, counts)| series.add(&[name], counts.migrated))
+        })?;
+        families.family(&metric::KERNEL_REFUSED, |series| {
+            counted().try_for_each(|(name, counts)| {
+                series.add(&[name, "rate"], counts.refused_rate)?;
+                series.add(&[name, "source"], counts.refused_prefix)?;
+                series.add(&[name, "blocked"], counts.refused_blocked)
+            })
+        })?;
+    }
+    families.family(&metric::BPF_PROGRAM_LOADED, |series| {
+        series.add(&["steer"], u64::from(status.program.is_some()))
+    })?;
+    let Some(facts) = &status.program else { return Ok(()) };
+    if let (Some(runs), Some(nanos)) = (facts.runs, facts.run_nanos) {
+        families.family(&metric::BPF_RUNS, |series| series.add(&["steer"], runs))?;
+        families.family(&metric::BPF_RUN_SECONDS, |series| {
+            series.add(&["steer"], nanos as f64 / 1e9)
+        })?;
+    }
+    Ok(())
 }
 
 /// What went well on a listener, and what did not.

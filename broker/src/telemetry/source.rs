@@ -2,6 +2,8 @@
 
 use tidegate_core::counters::Counters;
 
+use crate::steering::Status;
+
 use super::histogram::{ConnectTimings, Timings};
 
 /// The shards of a node, as telemetry sees them. The runtime implements it.
@@ -44,6 +46,11 @@ pub trait Source: Send + Sync + 'static {
 
     /// How short memory is, where that is measured.
     fn overload(&self) -> Option<OverloadCounts> {
+        None
+    }
+
+    /// What the kernel does about new connections, where that is known.
+    fn steering(&self) -> Option<Status> {
         None
     }
 

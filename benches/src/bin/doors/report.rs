@@ -12,6 +12,7 @@ pub(crate) struct Report {
     table: Vec<Vec<String>>,
     facts: Map<String, Value>,
     broken: Vec<String>,
+    missed: Vec<String>,
 }
 
 impl Report {
@@ -23,6 +24,7 @@ impl Report {
             table: vec![heads],
             facts: Map::new(),
             broken: Vec::new(),
+            missed: Vec::new(),
         }
     }
 
@@ -34,6 +36,14 @@ impl Report {
     /// A figure by its name.
     pub(crate) fn fact(&mut self, name: impl Into<String>, value: impl Into<Value>) {
         self.facts.insert(name.into(), value.into());
+    }
+
+    /// A goal that depends on the machine and on what else it does, in words, and
+    /// whether it is met. `--check` says nothing about it.
+    pub(crate) fn goal(&mut self, words: impl Into<String>, met: bool) {
+        if !met {
+            self.missed.push(words.into());
+        }
     }
 
     /// A bound, in words, and whether it holds.
@@ -57,13 +67,14 @@ impl Report {
                 let _ = writeln!(text, "|{}", "---|".repeat(row.len()));
             }
         }
-        for broken in &self.broken {
-            let _ = writeln!(text, "\nNOT MET: {broken}");
+        let not_met: Vec<_> = self.broken.iter().chain(&self.missed).collect();
+        for words in &not_met {
+            let _ = writeln!(text, "\nNOT MET: {words}");
         }
         let line = json!({
             "scenario": self.scenario,
             "facts": self.facts,
-            "not_met": self.broken,
+            "not_met": not_met,
         });
         let _ = write!(text, "\n{line}");
         text
@@ -123,9 +134,12 @@ mod tests {
         report.row(["1".to_owned(), "2".to_owned()]);
         report.bound("fine", true);
         report.bound("too much", false);
+        report.goal("fast", true);
+        report.goal("slow", false);
+        assert_eq!(report.broken(), ["too much"]);
         let text = report.text();
-        assert!(text.contains("| 1 | 2 |\n\nNOT MET: too much\n"));
-        assert!(text.ends_with(r#""not_met":["too much"],"scenario":"idle"}"#), "{text}");
+        assert!(text.contains("| 1 | 2 |\n\nNOT MET: too much\n\nNOT MET: slow\n"));
+        assert!(text.ends_with(r#""not_met":["too much","slow"],"scenario":"idle"}"#), "{text}");
         assert_eq!(report.broken(), ["too much"]);
     }
 }

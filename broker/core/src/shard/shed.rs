@@ -12,11 +12,11 @@ use crate::ids::Millis;
 use crate::pressure::{SHED_BYTES_MIN, Stage, tight};
 
 /// Between two steps.
-const STEP_MS: Millis = 50;
+const STEP_MS: Millis = 10;
 /// Connections, and sessions of a partition, looked at in one step.
 const LOOKS_MAX: usize = 4_096;
 /// Connections ended in one step, the worst of those looked at.
-const ENDS_MAX: usize = 16;
+const ENDS_MAX: usize = 64;
 
 impl Shard {
     /// When the next step is due; none while memory is not that short.

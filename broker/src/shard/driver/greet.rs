@@ -1,5 +1,5 @@
-//! Connections that are not clients yet: what is agreed below MQTT, in time
-//! and at a bounded share of the turn, and who it is that sends CONNECT.
+//! Connections that come or go: what is agreed below MQTT and the first packet,
+//! in time and at a bounded share of the turn, and who it is that sends CONNECT.
 
 use std::collections::VecDeque;
 
@@ -15,8 +15,9 @@ use crate::net::door::Door;
 use crate::shard::clock::Reading;
 use crate::shard::table::Flags;
 
-/// The share of a turn that handshakes may take; one always gets through.
-const HANDSHAKE_NANOS_MAX: u64 = TURN_NANOS_MAX / 4;
+/// The share of a turn that they may take; one always gets through. While many
+/// wait, turns are short and follow each other, so this is a third of the time.
+const HANDSHAKE_NANOS_MAX: u64 = TURN_NANOS_MAX / 10;
 /// Connections of a shard that are in a handshake at once. Further ones stay in
 /// the kernel's queue, where they cost nothing.
 const HANDSHAKES_MAX: usize = 1_024;
