@@ -359,8 +359,7 @@ pub fn keep(steer: Arc<crate::shard::Shared>) -> io::Result<()> {
 
 /// Whether where a connection comes from is what the kernel sees.
 fn is_told_by_nobody(listener: &Listener) -> bool {
-    let forwards =
-        listener.transport.has_websocket() && !listener.trusted_sources.0.is_empty();
+    let forwards = listener.transport.has_websocket() && !listener.trusted_sources.0.is_empty();
     listener.proxy_protocol == ProxyProtocol::Off && !forwards
 }
 

@@ -38,7 +38,8 @@ impl Status {
             let _ = writeln!(out, "           {program} was not taken: {why}");
         }
         out.push('\n');
-        let heads = ["LISTENER", "POLICY", "IN EFFECT", "CHOSEN", "OTHER", "HASH", "REFUSED", "WHY"];
+        let heads =
+            ["LISTENER", "POLICY", "IN EFFECT", "CHOSEN", "OTHER", "HASH", "REFUSED", "WHY"];
         let rows = self.listeners.iter().map(|l| {
             let count = |n: Option<u64>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
             let refused = |c: &tidegate_kernel::steering::Counts| {
