@@ -193,3 +193,32 @@ pub(crate) fn fill(
 pub(crate) fn into_fd(socket: Socket) -> OwnedFd {
     socket.into()
 }
+
+/// Runs a story in a network namespace of its own, with loopback up.
+pub(crate) fn in_namespace(story: impl FnOnce() + Send + 'static) {
+    let done = std::thread::spawn(move || {
+        // SAFETY: it moves this thread alone, which has no sockets yet.
+        #[allow(unsafe_code)]
+        let moved = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+        let moved = if moved == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+        if or_skip(moved.map_err(|error| format!("a network namespace: {error}"))).is_none() {
+            return;
+        }
+        let up = run("ip", &["link", "set", "lo", "up"])
+            .or_else(|_| run("ifconfig", &["lo", "127.0.0.1", "up"]));
+        if or_skip(up).is_some() {
+            story();
+        }
+    });
+    if let Err(panic) = done.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Runs a tool that may not be there.
+pub(crate) fn run(tool: &str, arguments: &[&str]) -> Result<(), String> {
+    let done = std::process::Command::new(tool).args(arguments).output();
+    let done = done.map_err(|error| format!("{tool}: {error}"))?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    if done.status.success() { Ok(()) } else { Err(format!("{tool} {arguments:?}: {said}")) }
+}
