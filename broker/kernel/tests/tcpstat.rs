@@ -58,7 +58,7 @@ fn retransmits_are_those_that_the_kernel_counts() {
         assert_eq!(retransmitted(), 0, "a namespace of our own");
         // Data of the server is lost for a while; its SYN-ACKs and ACKs are not.
         let port = port.to_string();
-        let rule = ["OUTPUT", "-p", "tcp", "--sport", &port, "-m", "length", "--length", "200:"];
+        let rule = ["INPUT", "-p", "tcp", "--sport", &port, "-m", "length", "--length", "200:"];
         run("iptables", &[&["-A"], &rule[..], &["-j", "DROP"]].concat()).expect("a rule");
         server.write_all(&[b'x'; 1_000]).expect("write");
         until("a few retransmits", || retransmitted() >= 3);
@@ -89,15 +89,17 @@ fn states_and_round_trips_are_those_of_our_port_alone() {
         assert!(stats().rtt_us_sum / taken(&stats()) < 1_000_000, "under a second on loopback");
 
         // The client closes first, the server then.
-        for (client, server) in pairs.drain(..20) {
+        for (client, mut server) in pairs.drain(..20) {
             drop(client);
+            assert_eq!(server.read(&mut [0; 8]).expect("the end"), 0);
             drop(server);
         }
         until("20 ended by the client", || stats().closed_from[LAST_ACK] == 20);
         assert_eq!(stats().entered[CLOSE_WAIT], 20);
         // The server closes first; the other side waits, as `ss` shows.
-        for (client, server) in pairs.drain(..10) {
+        for (mut client, server) in pairs.drain(..10) {
             drop(server);
+            assert_eq!(client.read(&mut [0; 8]).expect("the end"), 0);
             drop(client);
         }
         until("10 ended by the server", || stats().entered[FIN_WAIT2] == 10);
