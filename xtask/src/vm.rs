@@ -6,7 +6,7 @@
 //! test binaries and what they need. They run as root, then as a user with the
 //! three capabilities that a deployment has, and the steering with CAP_BPF alone.
 //!
-//! In the guest `TIDEGATE_EBPF_TESTS` is `require`: a test that can't run fails.
+//! In the guest `TIDEGATE_EBPF_TESTS` is `guest`: a test fails that cannot run for another reason than a missing tool.
 //! Tests that need all of root's rights (a network namespace, iptables) are in a
 //! module `root` and are left out of the runs with fewer.
 //!
