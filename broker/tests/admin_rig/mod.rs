@@ -60,7 +60,12 @@ impl Source for Shards {
         Some(OverloadCounts { stage: 2, memory_used: 93, memory_limit: 100 })
     }
     fn steering(&self) -> Option<Status> {
-        let program = Facts { runs: Some(9), run_nanos: Some(2_000_000_000), ..Facts::default() };
+        let program = Facts {
+            name: "p".into(),
+            runs: Some(9),
+            run_nanos: Some(2_000_000_000),
+            ..Facts::default()
+        };
         let shards = self.counters.len();
         Some(Status {
             mode: Mode::Auto,
@@ -82,7 +87,12 @@ impl Source for Shards {
         })
     }
     fn observed(&self) -> Option<Observed> {
-        let program = Facts { runs: Some(9), run_nanos: Some(2_000_000_000), ..Facts::default() };
+        let program = Facts {
+            name: "p".into(),
+            runs: Some(9),
+            run_nanos: Some(2_000_000_000),
+            ..Facts::default()
+        };
         Some(Observed {
             connections: vec![Stats { retransmitted_segments: 5, ..Stats::ZERO }],
             resets: true,
