@@ -187,13 +187,13 @@ fn several_listeners_are_told_apart_only_where_they_are_counted() {
 }
 
 #[test]
-fn a_node_of_64_shards_stays_below_1500_series_and_100_ms() {
+fn a_node_of_64_shards_stays_below_2000_series_and_100_ms() {
     let rig = Rig::new(64);
     rig.get("/metrics");
     let began = Instant::now();
     let (samples, _) = parse(&rig.get("/metrics").body);
     let took = began.elapsed();
-    assert!(samples.len() <= 1_500, "{} series", samples.len());
+    assert!(samples.len() <= 2_000, "{} series", samples.len());
     assert!(took < Duration::from_millis(100), "{took:?}");
 }
 

@@ -59,7 +59,7 @@ fn every_key_of_limits_and_mqtt_reaches_the_core() {
                 Shape::Switch => (default == "false").to_string(),
                 Shape::Text => "\"other\"".into(),
                 Shape::Choice(words) => format!("{:?}", words.last().expect("words")),
-                Shape::Address | Shape::Path | Shape::Networks => {
+                Shape::Address | Shape::Path | Shape::Networks | Shape::Weights => {
                     panic!("{}: none there", key.name)
                 }
             };
@@ -83,7 +83,8 @@ fn every_default_is_within_its_own_range() {
     for (title, doc, keys) in file::TABLES {
         assert!(!doc.trim().is_empty());
         for key in *keys {
-            assert_eq!(key.range.is_some(), key.shape == Shape::Number, "{title}.{}", key.name);
+            let numbers = matches!(key.shape, Shape::Number | Shape::Weights);
+            assert_eq!(key.range.is_some(), numbers, "{title}.{}", key.name);
             assert!(key.doc.trim().ends_with('.'), "{title}.{}: a sentence", key.name);
             assert!(!key.doc.contains('|'), "{title}.{}: would break the table", key.name);
             let timed = key.name.ends_with("_seconds");

@@ -9,6 +9,7 @@
 
 pub mod affinity;
 pub mod blocks;
+pub mod capabilities;
 pub mod mapped;
 pub mod model;
 pub mod program;

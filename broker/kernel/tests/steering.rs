@@ -369,3 +369,27 @@ fn settings_out_of_range_are_refused() {
     let error = Steering::load(65, 0, &[]).expect_err("65 shards");
     assert!(error.to_string().contains("65 shards: 1 to 64"), "{error}");
 }
+
+#[test]
+fn everything_goes_on_after_all_capabilities_are_gone() {
+    let Some(mut steering) = load() else { return };
+    let done = std::thread::spawn(move || {
+        let mut group = Group::new(SHARDS);
+        let sockets = group.sockets();
+        steering.attach(0, group.address, &sockets, setup(Policy::Least)).expect("attach");
+        let left = tidegate_kernel::capabilities::drop_all(true).expect("drop");
+        println!("{left:?}");
+        let _clients = fill(&mut group, Some(&steering), 80, 80);
+        assert_eq!(group.counts(), [10; SHARDS]);
+        steering.set_weight(0, 1, 0).expect("a map is still ours");
+        let mut set = setup(Policy::Affinity);
+        set.admission.blocked = vec!["127.99.0.0/16".parse().expect("a network")];
+        steering.set(0, set).expect("and all others");
+        let from = Ipv4Addr::new(127, 99, 1, 1);
+        connect(from, group.address).expect_err("blocked");
+        assert_eq!(steering.counts(0).expect("counts").refused_blocked, 1);
+        steering.settle();
+        assert!(steering.facts().id.is_some());
+    });
+    done.join().expect("no panic");
+}

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::file::{File, TABLES};
-use super::key::{Fallback, Key};
+use super::key::{Fallback, Key, Shape};
 use super::resolve::Config;
 
 const HEAD: &str = "\
@@ -44,7 +44,7 @@ pub fn markdown() -> String {
 }
 
 fn row(out: &mut String, key: &Key) {
-    let takes = match key.range {
+    let takes = match key.range.filter(|_| key.shape == Shape::Number) {
         Some((min, max)) => match key.unit {
             Some(unit) => format!("{min} to {max} {unit}"),
             None => format!("{min} to {max}"),

@@ -12,7 +12,9 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use super::file::{AdminTable, AuthTable, EbpfTable, File, ListenerTable, LogTable, MqttTable, NodeTable};
+use super::file::{
+    AdminTable, AuthTable, EbpfTable, File, ListenerTable, LogTable, MqttTable, NodeTable,
+};
 use super::file::{LimitsTable, key_at};
 use super::key::Fallback;
 use super::problem::Faults;

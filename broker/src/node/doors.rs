@@ -10,8 +10,8 @@ use tracing::{error, info, warn};
 use crate::config::{Config, Transport};
 use crate::net::admission::{Admission, Sources};
 use crate::net::door::Door;
-use crate::shard::Shared;
 use crate::net::tls::{Alpn, Change, TlsFault, TlsStore};
+use crate::shard::Shared;
 
 /// Reads what the listeners of a config need.
 ///

@@ -24,6 +24,7 @@ use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate_core::Node;
 use tidegate_core::ids::ShardId;
+use tidegate_kernel::capabilities::{self, Left};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -71,6 +72,7 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
     // The last thing that wants privileges, and before anybody may come in.
     shared.steer = Steer::start(&config, &bound, shards, &cores, (seed >> 32) as u32)?;
     doors::tell_in_kernel(&shared);
+    drop_capabilities(shared.steer.is_on());
     shared.cores = (0..shards).map(|shard| cores.core(shard, shards)).collect();
     let shared = Arc::new(shared);
     credentials::start(&shared)?;
@@ -194,6 +196,15 @@ fn bind_all(config: &Config, shards: usize) -> anyhow::Result<Vec<Bound>> {
         listener::bind(&wanted.name, &wanted.bind, options, shards)
     };
     Ok(config.listeners.iter().map(bind).collect::<Result<_, _>>()?)
+}
+
+/// From here on the node is an ordinary process, whoever started it.
+fn drop_capabilities(maps: bool) {
+    match capabilities::drop_all(maps) {
+        Ok(Left { bpf: false, dropped: 0 }) => {}
+        Ok(Left { bpf, dropped }) => info!(dropped, kept_bpf = bpf, "capabilities given up"),
+        Err(error) => warn!(%error, "cannot give up all capabilities"),
+    }
 }
 
 /// Every connection is a descriptor: takes all that the hard limit gives.

@@ -429,8 +429,7 @@ impl Driver {
         self.acceptor.hold_layered(&self.greeter, &self.shared.doors, &self.poller);
         let start = Reading::take();
         for count in 1..=ACCEPTS_MAX {
-            if count % SOCKETS_A_LOOK == 0
-                && Reading::take().nanos_since(start) >= ACCEPT_NANOS_MAX
+            if count % SOCKETS_A_LOOK == 0 && Reading::take().nanos_since(start) >= ACCEPT_NANOS_MAX
             {
                 return;
             }

@@ -126,6 +126,11 @@ impl Steer {
         Ok(Steer { mode, shards, prefix_bits, inner: Mutex::new(inner) })
     }
 
+    /// Whether a program is loaded.
+    pub fn is_on(&self) -> bool {
+        self.lock().steering.is_some()
+    }
+
     /// Says in a line what is in effect.
     pub fn announce(&self) {
         let inner = self.lock();
@@ -359,8 +364,7 @@ pub fn keep(steer: Arc<crate::shard::Shared>) -> io::Result<()> {
 
 /// Whether where a connection comes from is what the kernel sees.
 fn is_told_by_nobody(listener: &Listener) -> bool {
-    let forwards =
-        listener.transport.has_websocket() && !listener.trusted_sources.0.is_empty();
+    let forwards = listener.transport.has_websocket() && !listener.trusted_sources.0.is_empty();
     listener.proxy_protocol == ProxyProtocol::Off && !forwards
 }
 

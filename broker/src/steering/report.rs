@@ -27,6 +27,7 @@ impl Status {
     pub fn text(&self) -> String {
         let mut out = String::new();
         let mode = self.mode.show();
+        let mode = mode.trim_matches('"');
         let _ = match (&self.program, &self.why) {
             (Some(facts), _) => writeln!(out, "steer      on    ({mode})  {}", facts_line(facts)),
             (None, why) => {
@@ -38,7 +39,8 @@ impl Status {
             let _ = writeln!(out, "           {program} was not taken: {why}");
         }
         out.push('\n');
-        let heads = ["LISTENER", "POLICY", "IN EFFECT", "CHOSEN", "OTHER", "HASH", "REFUSED", "WHY"];
+        let heads =
+            ["LISTENER", "POLICY", "IN EFFECT", "CHOSEN", "OTHER", "HASH", "REFUSED", "WHY"];
         let rows = self.listeners.iter().map(|l| {
             let count = |n: Option<u64>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
             let refused = |c: &tidegate_kernel::steering::Counts| {

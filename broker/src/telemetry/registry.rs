@@ -158,8 +158,7 @@ fn steering(status: &Status, shards: &[String], families: &mut Families<'_>) -> 
         families.family(&metric::SHARD_SELECTED, |series| {
             on().try_for_each(|listener| {
                 let each = shards.iter().zip(&listener.picked);
-                each.into_iter()
-                    .try_for_each(|(shard, n)| series.add(&[&listener.name, shard], *n))
+                each.into_iter().try_for_each(|(shard, n)| series.add(&[&listener.name, shard], *n))
             })
         })?;
         families.family(&metric::SHARD_PENDING, |series| {

@@ -8,13 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidegate::admin::{AdminState, serve};
-use tidegate::config::{Overlay, load};
+use tidegate::config::{Mode, Overlay, Policy, load};
+use tidegate::steering::{ListenerStatus, Status};
 use tidegate::telemetry::health::{Health, Phase};
 use tidegate::telemetry::histogram::{ConnectTimings, Timings};
 use tidegate::telemetry::source::{
     LayerCounts, ListenerCounts, OverloadCounts, PasswordCounts, ShellCounts, Source, TlsCounts,
 };
 use tidegate_core::counters::Counters;
+use tidegate_kernel::program::Facts;
+use tidegate_kernel::steering::{Counts, Load};
 
 type ByListener = fn(usize, usize) -> Option<ListenerCounts>;
 
@@ -53,6 +56,28 @@ impl Source for Shards {
     }
     fn overload(&self) -> Option<OverloadCounts> {
         Some(OverloadCounts { stage: 2, memory_used: 93, memory_limit: 100 })
+    }
+    fn steering(&self) -> Option<Status> {
+        let program = Facts { runs: Some(9), run_nanos: Some(2_000_000_000), ..Facts::default() };
+        let shards = self.counters.len();
+        Some(Status {
+            mode: Mode::Auto,
+            shards,
+            why: None,
+            program: Some(program),
+            tried: Vec::new(),
+            loads: vec![Load { pending: 3, ..Load::default() }; shards],
+            listeners: vec![ListenerStatus {
+                name: "default".into(),
+                address: None,
+                policy: Policy::Least,
+                effective: Some(Policy::Least),
+                why: None,
+                weights: vec![50; shards],
+                picked: vec![7; shards],
+                counts: Some(Counts { refused_rate: 4, ..Counts::default() }),
+            }],
+        })
     }
     fn ping(&self) {
         if self.alive.load(Ordering::Relaxed) {

@@ -3,7 +3,7 @@
 //! | map | type | written by | what |
 //! |---|---|---|---|
 //! | `NAMESPACES` | per-CPU hash of `u32` -> [`Counts`] | kernel | by inode of the namespace |
-//! | `CONFIRMING` | hash of `u64` thread -> `u64` | kernel | calls between entry and return |
+//! | `CONFIRMING` | LRU hash of `u64` thread -> `u32` | kernel | namespaces of calls under way |
 //!
 //! kprobes, as `nf_conntrack` is a module on distribution kernels. The object
 //! is one an architecture: where arguments of a function are is part of it.

@@ -57,6 +57,27 @@ pub fn lowest_one(value: u64) -> u32 {
     lowest.count_ones()
 }
 
+/// The index folded into an array whose length is a power of two.
+///
+/// In assembly: where the compiler can tell that the index is small enough it
+/// would leave the mask out, and the verifier can't tell.
+#[inline(always)]
+#[must_use]
+pub fn folded<const LEN: usize>(index: u64) -> usize {
+    const { assert!(LEN.is_power_of_two()) };
+    let mut folded = index;
+    // SAFETY: masks the register that is given back.
+    unsafe {
+        core::arch::asm!(
+            "{0} &= {1}",
+            inout(reg) folded,
+            in(reg) LEN as u64 - 1,
+            options(pure, nomem, nostack)
+        );
+    }
+    folded as usize
+}
+
 /// Adds to a word that other CPUs and user space change too.
 ///
 /// # Safety

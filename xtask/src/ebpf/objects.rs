@@ -15,7 +15,12 @@ use crate::dist::succeed;
 ///
 /// Objects with kprobes are one an architecture, as they read registers; only
 /// that of x86_64 has been tried. The others are the same everywhere.
-const OBJECTS: &[(&str, &str)] = &[("steer", "steer.o")];
+const OBJECTS: &[(&str, &str)] = &[
+    ("steer", "steer.o"),
+    ("tcpstat", "tcpstat.o"),
+    ("conntrack", "conntrack-x86_64.o"),
+    ("lookup", "lookup.o"),
+];
 
 /// The architecture for what depends on it.
 const ARCHITECTURE: &str = "x86_64";

@@ -55,7 +55,11 @@ impl Writer {
         let (jobs, waiting) = sync_channel(LINES_MAX);
         let shared = Arc::new(Shared::default());
         let thread = Thread { to, limit, shared: shared.clone(), told: 0 };
-        thread::Builder::new().name("log".to_owned()).spawn(move || thread.run(&waiting))?;
+        thread::Builder::new().name("log".to_owned()).spawn(move || {
+            // It came before the node gave up what root may; it needs none of it.
+            let _ = tidegate_kernel::capabilities::drop_all(false);
+            thread.run(&waiting);
+        })?;
         Ok(Writer { jobs, shared })
     }
 

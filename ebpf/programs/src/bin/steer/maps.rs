@@ -7,6 +7,7 @@ use tidegate_ebpf_abi::steer::{
     Table, Weights,
 };
 use tidegate_ebpf_abi::{LISTENERS_MAX, SLOTS_MAX};
+use tidegate_ebpf_programs::add;
 
 /// User space reads and writes it as memory.
 const MMAPABLE: u32 = 1 << 10;
@@ -60,11 +61,8 @@ pub(crate) static COUNTS: PerCpuArray<Counts> = PerCpuArray::with_max_entries(BY
 #[inline(always)]
 pub(crate) fn count(listener: u32, counter: impl FnOnce(&mut Counts) -> *mut u64) {
     if let Some(counts) = COUNTS.get_ptr_mut(listener) {
-        // SAFETY: the value of this CPU, which no other writes; a program is not
-        // preempted by another one of the same hook. User space only reads.
-        unsafe {
-            let counter = counter(&mut *counts);
-            *counter = (*counter).wrapping_add(1);
-        }
+        // SAFETY: a word of a map value. Atomically, as a program that runs for a
+        // socket that is closed can be interrupted by one for a packet.
+        unsafe { add(counter(&mut *counts), 1) };
     }
 }
