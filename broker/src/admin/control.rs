@@ -23,6 +23,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::shard::Shared;
 use crate::steering::report;
+use crate::system::report::{collectors_json, collectors_text};
+use crate::telemetry::source::Source;
 
 /// The socket's name in the data directory.
 const SOCKET: &str = "tidegate.sock";
@@ -114,7 +116,13 @@ async fn tls(State(control): State<Control>, Query(form): Query<Form>) -> String
 
 async fn bpf(State(control): State<Control>, Query(form): Query<Form>) -> String {
     let status = control.shared.steer.status();
-    if form.json { format!("{:#}\n", json!({"objects": [status.json()]})) } else { status.text() }
+    let snapshot = control.shared.system();
+    if form.json {
+        let collectors = snapshot.as_deref().map(collectors_json);
+        return format!("{:#}\n", json!({"objects": [status.json()], "collectors": collectors}));
+    }
+    let collectors = snapshot.as_deref().map(collectors_text).unwrap_or_default();
+    format!("{}\n{collectors}", status.text())
 }
 
 async fn shards(State(control): State<Control>, Query(form): Query<Form>) -> String {

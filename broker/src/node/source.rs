@@ -1,5 +1,6 @@
 //! What telemetry sees of the shards.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use tidegate_core::counters::Counters;
@@ -8,6 +9,7 @@ use crate::auth::HashCounters;
 use crate::shard::Shared;
 use crate::shard::mailbox::Order;
 use crate::steering::Status;
+use crate::system::sampler::Snapshot;
 use crate::telemetry::histogram::{ConnectTimings, Timings};
 use crate::telemetry::source::{
     LayerCounts, ListenerCounts, OverloadCounts, PasswordCounts, ShellCounts, Source,
@@ -74,6 +76,11 @@ impl Source for Shared {
 
     fn steering(&self) -> Option<Status> {
         Some(self.steer.status())
+    }
+
+    fn system(&self) -> Option<Arc<Snapshot>> {
+        let connections = self.node.counters.iter().map(|counters| counters.connections.value());
+        Some(self.system.as_ref()?.sample(connections.sum()))
     }
 
     fn ping(&self) {

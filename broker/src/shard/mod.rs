@@ -43,6 +43,7 @@ use crate::net::door::Door;
 use crate::overload::monitor::Measured;
 use crate::steering::Steer;
 use crate::steering::report::ShardRow;
+use crate::system::sampler::Sampler;
 
 /// Turns without a pause before tokio has a look at its own affairs.
 const TURNS_BEFORE_YIELD: u32 = 16;
@@ -63,6 +64,8 @@ pub struct Shared {
     pub memory: Measured,
     /// Which shard gets a connection, as far as the kernel may be asked.
     pub steer: Steer,
+    /// What the kernel tells besides; none before it is asked.
+    pub system: Option<Sampler>,
     /// The core that each shard stays on.
     pub cores: Vec<Option<usize>>,
     /// When the node was made.
@@ -92,6 +95,7 @@ impl Shared {
             doorman,
             memory: Measured::default(),
             steer,
+            system: None,
             cores: vec![None; shards],
             started: Instant::now(),
         })

@@ -1,8 +1,11 @@
 //! Where a scrape finds the numbers: what the shards count, seen from outside.
 
+use std::sync::Arc;
+
 use tidegate_core::counters::Counters;
 
 use crate::steering::Status;
+use crate::system::sampler::Snapshot;
 
 use super::histogram::{ConnectTimings, Timings};
 
@@ -51,6 +54,11 @@ pub trait Source: Send + Sync + 'static {
 
     /// What the kernel does about new connections, where that is known.
     fn steering(&self) -> Option<Status> {
+        None
+    }
+
+    /// What the kernel tells without eBPF, where it is asked.
+    fn system(&self) -> Option<Arc<Snapshot>> {
         None
     }
 
