@@ -107,3 +107,26 @@ fn a_config_with_a_fault_is_told_and_exits_1() {
     let said = String::from_utf8(output.stderr).expect("UTF-8");
     assert!(said.contains("node.shard: unknown key"), "{said}");
 }
+
+#[test]
+fn a_small_volume_for_the_data_directory_fails_with_its_size() {
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("small-volume");
+    std::fs::create_dir_all(&dir).expect("a place to mount it");
+    let config = dir.with_extension("toml");
+    std::fs::write(&config, format!("[node]\ndata_dir = \"{}/data\"\n", dir.display()))
+        .expect("a place for the config");
+    // In a mount namespace of its own; it goes with the process.
+    let script = "mount -t tmpfs -o size=64m none \"$1\" || exit 77; \
+                  exec \"$0\" preflight --json --config \"$2\"";
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_tidegate")])
+        .args([&dir, &config])
+        .output();
+    let Some(output) = output.ok().filter(|output| !output.stdout.is_empty()) else {
+        eprintln!("not run: no mount namespace of our own");
+        return;
+    };
+    let volume = check(&json(&output), "data_dir");
+    assert_eq!((&volume["result"], &volume["found"]), (&"fail".into(), &"64 MiB free".into()));
+    assert_eq!(output.status.code(), Some(1));
+}
