@@ -38,21 +38,18 @@ fn sockets(
     shards: &[String],
     families: &mut Families<'_>,
 ) -> fmt::Result {
-    let queues: [(_, fn(&Queue) -> u32); 2] = [
-        (&metric::SHARD_ACCEPT_QUEUE, |queue| queue.length),
-        (&metric::SHARD_ACCEPT_QUEUE_LIMIT, |queue| queue.limit),
-    ];
-    for (metric, value) in queues {
-        families.family(metric, |series| {
-            told.queues.iter().try_for_each(|queue| {
-                let (name, _) = &listeners[queue.listener];
-                series.add(&[name, &shards[queue.shard]], u64::from(value(queue)))
-            })
-        })?;
-    }
+    let labels = |queue: &Queue| [listeners[queue.listener].0.as_str(), &shards[queue.shard]];
+    families.family(&metric::SHARD_ACCEPT_QUEUE, |series| {
+        let mut each = told.queues.iter();
+        each.try_for_each(|queue| series.add(&labels(queue), u64::from(queue.length)))
+    })?;
+    families.family(&metric::SHARD_ACCEPT_QUEUE_LIMIT, |series| {
+        let mut each = told.queues.iter();
+        each.try_for_each(|queue| series.add(&labels(queue), u64::from(queue.limit)))
+    })?;
     families.family(&metric::TCP_SOCKETS, |series| {
-        let known = State::ALL.iter().zip(told.states).filter_map(|(s, n)| Some((s, n?)));
-        known.map(|(state, n)| series.add(&[state.label()], n)).collect()
+        let mut known = State::ALL.iter().zip(told.states).filter_map(|(s, n)| Some((s, n?)));
+        known.try_for_each(|(state, n)| series.add(&[state.label()], n))
     })
 }
 
@@ -72,6 +69,6 @@ fn conntrack(told: &Conntrack, families: &mut Families<'_>) -> fmt::Result {
     families.optional(&metric::CONNTRACK_PREDICTED_FILL, told.predicted_fill())?;
     let Some(operations) = told.operations else { return Ok(()) };
     families.family(&metric::CONNTRACK_OPERATIONS, |series| {
-        operations.counted().map(|(name, n)| series.add(&[name], n)).collect()
+        operations.counted().try_for_each(|(name, n)| series.add(&[name], n))
     })
 }
