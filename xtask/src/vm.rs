@@ -7,7 +7,8 @@
 //! else run again as a user with the three capabilities of a deployment, and the
 //! steering with CAP_BPF alone, as root's rights would hide what is missing.
 //!
-//! In the guest `TIDEGATE_EBPF_TESTS` is `require`: a test that can't run fails.
+//! In the guest `TIDEGATE_EBPF_TESTS` is `guest`: a test that can't run fails,
+//! unless all it lacks is a tool that this machine has not either.
 //!
 //! Always by emulation: /dev/kvm may be there and hang the guest.
 

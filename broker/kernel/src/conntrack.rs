@@ -2,6 +2,7 @@
 //! kprobes. How full the table is, is in /proc and needs none of this.
 
 use std::fs;
+use std::path::Path;
 
 use aya::maps::PerCpuHashMap;
 use aya::programs::KProbe;
@@ -35,6 +36,9 @@ impl Conntrack {
     pub fn start() -> Result<Conntrack, String> {
         if CONNTRACK.is_empty() {
             return Err("there is no object for this architecture".into());
+        }
+        if !Path::new("/sys/bus/event_source/devices/kprobe").exists() {
+            return Err("this kernel has no kprobes".into());
         }
         let btf = Btf::of_kernel(Some("nf_conntrack")).map_err(|error| error.to_string())?;
         let offset = |of, field| btf.offset(of, field).map_err(|error| error.to_string());

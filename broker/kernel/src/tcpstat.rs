@@ -17,7 +17,7 @@ use crate::btf::Btf;
 use crate::objects::TCPSTAT;
 use crate::program::{Facts, chain, explain};
 
-pub use tidegate_ebpf_abi::tcpstat::{BUCKETS, STATES_MAX, Stats};
+pub use tidegate_ebpf_abi::tcpstat::{BUCKETS, PROGRAM_RECEIVE_RESET, STATES_MAX, Stats};
 
 /// Of one connection in so many the lifetime is taken.
 const LIFETIME_EVERY: u32 = 16;

@@ -114,7 +114,13 @@ async fn tls(State(control): State<Control>, Query(form): Query<Form>) -> String
 
 async fn bpf(State(control): State<Control>, Query(form): Query<Form>) -> String {
     let status = control.shared.steer.status();
-    if form.json { format!("{:#}\n", json!({"objects": [status.json()]})) } else { status.text() }
+    let observers = &control.shared.observers;
+    if form.json {
+        let mut objects = vec![status.json()];
+        objects.extend(observers.json());
+        return format!("{:#}\n", json!({ "objects": objects }));
+    }
+    format!("{}{}\n{}", status.text(), observers.text(), status.listeners_text())
 }
 
 async fn shards(State(control): State<Control>, Query(form): Query<Form>) -> String {

@@ -10,7 +10,7 @@ use crate::shard::mailbox::Order;
 use crate::steering::Status;
 use crate::telemetry::histogram::{ConnectTimings, Timings};
 use crate::telemetry::source::{
-    LayerCounts, ListenerCounts, OverloadCounts, PasswordCounts, ShellCounts, Source,
+    LayerCounts, ListenerCounts, Observed, OverloadCounts, PasswordCounts, ShellCounts, Source,
 };
 
 impl Source for Shared {
@@ -74,6 +74,15 @@ impl Source for Shared {
 
     fn steering(&self) -> Option<Status> {
         Some(self.steer.status())
+    }
+
+    fn observed(&self) -> Option<Observed> {
+        Some(Observed {
+            connections: self.observers.connections(self.doors.len()).unwrap_or_default(),
+            resets: self.observers.has_resets(),
+            tracking: self.observers.tracking(),
+            objects: self.observers.programs().into(),
+        })
     }
 
     fn ping(&self) {

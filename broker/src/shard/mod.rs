@@ -40,6 +40,7 @@ use self::mailbox::Mailbox;
 use self::meters::Meters;
 use crate::auth::Doorman;
 use crate::net::door::Door;
+use crate::observe::Observers;
 use crate::overload::monitor::Measured;
 use crate::steering::Steer;
 use crate::steering::report::ShardRow;
@@ -63,6 +64,8 @@ pub struct Shared {
     pub memory: Measured,
     /// Which shard gets a connection, as far as the kernel may be asked.
     pub steer: Steer,
+    /// What the kernel counts for us.
+    pub observers: Observers,
     /// The core that each shard stays on.
     pub cores: Vec<Option<usize>>,
     /// When the node was made.
@@ -92,6 +95,7 @@ impl Shared {
             doorman,
             memory: Measured::default(),
             steer,
+            observers: Observers::off(),
             cores: vec![None; shards],
             started: Instant::now(),
         })

@@ -13,11 +13,13 @@ use tidegate::steering::{ListenerStatus, Status};
 use tidegate::telemetry::health::{Health, Phase};
 use tidegate::telemetry::histogram::{ConnectTimings, Timings};
 use tidegate::telemetry::source::{
-    LayerCounts, ListenerCounts, OverloadCounts, PasswordCounts, ShellCounts, Source, TlsCounts,
+    LayerCounts, ListenerCounts, Observed, OverloadCounts, PasswordCounts, ShellCounts, Source,
+    TlsCounts,
 };
 use tidegate_core::counters::Counters;
 use tidegate_kernel::program::Facts;
 use tidegate_kernel::steering::{Counts, Load};
+use tidegate_kernel::tcpstat::Stats;
 
 type ByListener = fn(usize, usize) -> Option<ListenerCounts>;
 
@@ -77,6 +79,15 @@ impl Source for Shards {
                 picked: vec![7; shards],
                 counts: Some(Counts { refused_rate: 4, ..Counts::default() }),
             }],
+        })
+    }
+    fn observed(&self) -> Option<Observed> {
+        let program = Facts { runs: Some(9), run_nanos: Some(2_000_000_000), ..Facts::default() };
+        Some(Observed {
+            connections: vec![Stats { retransmitted_segments: 5, ..Stats::ZERO }],
+            resets: true,
+            tracking: vec![("new", 6)],
+            objects: vec![("tcpstat", Some(vec![program])), ("conntrack", None)],
         })
     }
     fn ping(&self) {

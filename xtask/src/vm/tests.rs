@@ -22,8 +22,8 @@ const DEPLOYED: &str = "bpf,perfmon,net_admin";
 /// the rights that it has to be content with, and which of its tests show it.
 const WITH_LESS: &[(&str, &str, &str)] = &[
     ("rights", DEPLOYED, ""),
-    ("steering", DEPLOYED, ""),
-    ("steering", "bpf", "each_program each_choice blocked the_rate drained_shard"),
+    ("steering", DEPLOYED, "each_program each_choice blocked a_source a_drained"),
+    ("steering", "bpf", "each_program each_choice blocked a_source a_drained"),
 ];
 
 /// A test binary.
