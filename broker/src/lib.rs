@@ -8,6 +8,7 @@ pub mod config;
 pub mod import;
 pub mod net;
 pub mod node;
+pub mod observe;
 pub mod overload;
 pub mod pages;
 pub mod shard;

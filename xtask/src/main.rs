@@ -1,4 +1,4 @@
-//! Chores of the workspace: `cargo xtask layers | docs | conformance | bench | dist | ebpf`.
+//! Chores of the workspace: `cargo xtask layers | docs | conformance | bench | dist | ebpf | vm`.
 //!
 //! Depends on nothing of ours, so that it builds at once and works on a tree
 //! that does not.
@@ -10,6 +10,7 @@ mod docs;
 mod ebpf;
 mod layers;
 mod sbom;
+mod vm;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -28,6 +29,7 @@ const CHORES: &[(&str, &str, Chore)] = &[
     ),
     ("dist", dist::USAGE, dist::run),
     ("ebpf", ebpf::USAGE, ebpf::run),
+    ("vm", vm::USAGE, vm::run),
     ("docs", "docs [--check]: write the generated pages, or fail on drift", docs::run),
 ];
 

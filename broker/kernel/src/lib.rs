@@ -9,11 +9,14 @@
 
 pub mod affinity;
 pub mod blocks;
+pub mod btf;
 pub mod capabilities;
+pub mod conntrack;
 pub mod mapped;
 pub mod model;
 pub mod program;
 pub mod steering;
+pub mod tcpstat;
 
 mod objects;
 

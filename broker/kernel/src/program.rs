@@ -1,7 +1,9 @@
 //! What the kernel tells of a loaded program.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use aya::Ebpf;
+use aya::programs::ProgramError;
 use serde::Serialize;
 
 /// Facts of a program that is loaded. What the kernel does not tell is absent.
@@ -57,6 +59,44 @@ pub(crate) fn last_words(log: &str) -> Option<String> {
             && !line.starts_with("verification time")
     })?;
     Some(line.chars().take(WORDS_MAX).collect())
+}
+
+/// The facts of loaded programs by name.
+pub(crate) fn facts_of<'a>(ebpf: &Ebpf, names: impl IntoIterator<Item = &'a str>) -> Vec<Facts> {
+    let mut all = Vec::new();
+    for name in names {
+        let descriptor = ebpf.program(name).and_then(|program| program.fd().ok());
+        all.push(match descriptor {
+            Some(descriptor) => Facts::read(name, descriptor.as_fd()),
+            None => Facts { name: name.to_owned(), ..Facts::default() },
+        });
+    }
+    all
+}
+
+/// Why a program is not loaded.
+pub(crate) fn explain(error: &ProgramError) -> String {
+    if let ProgramError::LoadError { io_error, verifier_log } = error {
+        return match last_words(&verifier_log.to_string()) {
+            Some(words) => format!("{io_error}: {words}"),
+            None => io_error.to_string(),
+        };
+    }
+    chain(error)
+}
+
+/// An error with its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
 }
 
 #[cfg(test)]

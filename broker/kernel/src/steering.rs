@@ -25,7 +25,7 @@ use crate::affinity;
 use crate::blocks;
 use crate::mapped::{Gauge, Mapped};
 use crate::objects::STEER;
-use crate::program::{Facts, last_words};
+use crate::program::{Facts, chain, explain};
 
 /// Calls of [`Steering::settle`] for which a choice may wait to be accepted.
 const SETTLE_AFTER: usize = 5;
@@ -608,30 +608,6 @@ fn key(address: SocketAddr) -> abi::Address {
         }
     };
     abi::Address { ip, port: address.port(), family, reserved: 0 }
-}
-
-fn explain(error: &ProgramError) -> String {
-    if let ProgramError::LoadError { io_error, verifier_log } = error {
-        return match last_words(&verifier_log.to_string()) {
-            Some(words) => format!("{io_error}: {words}"),
-            None => io_error.to_string(),
-        };
-    }
-    chain(error)
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }
 
 // The maps' owner may move between threads.

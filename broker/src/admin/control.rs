@@ -116,13 +116,17 @@ async fn tls(State(control): State<Control>, Query(form): Query<Form>) -> String
 
 async fn bpf(State(control): State<Control>, Query(form): Query<Form>) -> String {
     let status = control.shared.steer.status();
+    let observers = &control.shared.observers;
     let snapshot = control.shared.system();
     if form.json {
+        let mut objects = vec![status.json()];
+        objects.extend(observers.json());
         let collectors = snapshot.as_deref().map(collectors_json);
-        return format!("{:#}\n", json!({"objects": [status.json()], "collectors": collectors}));
+        return format!("{:#}\n", json!({"objects": objects, "collectors": collectors}));
     }
     let collectors = snapshot.as_deref().map(collectors_text).unwrap_or_default();
-    format!("{}\n{collectors}", status.text())
+    let objects = format!("{}{}", status.text(), observers.text());
+    format!("{objects}\n{}\n{collectors}", status.listeners_text())
 }
 
 async fn shards(State(control): State<Control>, Query(form): Query<Form>) -> String {

@@ -36,6 +36,7 @@ use crate::admin::control;
 use crate::config::{Config, Reload};
 use crate::net::listener::{self, Bound, ListenOptions};
 use crate::net::tls::{Pace, Watch};
+use crate::observe::Observers;
 use crate::overload::memory::Meter;
 use crate::overload::monitor;
 use crate::shard::{self, Plan, Shared};
@@ -73,6 +74,7 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
     // The last thing that wants privileges, and before anybody may come in.
     shared.system = Some(Sampler::new(&config, shards, Listening::of(&bound)));
     shared.steer = Steer::start(&config, &bound, shards, &cores, (seed >> 32) as u32)?;
+    shared.observers = Observers::start(&config, &bound)?;
     doors::tell_in_kernel(&shared);
     drop_capabilities(shared.steer.is_on());
     shared.cores = (0..shards).map(|shard| cores.core(shard, shards)).collect();
@@ -140,6 +142,7 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
     );
     shared.steer.announce();
     shared.system.iter().for_each(Sampler::announce);
+    shared.observers.announce();
     if shards > cores.mask.len() {
         warn!(shards, cores = cores.mask.len(), "more shards than cores: they are not pinned");
     }

@@ -12,7 +12,7 @@ use crate::steering::Status;
 use crate::system::sampler::Snapshot;
 use crate::telemetry::histogram::{ConnectTimings, Timings};
 use crate::telemetry::source::{
-    LayerCounts, ListenerCounts, OverloadCounts, PasswordCounts, ShellCounts, Source,
+    LayerCounts, ListenerCounts, Observed, OverloadCounts, PasswordCounts, ShellCounts, Source,
 };
 
 impl Source for Shared {
@@ -81,6 +81,15 @@ impl Source for Shared {
     fn system(&self) -> Option<Arc<Snapshot>> {
         let connections = self.node.counters.iter().map(|counters| counters.connections.value());
         Some(self.system.as_ref()?.sample(connections.sum()))
+    }
+
+    fn observed(&self) -> Option<Observed> {
+        Some(Observed {
+            connections: self.observers.connections(self.doors.len()).unwrap_or_default(),
+            resets: self.observers.has_resets(),
+            tracking: self.observers.tracking(),
+            objects: self.observers.programs().into(),
+        })
     }
 
     fn ping(&self) {

@@ -40,6 +40,7 @@ use self::mailbox::Mailbox;
 use self::meters::Meters;
 use crate::auth::Doorman;
 use crate::net::door::Door;
+use crate::observe::Observers;
 use crate::overload::monitor::Measured;
 use crate::steering::Steer;
 use crate::steering::report::ShardRow;
@@ -66,6 +67,8 @@ pub struct Shared {
     pub steer: Steer,
     /// What the kernel tells besides; none before it is asked.
     pub system: Option<Sampler>,
+    /// What the kernel counts for us.
+    pub observers: Observers,
     /// The core that each shard stays on.
     pub cores: Vec<Option<usize>>,
     /// When the node was made.
@@ -96,6 +99,7 @@ impl Shared {
             memory: Measured::default(),
             steer,
             system: None,
+            observers: Observers::off(),
             cores: vec![None; shards],
             started: Instant::now(),
         })

@@ -23,7 +23,7 @@ impl Status {
         })
     }
 
-    /// `tidegate bpf status`.
+    /// What `tidegate bpf status` says of the program.
     pub fn text(&self) -> String {
         let mut out = String::new();
         let mode = self.mode.show();
@@ -38,7 +38,11 @@ impl Status {
         for (program, why) in &self.tried {
             let _ = writeln!(out, "           {program} was not taken: {why}");
         }
-        out.push('\n');
+        out
+    }
+
+    /// What `tidegate bpf status` says of each listener.
+    pub fn listeners_text(&self) -> String {
         let heads =
             ["LISTENER", "POLICY", "IN EFFECT", "CHOSEN", "OTHER", "HASH", "REFUSED", "WHY"];
         let rows = self.listeners.iter().map(|l| {
@@ -57,7 +61,7 @@ impl Status {
                 l.why.clone().unwrap_or_default(),
             ]
         });
-        out + &table(&heads, rows)
+        table(&heads, rows)
     }
 }
 

@@ -83,6 +83,25 @@ pub(super) struct Distribution {
 }
 
 impl Distribution {
+    /// Of buckets by powers of two, as the kernel counts: bucket n has what is
+    /// from 2^n to below 2^(n+1) of a unit of so many seconds. Eight bounds are
+    /// told: 2 to the power of `first` + 1, and each four times the one before.
+    pub(super) fn of_log2(buckets: &[u64], unit: f64, first: usize, sum: f64) -> Distribution {
+        let last = first + 14;
+        let mut all = Distribution { sum_seconds: sum, ..Distribution::default() };
+        let mut waiting = 0;
+        for (n, count) in buckets.iter().enumerate() {
+            waiting += count;
+            all.count += count;
+            if n >= first && n <= last && (n - first).is_multiple_of(2) {
+                let bound = (1_u64 << (n + 1)) as f64 * unit;
+                all.buckets.push((bound, std::mem::take(&mut waiting)));
+            }
+        }
+        all.buckets.push((f64::INFINITY, waiting));
+        all
+    }
+
     /// The sum of some shards' histograms.
     pub(super) fn of<'a>(histograms: impl IntoIterator<Item = &'a Histogram>) -> Distribution {
         let mut all = Distribution::default();
@@ -118,6 +137,18 @@ mod tests {
         assert_eq!(told.count, 18);
         let sum = 2.0 * (10.0 + 3.0 * 11.0 + 200.0 + 101.0 + (1u64 << 40) as f64) / 1e6;
         assert!((told.sum_seconds - sum).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_kernel_s_powers_of_two_become_a_few_bounds() {
+        let mut counts = [0; 32];
+        (counts[0], counts[6], counts[7], counts[8], counts[31]) = (1, 2, 4, 8, 16);
+        let told = Distribution::of_log2(&counts, 1e-6, 6, 3.5);
+        assert_eq!(told.buckets.len(), 9);
+        assert!((told.buckets[0].0 - 128e-6).abs() < 1e-12 && told.buckets[0].1 == 3);
+        assert!((told.buckets[1].0 - 512e-6).abs() < 1e-12 && told.buckets[1].1 == 12);
+        assert!((told.buckets[7].0 - 2.097_152).abs() < 1e-9);
+        assert_eq!((told.buckets[8].1, told.count), (16, 31));
     }
 
     #[test]

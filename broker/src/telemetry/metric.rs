@@ -159,6 +159,22 @@ metrics! {
         "Runs of the program, while the kernel counts them (kernel.bpf_stats_enabled)";
     BPF_RUN_SECONDS counter "tidegate_bpf_run_seconds" "seconds" ["program"]
         "Time of these runs";
+    TCP_ESTABLISHED counter "tidegate_tcp_established" ["listener"]
+        "TCP handshakes completed; by eBPF, as all metrics with tcp and a listener";
+    TCP_RETRANSMITS counter "tidegate_tcp_retransmits" ["listener"]
+        "Segments sent again";
+    TCP_TIMEOUTS counter "tidegate_tcp_timeouts" ["listener"]
+        "Retransmission timeouts";
+    TCP_RESETS counter "tidegate_tcp_resets_received" ["listener"]
+        "Resets received from clients";
+    TCP_RTT histogram "tidegate_tcp_rtt_seconds" "seconds" ["listener"]
+        "Smoothed round-trip times, one for each acknowledgement that gave one";
+    TCP_LIFETIME histogram "tidegate_tcp_connection_lifetime_seconds" "seconds" ["listener"]
+        "How long connections lived; one in sixteen is looked at";
+    TCP_TRANSITIONS counter "tidegate_tcp_state_transitions" ["listener", "state"]
+        "Times that a connection came into a state";
+    CONNTRACK_EVENTS counter "tidegate_conntrack_events" ["event"]
+        "Entries of connection tracking in the node's network namespace: new, confirmed, destroyed, dropped early or while being confirmed; by eBPF";
     SHARD_BUSY counter "tidegate_shard_busy_seconds" "seconds" ["shard"]
         "Time that the shard spent in turns";
     SHARD_LOOP_LAG histogram "tidegate_shard_loop_lag_seconds" "seconds" ["shard"]

@@ -15,6 +15,8 @@ use tidegate_core::counters::{
     CloseReason, Count, Counters, DropReason, RejectReason, Scope, Stage, SubscriptionKind,
     WillResult,
 };
+use tidegate_kernel::program::Facts;
+use tidegate_kernel::tcpstat::Stats;
 
 use super::exposition::{Families, Format, Series, classic};
 use super::health::{Health, Phase};
@@ -22,7 +24,7 @@ use super::histogram::Distribution;
 use super::log;
 use super::metric::{self, Metric};
 use super::process::Process;
-use super::source::{ListenerCounts, ShellCounts, Source, TlsCounts};
+use super::source::{ListenerCounts, Observed, ShellCounts, Source, TlsCounts};
 use super::system;
 use crate::config::Config;
 use crate::steering::Status;
@@ -105,6 +107,12 @@ impl Collector for NodeCollector {
         scrape.shards(&mut families)?;
         if let Some(status) = self.source.steering() {
             steering(&status, &scrape.shards, &mut families)?;
+            let mut all = vec![("steer", status.program.map(|facts| vec![facts]))];
+            if let Some(kernel) = self.source.observed() {
+                observed(&kernel, &self.listeners, &mut families)?;
+                all.extend(kernel.objects);
+            }
+            objects(&all, &mut families)?;
         }
         scrape.mqtt(&mut families)?;
         self.node(&scrape, &mut families)?;
@@ -188,14 +196,91 @@ fn steering(status: &Status, shards: &[String], families: &mut Families<'_>) -> 
             })
         })?;
     }
+    Ok(())
+}
+
+/// The eBPF objects themselves.
+fn objects(
+    objects: &[(&'static str, Option<Vec<Facts>>)],
+    families: &mut Families<'_>,
+) -> fmt::Result {
     families.family(&metric::BPF_PROGRAM_LOADED, |series| {
-        series.add(&["steer"], u64::from(status.program.is_some()))
+        objects
+            .iter()
+            .try_for_each(|(name, loaded)| series.add(&[name], u64::from(loaded.is_some())))
     })?;
-    let Some(facts) = &status.program else { return Ok(()) };
-    if let (Some(runs), Some(nanos)) = (facts.runs, facts.run_nanos) {
-        families.family(&metric::BPF_RUNS, |series| series.add(&["steer"], runs))?;
-        families.family(&metric::BPF_RUN_SECONDS, |series| {
-            series.add(&["steer"], nanos as f64 / 1e9)
+    let timed = || {
+        let programs = objects.iter().filter_map(|(_, loaded)| loaded.as_ref()).flatten();
+        programs.filter_map(|f| Some((f.name.as_str(), f.runs?, f.run_nanos?)))
+    };
+    families.family(&metric::BPF_RUNS, |series| {
+        timed().try_for_each(|(name, runs, _)| series.add(&[name], runs))
+    })?;
+    families.family(&metric::BPF_RUN_SECONDS, |series| {
+        timed().try_for_each(|(name, _, nanos)| series.add(&[name], nanos as f64 / 1e9))
+    })
+}
+
+/// TCP states that a connection of ours can come into, by the kernel's number.
+const STATES: [(usize, &str); 8] = [
+    (1, "established"),
+    (4, "fin_wait1"),
+    (5, "fin_wait2"),
+    (6, "time_wait"),
+    (7, "close"),
+    (8, "close_wait"),
+    (9, "last_ack"),
+    (11, "closing"),
+];
+
+/// What the kernel counts of our connections.
+fn observed(
+    observed: &Observed,
+    listeners: &[(String, &'static str)],
+    families: &mut Families<'_>,
+) -> fmt::Result {
+    let all = || observed.connections.iter().zip(listeners.iter().map(|(name, _)| name.as_str()));
+    if !observed.connections.is_empty() {
+        let counters: [(&'static Metric, fn(&Stats) -> u64); 3] = [
+            (&metric::TCP_ESTABLISHED, |stats| stats.established),
+            (&metric::TCP_RETRANSMITS, |stats| stats.retransmitted_segments),
+            (&metric::TCP_TIMEOUTS, |stats| stats.timeouts),
+        ];
+        for (metric, count) in counters {
+            families.family(metric, |series| {
+                all().try_for_each(|(stats, name)| series.add(&[name], count(stats)))
+            })?;
+        }
+        if observed.resets {
+            families.family(&metric::TCP_RESETS, |series| {
+                all().try_for_each(|(stats, name)| series.add(&[name], stats.resets_received))
+            })?;
+        }
+        families.family(&metric::TCP_RTT, |series| {
+            all().try_for_each(|(stats, name)| {
+                // 128 us to 2 s, each four times the one before.
+                let sum = stats.rtt_us_sum as f64 / 1e6;
+                series.distribute(&[name], &Distribution::of_log2(&stats.rtt_us, 1e-6, 6, sum))
+            })
+        })?;
+        families.family(&metric::TCP_LIFETIME, |series| {
+            all().try_for_each(|(stats, name)| {
+                // A second to 4.6 hours.
+                let sum = stats.lifetime_ms_sum as f64 / 1e3;
+                series.distribute(&[name], &Distribution::of_log2(&stats.lifetime_ms, 1e-3, 9, sum))
+            })
+        })?;
+        families.family(&metric::TCP_TRANSITIONS, |series| {
+            all().try_for_each(|(stats, name)| {
+                STATES.iter().try_for_each(|(state, label)| {
+                    series.add(&[name, label], stats.entered[*state])
+                })
+            })
+        })?;
+    }
+    if !observed.tracking.is_empty() {
+        families.family(&metric::CONNTRACK_EVENTS, |series| {
+            observed.tracking.iter().try_for_each(|(event, count)| series.add(&[event], *count))
         })?;
     }
     Ok(())

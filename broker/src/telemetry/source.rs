@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use tidegate_core::counters::Counters;
 
+use tidegate_kernel::program::Facts;
+use tidegate_kernel::tcpstat::Stats;
+
 use crate::steering::Status;
 use crate::system::sampler::Snapshot;
 
@@ -62,8 +65,26 @@ pub trait Source: Send + Sync + 'static {
         None
     }
 
+    /// What the kernel counts of connections, where it does.
+    fn observed(&self) -> Option<Observed> {
+        None
+    }
+
     /// Asks every shard for a turn, so that an idle one shows that it lives.
     fn ping(&self);
+}
+
+/// What the kernel counts for us by eBPF.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// Of each listener, in the order of the config; empty where it does not.
+    pub connections: Vec<Stats>,
+    /// Whether resets are among it.
+    pub resets: bool,
+    /// Events of connection tracking.
+    pub tracking: Vec<(&'static str, u64)>,
+    /// Objects, and the programs of those that are loaded.
+    pub objects: Vec<(&'static str, Option<Vec<Facts>>)>,
 }
 
 /// What the shell of one shard counts.

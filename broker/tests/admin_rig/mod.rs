@@ -14,11 +14,13 @@ use tidegate::system::sampler::{Conntrack, Queue, Snapshot, Sockets, Tcp};
 use tidegate::telemetry::health::{Health, Phase};
 use tidegate::telemetry::histogram::{ConnectTimings, Timings};
 use tidegate::telemetry::source::{
-    LayerCounts, ListenerCounts, OverloadCounts, PasswordCounts, ShellCounts, Source, TlsCounts,
+    LayerCounts, ListenerCounts, Observed, OverloadCounts, PasswordCounts, ShellCounts, Source,
+    TlsCounts,
 };
 use tidegate_core::counters::Counters;
 use tidegate_kernel::program::Facts;
 use tidegate_kernel::steering::{Counts, Load};
+use tidegate_kernel::tcpstat::Stats;
 use tidegate_system::conntrack::Operations;
 use tidegate_system::preflight;
 
@@ -104,6 +106,15 @@ impl Source for Shards {
             conntrack: Ok(conntrack),
             checks: Arc::new(preflight::assess(&Default::default(), &Default::default())),
         }))
+    }
+    fn observed(&self) -> Option<Observed> {
+        let program = Facts { runs: Some(9), run_nanos: Some(2_000_000_000), ..Facts::default() };
+        Some(Observed {
+            connections: vec![Stats { retransmitted_segments: 5, ..Stats::ZERO }],
+            resets: true,
+            tracking: vec![("new", 6)],
+            objects: vec![("tcpstat", Some(vec![program])), ("conntrack", None)],
+        })
     }
     fn ping(&self) {
         if self.alive.load(Ordering::Relaxed) {

@@ -1,7 +1,8 @@
 //! What the native tests share: whether they can run, and sockets.
 //!
 //! They need root (or CAP_BPF and friends). Where they cannot run they say so and
-//! pass, unless `TIDEGATE_EBPF_TESTS` says `require`, as CI does.
+//! pass, unless `TIDEGATE_EBPF_TESTS` says `require`, as CI does, or `guest`: then
+//! only tools and network namespaces may be missing.
 
 #![allow(dead_code)]
 
@@ -26,6 +27,17 @@ pub(crate) fn or_skip<T, E: std::fmt::Display>(what: Result<T, E>) -> Option<T> 
             eprintln!("NOT RUN: {why}");
             None
         }
+    }
+}
+
+/// The same of a tool or a namespace, which a guest need not have.
+pub(crate) fn or_skip_tool<T>(what: Result<T, String>) -> Option<T> {
+    match what {
+        Err(why) if std::env::var("TIDEGATE_EBPF_TESTS").is_ok_and(|v| v == "guest") => {
+            eprintln!("NOT RUN: {why}");
+            None
+        }
+        what => or_skip(what),
     }
 }
 
@@ -192,4 +204,36 @@ pub(crate) fn fill(
 /// The descriptor of a socket that closes with it.
 pub(crate) fn into_fd(socket: Socket) -> OwnedFd {
     socket.into()
+}
+
+/// Runs a story in a network namespace of its own, with loopback up.
+pub(crate) fn in_namespace(story: impl FnOnce() + Send + 'static) {
+    let done = std::thread::spawn(move || {
+        // SAFETY: it moves this thread alone, which has no sockets yet.
+        #[allow(unsafe_code)]
+        let moved = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+        let moved = if moved == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+        let moved = moved.map_err(|error| format!("a network namespace: {error}"));
+        let in_guest = std::env::var("TIDEGATE_EBPF_TESTS").is_ok_and(|v| v == "guest");
+        if moved.is_err() && in_guest {
+            // The guest is as good as one: nobody else is there.
+            story();
+        } else if or_skip(moved).is_some() {
+            let up = run("ip", &["link", "set", "lo", "up"]);
+            if or_skip_tool(up).is_some() {
+                story();
+            }
+        }
+    });
+    if let Err(panic) = done.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Runs a tool that may not be there.
+pub(crate) fn run(tool: &str, arguments: &[&str]) -> Result<(), String> {
+    let done = std::process::Command::new(tool).args(arguments).output();
+    let done = done.map_err(|error| format!("{tool}: {error}"))?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    if done.status.success() { Ok(()) } else { Err(format!("{tool} {arguments:?}: {said}")) }
 }

@@ -1,0 +1,232 @@
+//! The guest: an initramfs and its start, and what it said.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::kernel::Kernel;
+use super::tests::Binary;
+use super::{on_path, say};
+use crate::dist::output;
+
+/// What the guest's own lines begin with.
+const MARK: &str = "@@ ";
+const MEMORY_MIB: u32 = 2048;
+const CPUS: u32 = 2;
+
+/// Programs that tests may call; those that this machine has are in the guest.
+const TOOLS: &[&str] =
+    &["capsh", "conntrack", "ip", "iptables", "nsenter", "nstat", "setpriv", "ss", "tc", "unshare"];
+
+/// A command in the guest.
+pub(crate) struct Run {
+    pub(crate) name: String,
+    pub(crate) command: String,
+}
+
+/// A packed guest.
+pub(crate) struct Guest {
+    initramfs: PathBuf,
+}
+
+impl Guest {
+    pub(crate) fn pack(
+        place: &Path,
+        busybox: &Path,
+        kernel: &Kernel,
+        binaries: &[Binary],
+        runs: &[Run],
+    ) -> Result<Self> {
+        ensure!(on_path("setpriv").is_some(), "setpriv is missing; install Debian's util-linux");
+        let root = place.join("root");
+        if root.exists() {
+            fs::remove_dir_all(&root)?;
+        }
+        for folder in ["bin", "busybox", "dev", "modules", "proc", "sys", "tests", "tmp"] {
+            fs::create_dir_all(root.join(folder))?;
+        }
+        put(busybox, &root.join("bin/busybox"))?;
+        for (n, module) in kernel.modules.iter().enumerate() {
+            let name = module.file_name().context("a file has a name")?.to_string_lossy();
+            put(module, &root.join(format!("modules/{n:02}-{name}")))?;
+        }
+        let mut libraries = BTreeSet::new();
+        for tool in TOOLS {
+            if let Some(path) = on_path(tool) {
+                libraries.extend(libraries_of(&path)?);
+                put(&path, &root.join("bin").join(tool))?;
+            }
+        }
+        for binary in binaries {
+            libraries.extend(libraries_of(&binary.path)?);
+            put(&binary.path, &root.join("tests").join(&binary.name))?;
+        }
+        for library in &libraries {
+            put(library, &root.join(library.strip_prefix("/").unwrap_or(library)))?;
+        }
+        let init = root.join("init");
+        fs::write(&init, script(runs))?;
+        fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
+        let initramfs = place.join("initramfs.gz");
+        let pack =
+            "find . -print0 | cpio --null --create --format newc --quiet --owner 0:0 | gzip -1";
+        let mut shell = Command::new("sh");
+        shell.args(["-c", pack]).current_dir(&root);
+        let file = fs::File::create(&initramfs)?;
+        let status = shell.stdout(file).status().context("start sh")?;
+        ensure!(status.success(), "the initramfs can't be packed: {status}");
+        Ok(Self { initramfs })
+    }
+
+    /// Starts it, shows what it says, and gives the status of each run.
+    pub(crate) fn boot(
+        &self,
+        qemu: &Path,
+        kernel: &Kernel,
+        limit: Duration,
+    ) -> Result<Vec<(String, i32)>> {
+        let mut command = Command::new(qemu);
+        command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-no-reboot", "-nic", "none"]);
+        command.args(["-smp", &CPUS.to_string(), "-m", &MEMORY_MIB.to_string()]);
+        command.args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
+        command.args(["-append", "console=ttyS0 quiet panic=-1 nokaslr tsc=reliable"]);
+        command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(&self.initramfs);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut qemu = command.spawn().with_context(|| format!("start {command:?}"))?;
+        let said = follow(&mut qemu, limit);
+        // It has ended by itself, or took too long.
+        let _ = qemu.kill();
+        qemu.wait()?;
+        let (lines, in_time) = said?;
+        if !in_time {
+            say(&format!("vm test: ended after {} s, its limit", limit.as_secs()));
+        }
+        Ok(lines.iter().filter_map(|line| outcome(line)).collect())
+    }
+}
+
+/// Shows the guest's lines until it ends; false if the limit came first.
+fn follow(qemu: &mut Child, limit: Duration) -> Result<(Vec<String>, bool)> {
+    let out = qemu.stdout.take().context("QEMU's output is piped")?;
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(out).split(b'\n') {
+            let Ok(line) = line else { return };
+            let line = String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned();
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    let end = Instant::now() + limit;
+    let mut lines = Vec::new();
+    loop {
+        match receiver.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            Ok(line) => {
+                say(&line);
+                lines.push(line);
+            }
+            Err(RecvTimeoutError::Disconnected) => return Ok((lines, true)),
+            Err(RecvTimeoutError::Timeout) => return Ok((lines, false)),
+        }
+    }
+}
+
+/// The name and status in a line that tells how a run ended.
+fn outcome(line: &str) -> Option<(String, i32)> {
+    let (status, name) = line.strip_prefix(MARK)?.strip_prefix("status ")?.split_once(' ')?;
+    Some((name.to_owned(), status.parse().ok()?))
+}
+
+/// What the guest does from its start to its end.
+fn script(runs: &[Run]) -> String {
+    let mut script = String::from(
+        "#!/bin/busybox sh
+export PATH=/bin:/busybox HOME=/tmp TIDEGATE_EBPF_TESTS=guest
+/bin/busybox --install -s /busybox
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mount -t tmpfs -o mode=1777 tmpfs /tmp
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t bpf bpf /sys/fs/bpf
+mount -t tracefs tracefs /sys/kernel/tracing
+mkdir -p /run /var/run
+ip link set lo up
+ulimit -n 65536
+for module in /modules/*; do
+  case $module in
+    */*-nf_conntrack.ko) insmod $module enable_hooks=1 ;;
+    *) insmod $module ;;
+  esac
+done
+",
+    );
+    script.push_str(&format!(
+        "echo \"{MARK}Linux $(uname -r), up $(cut -d' ' -f1 /proc/uptime) s\"\n"
+    ));
+    for Run { name, command } in runs {
+        script.push_str(&format!("echo \"{MARK}run {name}\"\n{command} 2>&1\n"));
+        script.push_str(&format!("echo \"{MARK}status $? {name}\"\n"));
+    }
+    script.push_str(&format!("echo \"{MARK}up $(cut -d' ' -f1 /proc/uptime) s\"\npoweroff -f\n"));
+    script
+}
+
+/// Copies a file to its place, and what it was allowed to.
+fn put(from: &Path, to: &Path) -> Result<()> {
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::copy(from, to).with_context(|| format!("cannot copy {from:?} to {to:?}"))?;
+    Ok(())
+}
+
+/// The shared libraries of a program, and the one that loads them; none of a
+/// static one.
+fn libraries_of(program: &Path) -> Result<Vec<PathBuf>> {
+    let Ok(said) = output(Command::new("ldd").arg(program)) else { return Ok(Vec::new()) };
+    let mut libraries = Vec::new();
+    for line in said.lines() {
+        ensure!(!line.contains("not found"), "{program:?}: {}", line.trim());
+        // "libc.so.6 => /lib/libc.so.6 (0x…)" or "/lib64/ld-linux.so.2 (0x…)".
+        let path = line.rsplit("=> ").next().unwrap_or_default().trim();
+        if let Some(path) = path.split(' ').next().filter(|path| path.starts_with('/')) {
+            libraries.push(PathBuf::from(path));
+        }
+    }
+    Ok(libraries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_guests_own_lines_tell_how_a_run_ended() {
+        assert_eq!(
+            outcome("@@ status 101 steering as root"),
+            Some(("steering as root".into(), 101))
+        );
+        assert_eq!(outcome("@@ run steering as root"), None);
+        assert_eq!(outcome("status 0 steering as root"), None);
+        assert_eq!(outcome("@@ status x steering"), None);
+    }
+
+    #[test]
+    fn the_guest_tells_the_status_of_each_run_and_goes_off() {
+        let run = Run { name: "one".into(), command: "/tests/one --list".into() };
+        let script = script(&[run]);
+        assert!(script.starts_with("#!/bin/busybox sh\n"));
+        assert!(script.contains("/tests/one --list 2>&1\necho \"@@ status $? one\"\n"), "{script}");
+        assert!(script.ends_with("poweroff -f\n"));
+    }
+}
