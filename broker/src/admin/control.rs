@@ -122,11 +122,11 @@ async fn bpf(State(control): State<Control>, Query(form): Query<Form>) -> String
         let mut objects = vec![status.json()];
         objects.extend(observers.json());
         let collectors = snapshot.as_deref().map(collectors_json);
-        return format!("{:#}\n", json!({"objects": objects, "collectors": collectors}));
+        return format!("{:#}\n", json!({ "objects": objects, "collectors": collectors }));
     }
     let collectors = snapshot.as_deref().map(collectors_text).unwrap_or_default();
-    let objects = format!("{}{}", status.text(), observers.text());
-    format!("{objects}\n{}\n{collectors}", status.listeners_text())
+    let (steer, listeners) = (status.text(), status.listeners_text());
+    format!("{steer}{}\n{listeners}\n{collectors}", observers.text())
 }
 
 async fn shards(State(control): State<Control>, Query(form): Query<Form>) -> String {

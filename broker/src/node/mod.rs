@@ -141,8 +141,8 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
         "tidegate starts"
     );
     shared.steer.announce();
-    shared.system.iter().for_each(Sampler::announce);
     shared.observers.announce();
+    shared.system.iter().for_each(Sampler::announce);
     if shards > cores.mask.len() {
         warn!(shards, cores = cores.mask.len(), "more shards than cores: they are not pinned");
     }

@@ -78,11 +78,6 @@ impl Source for Shared {
         Some(self.steer.status())
     }
 
-    fn system(&self) -> Option<Arc<Snapshot>> {
-        let connections = self.node.counters.iter().map(|counters| counters.connections.value());
-        Some(self.system.as_ref()?.sample(connections.sum()))
-    }
-
     fn observed(&self) -> Option<Observed> {
         Some(Observed {
             connections: self.observers.connections(self.doors.len()).unwrap_or_default(),
@@ -90,6 +85,11 @@ impl Source for Shared {
             tracking: self.observers.tracking(),
             objects: self.observers.programs().into(),
         })
+    }
+
+    fn system(&self) -> Option<Arc<Snapshot>> {
+        let connections = self.node.counters.iter().map(|counters| counters.connections.value());
+        Some(self.system.as_ref()?.sample(connections.sum()))
     }
 
     fn ping(&self) {

@@ -65,10 +65,10 @@ pub struct Shared {
     pub memory: Measured,
     /// Which shard gets a connection, as far as the kernel may be asked.
     pub steer: Steer,
-    /// What the kernel tells besides; none before it is asked.
-    pub system: Option<Sampler>,
     /// What the kernel counts for us.
     pub observers: Observers,
+    /// What the kernel tells besides; none before it is asked.
+    pub system: Option<Sampler>,
     /// The core that each shard stays on.
     pub cores: Vec<Option<usize>>,
     /// When the node was made.
@@ -98,8 +98,8 @@ impl Shared {
             doorman,
             memory: Measured::default(),
             steer,
-            system: None,
             observers: Observers::off(),
+            system: None,
             cores: vec![None; shards],
             started: Instant::now(),
         })

@@ -60,13 +60,13 @@ pub trait Source: Send + Sync + 'static {
         None
     }
 
-    /// What the kernel tells without eBPF, where it is asked.
-    fn system(&self) -> Option<Arc<Snapshot>> {
+    /// What the kernel counts of connections, where it does.
+    fn observed(&self) -> Option<Observed> {
         None
     }
 
-    /// What the kernel counts of connections, where it does.
-    fn observed(&self) -> Option<Observed> {
+    /// What the kernel tells without eBPF, where it is asked.
+    fn system(&self) -> Option<Arc<Snapshot>> {
         None
     }
 

@@ -63,7 +63,12 @@ impl Source for Shards {
         Some(OverloadCounts { stage: 2, memory_used: 93, memory_limit: 100 })
     }
     fn steering(&self) -> Option<Status> {
-        let program = Facts { runs: Some(9), run_nanos: Some(2_000_000_000), ..Facts::default() };
+        let program = Facts {
+            name: "p".into(),
+            runs: Some(9),
+            run_nanos: Some(2_000_000_000),
+            ..Facts::default()
+        };
         let shards = self.counters.len();
         Some(Status {
             mode: Mode::Auto,
@@ -84,6 +89,21 @@ impl Source for Shards {
             }],
         })
     }
+    fn observed(&self) -> Option<Observed> {
+        let program = Facts {
+            name: "p".into(),
+            runs: Some(9),
+            run_nanos: Some(2_000_000_000),
+            ..Facts::default()
+        };
+        Some(Observed {
+            connections: vec![Stats { retransmitted_segments: 5, ..Stats::ZERO }],
+            resets: true,
+            tracking: vec![("new", 6)],
+            objects: vec![("tcpstat", Some(vec![program])), ("conntrack", None)],
+        })
+    }
+
     fn system(&self) -> Option<Arc<Snapshot>> {
         let queue = |shard| Queue { listener: 0, shard, length: 3, limit: 128 };
         let sockets = Sockets {
@@ -106,15 +126,6 @@ impl Source for Shards {
             conntrack: Ok(conntrack),
             checks: Arc::new(preflight::assess(&Default::default(), &Default::default())),
         }))
-    }
-    fn observed(&self) -> Option<Observed> {
-        let program = Facts { runs: Some(9), run_nanos: Some(2_000_000_000), ..Facts::default() };
-        Some(Observed {
-            connections: vec![Stats { retransmitted_segments: 5, ..Stats::ZERO }],
-            resets: true,
-            tracking: vec![("new", 6)],
-            objects: vec![("tcpstat", Some(vec![program])), ("conntrack", None)],
-        })
     }
     fn ping(&self) {
         if self.alive.load(Ordering::Relaxed) {
