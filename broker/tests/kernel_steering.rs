@@ -4,6 +4,8 @@
 //! The kernel's part wants root. Where it cannot be had the tests say so and
 //! look at the broker without it; with `TIDEGATE_EBPF_TESTS` set they fail.
 
+#![allow(clippy::print_stderr, clippy::print_stdout)]
+
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::process::Command;
 

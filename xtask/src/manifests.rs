@@ -76,6 +76,7 @@ fn monitoring(root: &Path, dir: &Path, target: &Path) -> Result<Vec<String>> {
     for arguments in [
         ["check", "rules", "rules.yaml"],
         ["test", "rules", "rules_test.yaml"],
+        ["test", "rules", "rules_each_test.yaml"],
         ["check", "config", "prometheus.yaml"],
     ] {
         let done = Command::new("promtool").args(arguments).current_dir(dir).output();

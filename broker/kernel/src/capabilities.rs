@@ -31,6 +31,21 @@ pub fn present() -> Result<Vec<&'static str>, Errno> {
     Ok(NEEDED.into_iter().filter_map(has).collect())
 }
 
+/// In words, which of these the thread lacks; none if it has all of them.
+/// CAP_SYS_ADMIN stands for each, as in the kernel.
+#[must_use]
+pub fn lacking(needed: &[&str]) -> Option<String> {
+    let effective = capabilities(None).ok()?.effective;
+    if effective.contains(CapabilitySet::SYS_ADMIN) {
+        return None;
+    }
+    let lacks = |name: &&&str| {
+        NEEDED.iter().any(|(known, set)| known == *name && !effective.contains(*set))
+    };
+    let missing: Vec<String> = needed.iter().filter(lacks).map(|n| format!("CAP_{n}")).collect();
+    (!missing.is_empty()).then(|| format!("the process has no {}", missing.join(" and ")))
+}
+
 /// What is left after [`drop_all`].
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct Left {

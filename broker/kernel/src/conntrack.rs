@@ -10,6 +10,7 @@ use aya::{Ebpf, EbpfLoader};
 use tidegate_ebpf_abi::conntrack as abi;
 
 use crate::btf::Btf;
+use crate::capabilities;
 use crate::objects::CONNTRACK;
 use crate::program::{Facts, chain, explain};
 
@@ -34,6 +35,9 @@ impl Conntrack {
     /// # Errors
     /// When nothing can be had; why, in words.
     pub fn start() -> Result<Conntrack, String> {
+        if let Some(why) = capabilities::lacking(&["BPF", "PERFMON"]) {
+            return Err(why);
+        }
         if CONNTRACK.is_empty() {
             return Err("there is no object for this architecture".into());
         }

@@ -23,6 +23,7 @@ use tidegate_ebpf_abi::{LISTENERS_MAX, SHARDS_MAX, slot};
 
 use crate::affinity;
 use crate::blocks;
+use crate::capabilities;
 use crate::mapped::{Gauge, Mapped};
 use crate::objects::STEER;
 use crate::program::{Facts, chain, explain};
@@ -108,10 +109,21 @@ pub struct Setup {
 
 /// Why nothing could be loaded: each program that was tried, and what it said.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("no steering program loads: {}", self.tried.iter().map(|(program, why)| format!("{program}: {why}")).collect::<Vec<_>>().join("; "))]
+#[error("no steering program loads: {}", reasons(.tried))]
 pub struct LoadError {
     /// In the order of trying.
     pub tried: Vec<(String, String)>,
+}
+
+fn reasons(tried: &[(String, String)]) -> String {
+    let each: Vec<_> = tried
+        .iter()
+        .map(|(program, why)| match program.as_str() {
+            "all" => why.clone(),
+            program => format!("{program}: {why}"),
+        })
+        .collect();
+    each.join("; ")
 }
 
 /// A setting that the kernel did not take.
@@ -231,6 +243,9 @@ impl Steering {
         let mut tried = Vec::new();
         if !(1..=SHARDS_MAX).contains(&shards) {
             let why = format!("{shards} shards: 1 to {SHARDS_MAX} can be steered");
+            return Err(LoadError { tried: vec![("all".into(), why)] });
+        }
+        if let Some(why) = capabilities::lacking(&["BPF"]) {
             return Err(LoadError { tried: vec![("all".into(), why)] });
         }
         for program in programs {

@@ -14,6 +14,7 @@ use tidegate_ebpf_abi::LISTENERS_MAX;
 use tidegate_ebpf_abi::tcpstat as abi;
 
 use crate::btf::Btf;
+use crate::capabilities;
 use crate::objects::TCPSTAT;
 use crate::program::{Facts, chain, explain};
 
@@ -40,6 +41,9 @@ impl Tcpstat {
     /// # Errors
     /// When the sock_ops program cannot be had; why, in words.
     pub fn start(ports: &[(u16, usize)]) -> Result<Tcpstat, String> {
+        if let Some(why) = capabilities::lacking(&["BPF", "NET_ADMIN"]) {
+            return Err(why);
+        }
         let cgroup = own_cgroup()?;
         let file = File::open(&cgroup).map_err(|e| format!("cannot open {cgroup:?}: {e}"))?;
         let sport = Btf::of_kernel(None).and_then(|btf| btf.offset("inet_sock", "inet_sport"));

@@ -25,6 +25,16 @@ pub struct Observers {
     namespace: Option<u32>,
 }
 
+/// What there is to say of an object.
+struct Row<'a> {
+    name: &'static str,
+    mode: Mode,
+    why: Option<&'a str>,
+    facts: Vec<Facts>,
+    /// Programs that are not attached, and why.
+    missing: &'a [(String, String)],
+}
+
 /// An object: loaded, or why not.
 #[derive(Debug)]
 struct Object<T> {
@@ -133,30 +143,30 @@ impl Observers {
         ]
     }
 
-    fn each(&self) -> [(&'static str, Mode, Option<&str>, Vec<Facts>, &[(String, String)]); 2] {
+    fn each(&self) -> [Row<'_>; 2] {
         let (tcpstat, conntrack) = (self.tcpstat.loaded.as_ref(), self.conntrack.loaded.as_ref());
         [
-            (
-                "tcpstat",
-                self.tcpstat.mode,
-                tcpstat.err().map(String::as_str),
-                tcpstat.map_or_else(|_| Vec::new(), Tcpstat::facts),
-                tcpstat.map_or(&[], Tcpstat::missing),
-            ),
-            (
-                "conntrack",
-                self.conntrack.mode,
-                conntrack.err().map(String::as_str),
-                conntrack.map_or_else(|_| Vec::new(), Conntrack::facts),
-                conntrack.map_or(&[], Conntrack::missing),
-            ),
+            Row {
+                name: "tcpstat",
+                mode: self.tcpstat.mode,
+                why: tcpstat.err().map(String::as_str),
+                facts: tcpstat.map_or_else(|_| Vec::new(), Tcpstat::facts),
+                missing: tcpstat.map_or(&[], Tcpstat::missing),
+            },
+            Row {
+                name: "conntrack",
+                mode: self.conntrack.mode,
+                why: conntrack.err().map(String::as_str),
+                facts: conntrack.map_or_else(|_| Vec::new(), Conntrack::facts),
+                missing: conntrack.map_or(&[], Conntrack::missing),
+            },
         ]
     }
 
     /// For `tidegate bpf status`.
     pub fn text(&self) -> String {
         let mut out = String::new();
-        for (name, mode, why, facts, missing) in self.each() {
+        for Row { name, mode, why, facts, missing } in self.each() {
             let mode = mode.show();
             let mode = mode.trim_matches('"');
             match why {
@@ -175,10 +185,9 @@ impl Observers {
 
     /// The same for machines.
     pub fn json(&self) -> Vec<Value> {
-        let one = |(name, mode, why, facts, missing): (_, Mode, Option<&str>, Vec<Facts>, &[_])| {
-            let missing = missing
-                .iter()
-                .map(|(program, why): &(String, String)| json!({"program": program, "why": why}));
+        let one = |Row { name, mode, why, facts, missing }: Row<'_>| {
+            let missing =
+                missing.iter().map(|(program, why)| json!({"program": program, "why": why}));
             json!({
                 "object": name,
                 "mode": mode.show().trim_matches('"'),

@@ -16,7 +16,6 @@ use tidegate_core::counters::{
     WillResult,
 };
 use tidegate_kernel::program::Facts;
-use tidegate_kernel::tcpstat::Stats;
 
 use super::exposition::{Families, Format, Series, classic};
 use super::health::{Health, Phase};
@@ -241,16 +240,15 @@ fn observed(
 ) -> fmt::Result {
     let all = || observed.connections.iter().zip(listeners.iter().map(|(name, _)| name.as_str()));
     if !observed.connections.is_empty() {
-        let counters: [(&'static Metric, fn(&Stats) -> u64); 3] = [
-            (&metric::TCP_ESTABLISHED, |stats| stats.established),
-            (&metric::TCP_RETRANSMITS, |stats| stats.retransmitted_segments),
-            (&metric::TCP_TIMEOUTS, |stats| stats.timeouts),
-        ];
-        for (metric, count) in counters {
-            families.family(metric, |series| {
-                all().try_for_each(|(stats, name)| series.add(&[name], count(stats)))
-            })?;
-        }
+        families.family(&metric::TCP_ESTABLISHED, |series| {
+            all().try_for_each(|(stats, name)| series.add(&[name], stats.established))
+        })?;
+        families.family(&metric::TCP_RETRANSMITS, |series| {
+            all().try_for_each(|(stats, name)| series.add(&[name], stats.retransmitted_segments))
+        })?;
+        families.family(&metric::TCP_TIMEOUTS, |series| {
+            all().try_for_each(|(stats, name)| series.add(&[name], stats.timeouts))
+        })?;
         if observed.resets {
             families.family(&metric::TCP_RESETS, |series| {
                 all().try_for_each(|(stats, name)| series.add(&[name], stats.resets_received))
