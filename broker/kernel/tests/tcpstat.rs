@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{in_namespace, or_skip, or_skip_tool, run};
+use tidegate_kernel::capabilities;
 use tidegate_kernel::tcpstat::{Stats, Tcpstat};
 
 const ESTABLISHED: usize = 1;
@@ -116,6 +117,20 @@ fn states_and_round_trips_are_those_of_our_port_alone() {
         for (program, why) in tcpstat.missing() {
             println!("{program} is not there: {why}");
         }
+    });
+}
+
+#[test]
+fn it_goes_on_after_all_capabilities_are_gone() {
+    in_namespace(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let Some(tcpstat) = start(listener.local_addr().expect("bound").port()) else { return };
+        capabilities::drop_all(true).expect("dropping is always allowed");
+        drop((0..5).map(|_| connected(&listener)).collect::<Vec<_>>());
+        let stats = || tcpstat.stats(3).expect("the map is still ours");
+        assert_eq!(stats().established, 5);
+        until("5 are closed", || stats().closed_from.iter().sum::<u64>() == 5);
+        assert!(tcpstat.facts().iter().all(|facts| facts.id.is_some()), "{:?}", tcpstat.facts());
     });
 }
 
