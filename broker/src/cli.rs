@@ -18,6 +18,7 @@ use crate::config::reload::Source;
 use crate::config::{self, Config, Flags, Overlay, Reload, reference};
 use crate::import;
 use crate::pages;
+use crate::system::report;
 use crate::telemetry::{log, metric};
 
 /// Runs a node until it is told to stop.
@@ -60,6 +61,21 @@ enum Command {
     /// eBPF programs: status
     #[command(subcommand)]
     Bpf(BpfCommand),
+    /// Tell whether this machine is fit for a config: exit 0 or 1
+    Preflight {
+        /// The config; without it the defaults
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// TCP sockets: show
+    #[command(subcommand)]
+    Sockstat(SockstatCommand),
+    /// The kernel's connection tracking: show
+    #[command(subcommand)]
+    Conntrack(ConntrackCommand),
     /// Print completions for a shell
     Completion {
         /// Which
@@ -219,6 +235,35 @@ enum BpfCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum SockstatCommand {
+    /// Show the sockets of our ports by state, accept queues, and the node's TCP
+    Show {
+        /// The config that names the ports; without it the defaults
+        #[arg(long, value_name = "FILE", conflicts_with = "port")]
+        config: Option<PathBuf>,
+        /// These ports instead
+        #[arg(long, value_name = "N", num_args = 1.., value_parser = clap::value_parser!(u16).range(1..))]
+        port: Vec<u16>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConntrackCommand {
+    /// Show entries, limit and operations of this network namespace
+    Show {
+        /// Tell also how full it would be with so many connections more
+        #[arg(long, value_name = "N")]
+        connections: Option<u64>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
 /// Which running node.
 #[derive(Args, Debug)]
 struct NodeArgs {
@@ -297,6 +342,23 @@ pub fn main(run: Runner) -> ExitCode {
         Command::Shard(command) => shard(command).map(|said| print(&said)),
         Command::Bpf(BpfCommand::Status { node, json }) => {
             node.ask("GET", &format!("/bpf?json={json}")).map(|said| print(&said))
+        }
+        Command::Preflight { config, json } => match load_or_default(config.as_deref()) {
+            Ok(config) => {
+                let (said, fit) = report::preflight(&config, json);
+                print(&said);
+                if !fit {
+                    return ExitCode::FAILURE;
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
+        },
+        Command::Sockstat(SockstatCommand::Show { config, port, json }) => {
+            sockstat(config.as_deref(), port, json).map(|said| print(&said))
+        }
+        Command::Conntrack(ConntrackCommand::Show { connections, json }) => {
+            report::conntrack(connections, json).map(|said| print(&said))
         }
         Command::Completion { shell } => {
             print(&pages::completion(Cli::command(), shell));
@@ -388,10 +450,21 @@ fn acl(command: AclCommand) -> anyhow::Result<Checked> {
     auth::acl_check(&file, &client, user.as_deref(), action, &topic)
 }
 
-fn tls(command: Tls) -> anyhow::Result<()> {
-    let load = |path: &Path| {
-        config::load(&read(path)?, &Overlay::from_environment()).map_err(anyhow::Error::from)
+fn sockstat(config: Option<&Path>, ports: Vec<u16>, json: bool) -> anyhow::Result<String> {
+    let ports = match ports.is_empty() {
+        true => report::ports_of(&load_or_default(config)?)?,
+        false => ports,
     };
+    report::sockstat(&ports, json)
+}
+
+fn load_or_default(path: Option<&Path>) -> anyhow::Result<Config> {
+    let text = path.map(read).transpose()?.unwrap_or_default();
+    Ok(config::load(&text, &Overlay::from_environment())?)
+}
+
+fn tls(command: Tls) -> anyhow::Result<()> {
+    let load = |path: &Path| load_or_default(Some(path));
     let said = match command {
         Tls::Show { config: Some(config), json, .. } => {
             commands::tls::show_files(&load(&config)?, json)?

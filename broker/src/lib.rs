@@ -13,4 +13,5 @@ pub mod overload;
 pub mod pages;
 pub mod shard;
 pub mod steering;
+pub mod system;
 pub mod telemetry;

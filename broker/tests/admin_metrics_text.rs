@@ -225,3 +225,33 @@ fn counters_and_infos_are_the_only_names_with_a_suffix() {
         assert_eq!(metric.kind.suffix().is_empty(), plain, "{}", metric.name);
     }
 }
+
+#[test]
+fn what_the_kernel_tells_is_told_on() {
+    let rig = Rig::new(2);
+    let (samples, _) = parse(&rig.get_accepting("/metrics", OPEN).body);
+    let queue = [("listener", "default"), ("shard", "1")];
+    assert_eq!(value(&samples, "tidegate_shard_accept_queue_length", &queue), 3.0);
+    assert_eq!(value(&samples, "tidegate_shard_accept_queue_limit", &queue), 128.0);
+    assert_eq!(value(&samples, "tidegate_tcp_sockets", &[("state", "time_wait")]), 4.0);
+    for (at, name) in [
+        "tidegate_tcp_listen_overflows_total",
+        "tidegate_tcp_listen_drops_total",
+        "tidegate_tcp_node_retransmits_total",
+        "tidegate_tcp_node_resets_sent_total",
+        "tidegate_tcp_memory_pages",
+        "tidegate_tcp_memory_limit_pages",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(value(&samples, name, &[]), at as f64 + 1.0, "{name}");
+    }
+    assert_eq!(value(&samples, "tidegate_conntrack_fill_ratio", &[]), 0.25);
+    assert_eq!(value(&samples, "tidegate_conntrack_predicted_fill_ratio", &[]), 1.5);
+    let dropped = [("op", "early_drop")];
+    assert_eq!(value(&samples, "tidegate_conntrack_operations_total", &dropped), 7.0);
+    let nofile = [("check", "nofile"), ("result", "unknown")];
+    assert_eq!(value(&samples, "tidegate_preflight_check", &nofile), 1.0);
+    assert_eq!(value(&samples, "tidegate_collector_up", &[("collector", "conntrack")]), 1.0);
+}

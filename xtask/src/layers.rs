@@ -70,6 +70,12 @@ const RINGS: &[Ring] = &[
         others: None,
     },
     Ring {
+        package: "tidegate-system",
+        dir: "broker/system",
+        ours: &[],
+        others: Some(&["thiserror"]),
+    },
+    Ring {
         package: "tidegate",
         dir: "broker",
         ours: &[
@@ -78,6 +84,7 @@ const RINGS: &[Ring] = &[
             "tidegate-core",
             "tidegate-framing",
             "tidegate-kernel",
+            "tidegate-system",
         ],
         others: None,
     },

@@ -1,4 +1,5 @@
-//! Chores of the workspace: `cargo xtask layers | docs | conformance | bench | dist | ebpf | vm`.
+//! Chores of the workspace: `cargo xtask layers | docs | conformance | bench | dist | ebpf | vm |
+//! manifests`.
 //!
 //! Depends on nothing of ours, so that it builds at once and works on a tree
 //! that does not.
@@ -9,6 +10,7 @@ mod dist;
 mod docs;
 mod ebpf;
 mod layers;
+mod manifests;
 mod sbom;
 mod vm;
 
@@ -30,6 +32,7 @@ const CHORES: &[(&str, &str, Chore)] = &[
     ("dist", dist::USAGE, dist::run),
     ("ebpf", ebpf::USAGE, ebpf::run),
     ("vm", vm::USAGE, vm::run),
+    ("manifests", manifests::USAGE, manifests::run),
     ("docs", "docs [--check]: write the generated pages, or fail on drift", docs::run),
 ];
 

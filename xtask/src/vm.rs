@@ -3,12 +3,12 @@
 //! What the verifier takes and which capabilities it asks for differs between
 //! kernels, so the tests of `tidegate-kernel` are run on Debian's stock cloud
 //! kernel too, in a guest of QEMU. The guest is an initramfs with busybox, the
-//! test binaries and what they need. They run as root, then as a user with the
-//! three capabilities that a deployment has, and the steering with CAP_BPF alone.
+//! test binaries and what they need. All run as root; those that need nothing
+//! else run again as a user with the three capabilities of a deployment, and the
+//! steering with CAP_BPF alone, as root's rights would hide what is missing.
 //!
-//! In the guest `TIDEGATE_EBPF_TESTS` is `guest`: a test fails that cannot run for another reason than a missing tool.
-//! Tests that need all of root's rights (a network namespace, iptables) are in a
-//! module `root` and are left out of the runs with fewer.
+//! In the guest `TIDEGATE_EBPF_TESTS` is `guest`: a test that can't run fails,
+//! unless all it lacks is a tool that this machine has not either.
 //!
 //! Always by emulation: /dev/kvm may be there and hang the guest.
 

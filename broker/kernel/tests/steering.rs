@@ -215,14 +215,20 @@ fn rush(
 fn the_rate_of_a_listener_is_held() {
     let Some(mut steering) = load() else { return };
     let mut group = Group::new(2);
-    let limits = admission(Some((500, 10)), None);
+    // A burst that outlasts the pauses of a busy machine: what is not asked for
+    // in time is lost.
+    let limits = admission(Some((500, 100)), None);
     let set = Setup { admission: limits, ..setup(Policy::Least) };
     steering.attach(0, group.address, &group.sockets(), set.clone()).expect("attach");
     let start = Instant::now();
     let (inside, refused) = rush(&mut group, &steering, Duration::from_secs(2), source);
-    let allowed = 500.0 * start.elapsed().as_secs_f64() + 10.0;
+    let allowed = 500.0 * start.elapsed().as_secs_f64() + 100.0;
     println!("{inside} came in of {allowed:.0} allowed, {refused} were refused");
-    assert!((inside as f64 - allowed).abs() <= allowed * 0.05, "{inside} of {allowed}");
+    assert!(inside as f64 <= allowed * 1.05, "{inside} of {allowed}");
+    // An emulated machine may be too slow to ask for more than it is allowed.
+    if (inside + refused) as f64 >= 2.0 * allowed {
+        assert!(inside as f64 >= allowed * 0.95, "{inside} of {allowed}");
+    }
     let counts = steering.counts(0).expect("counts");
     assert_eq!(counts.refused_rate, refused as u64, "each is counted");
     // Live: without it nobody is refused.

@@ -23,6 +23,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::shard::Shared;
 use crate::steering::report;
+use crate::system::report::{collectors_json, collectors_text};
+use crate::telemetry::source::Source;
 
 /// The socket's name in the data directory.
 const SOCKET: &str = "tidegate.sock";
@@ -115,12 +117,16 @@ async fn tls(State(control): State<Control>, Query(form): Query<Form>) -> String
 async fn bpf(State(control): State<Control>, Query(form): Query<Form>) -> String {
     let status = control.shared.steer.status();
     let observers = &control.shared.observers;
+    let snapshot = control.shared.system();
     if form.json {
         let mut objects = vec![status.json()];
         objects.extend(observers.json());
-        return format!("{:#}\n", json!({ "objects": objects }));
+        let collectors = snapshot.as_deref().map(collectors_json);
+        return format!("{:#}\n", json!({ "objects": objects, "collectors": collectors }));
     }
-    format!("{}{}\n{}", status.text(), observers.text(), status.listeners_text())
+    let collectors = snapshot.as_deref().map(collectors_text).unwrap_or_default();
+    let (steer, listeners) = (status.text(), status.listeners_text());
+    format!("{steer}{}\n{listeners}\n{collectors}", observers.text())
 }
 
 async fn shards(State(control): State<Control>, Query(form): Query<Form>) -> String {

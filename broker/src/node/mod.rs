@@ -41,6 +41,7 @@ use crate::overload::memory::Meter;
 use crate::overload::monitor;
 use crate::shard::{self, Plan, Shared};
 use crate::steering::{self, Steer};
+use crate::system::sampler::{Listening, Sampler};
 use crate::telemetry::health::Health;
 use crate::telemetry::log;
 
@@ -71,6 +72,7 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
     let mut shared =
         Shared::new(node, doors, doorman).context("cannot open the shards' mailboxes")?;
     // The last thing that wants privileges, and before anybody may come in.
+    shared.system = Some(Sampler::new(&config, shards, Listening::of(&bound)));
     shared.steer = Steer::start(&config, &bound, shards, &cores, (seed >> 32) as u32)?;
     shared.observers = Observers::start(&config, &bound)?;
     doors::tell_in_kernel(&shared);
@@ -140,6 +142,7 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
     );
     shared.steer.announce();
     shared.observers.announce();
+    shared.system.iter().for_each(Sampler::announce);
     if shards > cores.mask.len() {
         warn!(shards, cores = cores.mask.len(), "more shards than cores: they are not pinned");
     }

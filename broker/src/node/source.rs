@@ -1,5 +1,6 @@
 //! What telemetry sees of the shards.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use tidegate_core::counters::Counters;
@@ -8,6 +9,7 @@ use crate::auth::HashCounters;
 use crate::shard::Shared;
 use crate::shard::mailbox::Order;
 use crate::steering::Status;
+use crate::system::sampler::Snapshot;
 use crate::telemetry::histogram::{ConnectTimings, Timings};
 use crate::telemetry::source::{
     LayerCounts, ListenerCounts, Observed, OverloadCounts, PasswordCounts, ShellCounts, Source,
@@ -83,6 +85,11 @@ impl Source for Shared {
             tracking: self.observers.tracking(),
             objects: self.observers.programs().into(),
         })
+    }
+
+    fn system(&self) -> Option<Arc<Snapshot>> {
+        let connections = self.node.counters.iter().map(|counters| counters.connections.value());
+        Some(self.system.as_ref()?.sample(connections.sum()))
     }
 
     fn ping(&self) {

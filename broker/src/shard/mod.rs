@@ -44,6 +44,7 @@ use crate::observe::Observers;
 use crate::overload::monitor::Measured;
 use crate::steering::Steer;
 use crate::steering::report::ShardRow;
+use crate::system::sampler::Sampler;
 
 /// Turns without a pause before tokio has a look at its own affairs.
 const TURNS_BEFORE_YIELD: u32 = 16;
@@ -66,6 +67,8 @@ pub struct Shared {
     pub steer: Steer,
     /// What the kernel counts for us.
     pub observers: Observers,
+    /// What the kernel tells besides; none before it is asked.
+    pub system: Option<Sampler>,
     /// The core that each shard stays on.
     pub cores: Vec<Option<usize>>,
     /// When the node was made.
@@ -96,6 +99,7 @@ impl Shared {
             memory: Measured::default(),
             steer,
             observers: Observers::off(),
+            system: None,
             cores: vec![None; shards],
             started: Instant::now(),
         })

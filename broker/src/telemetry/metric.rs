@@ -253,6 +253,36 @@ metrics! {
         "Log lines that were not written, because one place in the code said too many (rate_limit) or who reads them is slow or gone (unread)";
     BUILD info "tidegate_build" ["version", "commit", "features"]
         "What runs";
+    SHARD_ACCEPT_QUEUE gauge "tidegate_shard_accept_queue_length" ["listener", "shard"]
+        "Connections that wait to be accepted from the shard's listening socket";
+    SHARD_ACCEPT_QUEUE_LIMIT gauge "tidegate_shard_accept_queue_limit" ["listener", "shard"]
+        "Connections that may wait there: listener.backlog, cut to net.core.somaxconn";
+    TCP_SOCKETS gauge "tidegate_tcp_sockets" ["state"]
+        "TCP sockets with a port of ours, by state; established is absent with more than 200,000 connections, which tidegate_connections counts";
+    TCP_LISTEN_OVERFLOWS counter "tidegate_tcp_listen_overflows" []
+        "Connections dropped because an accept queue was full, of the whole network namespace";
+    TCP_LISTEN_DROPS counter "tidegate_tcp_listen_drops" []
+        "Connections dropped on their way into an accept queue for any reason, of the whole network namespace";
+    TCP_NODE_RETRANSMITS counter "tidegate_tcp_node_retransmits" []
+        "TCP segments sent again, of the whole network namespace";
+    TCP_NODE_RESETS_SENT counter "tidegate_tcp_node_resets_sent" []
+        "TCP resets sent, of the whole network namespace";
+    TCP_MEMORY_PAGES gauge "tidegate_tcp_memory_pages" []
+        "Pages in the buffers of all TCP sockets of the machine";
+    TCP_MEMORY_LIMIT_PAGES gauge "tidegate_tcp_memory_limit_pages" []
+        "Pages that they may have at most (the last of net.ipv4.tcp_mem)";
+    CONNTRACK_ENTRIES gauge "tidegate_conntrack_entries" []
+        "Connections tracked in the network namespace";
+    CONNTRACK_ENTRIES_LIMIT gauge "tidegate_conntrack_entries_limit" []
+        "Connections that are tracked at most";
+    CONNTRACK_FILL gauge "tidegate_conntrack_fill_ratio" "ratio" []
+        "Share of the conntrack table that is taken";
+    CONNTRACK_PREDICTED_FILL gauge "tidegate_conntrack_predicted_fill_ratio" "ratio" []
+        "Share of the conntrack table that would be taken at limits.connections_max, each connection being tracked; above 1 it does not fit";
+    CONNTRACK_OPERATIONS counter "tidegate_conntrack_operations" ["op"]
+        "What connection tracking did, on all CPUs; the kernel's counters wrap at 2^32";
+    PREFLIGHT_CHECK gauge "tidegate_preflight_check" ["check", "result"]
+        "1 for what came of a check of `tidegate preflight` (ok, warn, fail, unknown); looked at once a minute";
     COLLECTOR_UP gauge "tidegate_collector_up" ["collector"]
         "Whether the source of some metrics could be read; if not, they are absent";
 

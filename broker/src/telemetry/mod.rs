@@ -8,4 +8,5 @@ pub mod metric;
 pub mod process;
 pub mod registry;
 pub mod source;
+mod system;
 pub mod watch;

@@ -25,8 +25,10 @@ use super::log;
 use super::metric::{self, Metric};
 use super::process::Process;
 use super::source::{ListenerCounts, Observed, ShellCounts, Source, TlsCounts};
+use super::system;
 use crate::config::Config;
 use crate::steering::Status;
+use crate::system::sampler::Snapshot;
 
 /// The packet types by their index, and who may send them: (name, client, server).
 const PACKETS: [(&str, bool, bool); 16] = [
@@ -114,7 +116,11 @@ impl Collector for NodeCollector {
         }
         scrape.mqtt(&mut families)?;
         self.node(&scrape, &mut families)?;
-        process(&mut families)
+        let system = self.source.system();
+        if let Some(snapshot) = &system {
+            system::write(snapshot, &self.listeners, &scrape.shards, &mut families)?;
+        }
+        process(system.as_deref(), &mut families)
     }
 }
 
@@ -604,9 +610,13 @@ impl<'a> Scrape<'a> {
     }
 }
 
-fn process(families: &mut Families<'_>) -> fmt::Result {
+fn process(system: Option<&Snapshot>, families: &mut Families<'_>) -> fmt::Result {
     let process = Process::read();
     families.family(&metric::COLLECTOR_UP, |series| {
+        let others = system.map(Snapshot::collectors).into_iter().flatten();
+        others
+            .map(|(name, why)| (name, why.is_none()))
+            .try_for_each(|(name, up)| series.add(&[name], u64::from(up)))?;
         series.add(&["process"], u64::from(process.is_some()))
     })?;
     let Some(process) = process else { return Ok(()) };

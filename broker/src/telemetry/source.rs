@@ -1,11 +1,14 @@
 //! Where a scrape finds the numbers: what the shards count, seen from outside.
 
+use std::sync::Arc;
+
 use tidegate_core::counters::Counters;
 
 use tidegate_kernel::program::Facts;
 use tidegate_kernel::tcpstat::Stats;
 
 use crate::steering::Status;
+use crate::system::sampler::Snapshot;
 
 use super::histogram::{ConnectTimings, Timings};
 
@@ -59,6 +62,11 @@ pub trait Source: Send + Sync + 'static {
 
     /// What the kernel counts of connections, where it does.
     fn observed(&self) -> Option<Observed> {
+        None
+    }
+
+    /// What the kernel tells without eBPF, where it is asked.
+    fn system(&self) -> Option<Arc<Snapshot>> {
         None
     }
 

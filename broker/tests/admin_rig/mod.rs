@@ -10,6 +10,7 @@ use std::time::Duration;
 use tidegate::admin::{AdminState, serve};
 use tidegate::config::{Mode, Overlay, Policy, load};
 use tidegate::steering::{ListenerStatus, Status};
+use tidegate::system::sampler::{Conntrack, Queue, Snapshot, Sockets, Tcp};
 use tidegate::telemetry::health::{Health, Phase};
 use tidegate::telemetry::histogram::{ConnectTimings, Timings};
 use tidegate::telemetry::source::{
@@ -20,6 +21,8 @@ use tidegate_core::counters::Counters;
 use tidegate_kernel::program::Facts;
 use tidegate_kernel::steering::{Counts, Load};
 use tidegate_kernel::tcpstat::Stats;
+use tidegate_system::conntrack::Operations;
+use tidegate_system::preflight;
 
 type ByListener = fn(usize, usize) -> Option<ListenerCounts>;
 
@@ -60,7 +63,12 @@ impl Source for Shards {
         Some(OverloadCounts { stage: 2, memory_used: 93, memory_limit: 100 })
     }
     fn steering(&self) -> Option<Status> {
-        let program = Facts { runs: Some(9), run_nanos: Some(2_000_000_000), ..Facts::default() };
+        let program = Facts {
+            name: "p".into(),
+            runs: Some(9),
+            run_nanos: Some(2_000_000_000),
+            ..Facts::default()
+        };
         let shards = self.counters.len();
         Some(Status {
             mode: Mode::Auto,
@@ -82,13 +90,42 @@ impl Source for Shards {
         })
     }
     fn observed(&self) -> Option<Observed> {
-        let program = Facts { runs: Some(9), run_nanos: Some(2_000_000_000), ..Facts::default() };
+        let program = Facts {
+            name: "p".into(),
+            runs: Some(9),
+            run_nanos: Some(2_000_000_000),
+            ..Facts::default()
+        };
         Some(Observed {
             connections: vec![Stats { retransmitted_segments: 5, ..Stats::ZERO }],
             resets: true,
             tracking: vec![("new", 6)],
             objects: vec![("tcpstat", Some(vec![program])), ("conntrack", None)],
         })
+    }
+
+    fn system(&self) -> Option<Arc<Snapshot>> {
+        let queue = |shard| Queue { listener: 0, shard, length: 3, limit: 128 };
+        let sockets = Sockets {
+            states: [Some(4); 11],
+            queues: (0..self.counters.len()).map(queue).collect(),
+        };
+        let tcp = Tcp {
+            listen_overflows: Some(1),
+            listen_drops: Some(2),
+            retransmits: Some(3),
+            resets_sent: Some(4),
+            memory_pages: Some(5),
+            memory_limit_pages: Some(6),
+        };
+        let operations = Some(Operations([Some(7); 9]));
+        let conntrack = Conntrack { entries: 25, limit: 100, predicted: 150, operations };
+        Some(Arc::new(Snapshot {
+            sockets: Ok(sockets),
+            tcp: Ok(tcp),
+            conntrack: Ok(conntrack),
+            checks: Arc::new(preflight::assess(&Default::default(), &Default::default())),
+        }))
     }
     fn ping(&self) {
         if self.alive.load(Ordering::Relaxed) {

@@ -7,7 +7,8 @@
 //!
 //! kprobes, as `nf_conntrack` is a module on distribution kernels. The object
 //! is one an architecture: where arguments of a function are is part of it.
-//! Needs CAP_BPF and CAP_PERFMON, and a kernel with kprobes.
+//! Needs CAP_BPF and CAP_PERFMON, a kernel with kprobes, and on Debian the
+//! sysctl `kernel.perf_event_paranoid` at 2 or less (its default is 3).
 
 use crate::{layout, pod};
 

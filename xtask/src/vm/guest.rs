@@ -26,6 +26,9 @@ const CPUS: u32 = 2;
 const TOOLS: &[&str] =
     &["capsh", "conntrack", "ip", "iptables", "nsenter", "nstat", "setpriv", "ss", "tc", "unshare"];
 
+/// What iptables loads for a rule, where it is.
+const RULES: &str = "/usr/lib/x86_64-linux-gnu/xtables";
+
 /// A command in the guest.
 pub(crate) struct Run {
     pub(crate) name: String,
@@ -63,6 +66,11 @@ impl Guest {
             if let Some(path) = on_path(tool) {
                 libraries.extend(libraries_of(&path)?);
                 put(&path, &root.join("bin").join(tool))?;
+            }
+        }
+        if Path::new(RULES).is_dir() {
+            for rule in fs::read_dir(RULES)? {
+                libraries.insert(rule?.path());
             }
         }
         for binary in binaries {
@@ -162,6 +170,8 @@ mount -t tracefs tracefs /sys/kernel/tracing
 mkdir -p /run /var/run
 ip link set lo up
 ulimit -n 65536
+# Debian's default, 3, is its own and keeps kprobes from all without CAP_SYS_ADMIN.
+echo 2 > /proc/sys/kernel/perf_event_paranoid
 for module in /modules/*; do
   case $module in
     */*-nf_conntrack.ko) insmod $module enable_hooks=1 ;;

@@ -23,6 +23,8 @@ const MODULES: &[&str] = &[
     "xt_tcpudp",
     "xt_statistic",
     "xt_conntrack",
+    "xt_length",
+    "nf_conntrack_netlink",
     "veth",
     "sch_netem",
 ];

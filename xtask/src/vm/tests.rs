@@ -18,17 +18,18 @@ const SECONDS_MAX: u64 = 120;
 /// What a deployment is given.
 const DEPLOYED: &str = "bpf,perfmon,net_admin";
 
-/// What is run besides: the binary, the rights that it has to be content with,
-/// and which of its tests show it.
-const WITH_LESS: &[(&str, &str, &str)] =
-    &[("steering", "bpf", "each_program each_choice blocked the_rate drained_shard")];
+/// What is run besides, as root's rights would hide what is missing: the binary,
+/// the rights that it has to be content with, and which of its tests show it.
+const WITH_LESS: &[(&str, &str, &str)] = &[
+    ("rights", DEPLOYED, ""),
+    ("steering", DEPLOYED, "each_program each_choice blocked a_source a_drained"),
+    ("steering", "bpf", "each_program each_choice blocked a_source a_drained"),
+];
 
 /// A test binary.
 pub(crate) struct Binary {
     pub(crate) name: String,
     pub(crate) path: PathBuf,
-    /// Of tests beside the code, which need no rights.
-    pub(crate) unit: bool,
 }
 
 /// The binaries of the crate's tests.
@@ -44,9 +45,7 @@ pub(crate) fn built(root: &Path) -> Result<Vec<Binary>> {
         let name = message.pointer("/target/name").and_then(Value::as_str);
         let path = message.get("executable").and_then(Value::as_str);
         if let (Some(name), Some(path)) = (name, path) {
-            let kinds = message.pointer("/target/kind").and_then(Value::as_array);
-            let unit = kinds.is_some_and(|kinds| kinds.iter().all(|kind| kind != "test"));
-            binaries.push(Binary { name: name.to_owned(), path: path.into(), unit });
+            binaries.push(Binary { name: name.to_owned(), path: path.into() });
         }
     }
     ensure!(!binaries.is_empty(), "vm test: {PACKAGE} has no tests");
@@ -57,23 +56,18 @@ pub(crate) fn built(root: &Path) -> Result<Vec<Binary>> {
 pub(crate) fn named(path: &Path) -> Result<Binary> {
     ensure!(path.is_file(), "vm test: --binary {path:?}: no such file");
     let name = path.file_stem().context("a file has a name")?.to_string_lossy().into_owned();
-    Ok(Binary { name, path: path.to_owned(), unit: false })
+    Ok(Binary { name, path: path.to_owned() })
 }
 
 /// How each binary is run; `arguments` go to every one.
 pub(crate) fn runs(binaries: &[Binary], arguments: &[String]) -> Vec<Run> {
     let arguments: String = arguments.iter().map(|word| format!(" {}", quoted(word))).collect();
     let mut runs = Vec::new();
-    for Binary { name, unit, .. } in binaries {
+    for Binary { name, .. } in binaries {
         let test = format!("timeout {SECONDS_MAX} /tests/{name} --test-threads=1{arguments}");
         runs.push(Run { name: format!("{name} as root"), command: test.clone() });
-        if *unit {
-            continue;
-        }
-        let less = WITH_LESS.iter().filter(|(of, ..)| of == name);
-        let less = less.map(|(_, rights, filters)| (*rights, *filters));
-        for (rights, filters) in [(DEPLOYED, "")].into_iter().chain(less) {
-            let command = format!("{} {test} --skip root:: {filters}", restricted(rights));
+        for (_, rights, filters) in WITH_LESS.iter().filter(|(of, ..)| of == name) {
+            let command = format!("{} {test} {filters}", restricted(rights));
             let command = command.trim_end().to_owned();
             runs.push(Run { name: format!("{name} with {rights}"), command });
         }
@@ -100,10 +94,9 @@ mod cases {
     use super::*;
 
     #[test]
-    fn each_binary_runs_as_root_and_with_what_a_deployment_has() {
-        let binary = |name: &str, unit| Binary { name: name.into(), path: name.into(), unit };
-        let binaries = [binary("steering", false), binary("other", false), binary("kernel", true)];
-        let runs = runs(&binaries, &["it's".into()]);
+    fn each_binary_runs_as_root_and_what_shows_it_with_less() {
+        let binary = |name: &str| Binary { name: name.into(), path: name.into() };
+        let runs = runs(&[binary("steering"), binary("other")], &["it's".into()]);
         let names: Vec<_> = runs.iter().map(|run| run.name.as_str()).collect();
         assert_eq!(
             names,
@@ -112,15 +105,12 @@ mod cases {
                 "steering with bpf,perfmon,net_admin",
                 "steering with bpf",
                 "other as root",
-                "other with bpf,perfmon,net_admin",
-                "kernel as root",
             ]
         );
         assert_eq!(runs[0].command, r"timeout 120 /tests/steering --test-threads=1 'it'\''s'");
-        assert!(runs[2].command.starts_with("/bin/setpriv "));
-        assert!(runs[2].command.contains("--bounding-set -all,+bpf timeout"));
-        assert!(runs[2].command.contains(" --skip root:: each_program "));
+        assert!(runs[1].command.starts_with("/bin/setpriv "));
         assert!(runs[1].command.contains("--ambient-caps -all,+bpf,+perfmon,+net_admin "));
-        assert!(runs[1].command.ends_with("--skip root::"));
+        assert!(runs[2].command.contains("--bounding-set -all,+bpf timeout"));
+        assert!(runs[2].command.contains(" each_program "));
     }
 }

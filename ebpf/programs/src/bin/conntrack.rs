@@ -12,6 +12,10 @@
 //! a trap, two or three probe reads and a hash look-up a call: some 200 ns for a
 //! new entry and for its end, none for the packets between.
 //!
+//! Rights: CAP_BPF and CAP_PERFMON; on Debian also the sysctl
+//! `kernel.perf_event_paranoid` at 2 or less, as its default of 3 keeps
+//! perf_event_open(2) for CAP_SYS_ADMIN.
+//!
 //! The layouts are in `tidegate_ebpf_abi::conntrack`.
 
 #![no_std]
