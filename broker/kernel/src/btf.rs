@@ -330,6 +330,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::print_stderr)]
     fn the_running_kernel_s_own_is_read() {
         if !Path::new("/sys/kernel/btf/vmlinux").exists() {
             eprintln!("NOT RUN: this kernel shows no BTF");

@@ -1,6 +1,8 @@
 //! What the sock_ops program and the tracepoints count, held against what the
 //! kernel's own tools say, in a network namespace of the test's.
 
+#![allow(clippy::print_stderr)]
+
 mod common;
 
 use std::io::{Read, Write};
@@ -115,7 +117,7 @@ fn states_and_round_trips_are_those_of_our_port_alone() {
             assert_eq!(stats().resets_received, 20);
         }
         for (program, why) in tcpstat.missing() {
-            println!("{program} is not there: {why}");
+            eprintln!("{program} is not there: {why}");
         }
     });
 }
