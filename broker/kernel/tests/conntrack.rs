@@ -73,13 +73,19 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 #[test]
 fn new_entries_are_counted_in_their_own_namespace_alone() {
-    let outside = namespace();
-    in_namespace(move || {
+    in_namespace(|| {
         let Some(conntrack) = start() else { return };
         let Some(()) = or_skip(tracks()) else { return };
         let counts = |inode| conntrack.counts(inode).expect("the map is read");
-        let (before, others) = (counts(namespace()), counts(outside));
+        let before = counts(namespace());
         assert_eq!((before.new, before.confirmed), (1, 1), "the one that told");
+        let (sender, receiver) = mpsc::channel();
+        in_namespace(move || {
+            drop(connections(3));
+            sender.send(namespace()).expect("the test waits");
+        });
+        let other = receiver.recv().expect("a second namespace as the first");
+        assert_ne!(other, namespace());
         // The map is ours without any capability, too.
         capabilities::drop_all(true).expect("dropping is always allowed");
         let _open = connections(40);
@@ -87,7 +93,7 @@ fn new_entries_are_counted_in_their_own_namespace_alone() {
         assert_eq!((after.new, after.confirmed), (41, 41), "{after:?}");
         assert_eq!(after.confirm_dropped + after.early_drops, 0, "{after:?}");
         assert_eq!(after.confirmed - after.destroyed, number(ENTRIES), "as the kernel says");
-        assert_eq!(counts(outside), others, "nothing of this is anybody else's");
+        assert_eq!((counts(other).new, counts(other).confirmed), (3, 3), "the other one's own");
         assert_eq!(counts(1), Counts::default(), "nobody has that number");
     });
 }
