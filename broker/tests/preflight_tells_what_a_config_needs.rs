@@ -1,4 +1,5 @@
 //! `tidegate preflight`: what it prints, and how it exits.
+#![allow(clippy::print_stderr)]
 
 use std::path::PathBuf;
 use std::process::{Command, Output};

@@ -3,6 +3,7 @@
 //!
 //! The broker runs in a mount namespace of its own in which an empty directory
 //! lies over the kernel's.
+#![allow(clippy::print_stderr)]
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;

@@ -2,6 +2,7 @@
 //! none is with the rules of `docs/kernel.md` for keeping them out.
 //!
 //! In a network namespace of its own, so that nobody else's connections count.
+#![allow(clippy::print_stderr)]
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -37,7 +37,7 @@ const PAUSE_FACTOR: u32 = 20;
 const PREFLIGHT_EVERY: Duration = Duration::from_secs(60);
 /// With more open connections than this their sockets are not walked: what a
 /// node has open it counts itself.
-const ESTABLISHED_MAX: u64 = 200_000;
+const ESTABLISHED_MAX: u64 = 50_000;
 
 /// A sample.
 #[derive(Clone, Debug)]

@@ -258,7 +258,7 @@ metrics! {
     SHARD_ACCEPT_QUEUE_LIMIT gauge "tidegate_shard_accept_queue_limit" ["listener", "shard"]
         "Connections that may wait there: listener.backlog, cut to net.core.somaxconn";
     TCP_SOCKETS gauge "tidegate_tcp_sockets" ["state"]
-        "TCP sockets with a port of ours, by state; established is absent with more than 200,000 connections, which tidegate_connections counts";
+        "TCP sockets with a port of ours, by state; established is absent with more than 50,000 connections, which tidegate_connections counts";
     TCP_LISTEN_OVERFLOWS counter "tidegate_tcp_listen_overflows" []
         "Connections dropped because an accept queue was full, of the whole network namespace";
     TCP_LISTEN_DROPS counter "tidegate_tcp_listen_drops" []

@@ -5,9 +5,9 @@
 //!
 //! | map | type | written by | what |
 //! |---|---|---|---|
-//! | `ANCHOR` | sockmap [1] | user | the listening socket |
-//! | `RANGE` | array [1] of [`Range`] | user | what goes to it |
-//! | `REDIRECTED` | per-CPU array [1] of `u64` | kernel | lookups that went to it |
+//! | `ANCHOR` | sockmap of 1 | user | the listening socket |
+//! | `RANGE` | array of 1 [`Range`] | user | what goes to it |
+//! | `REDIRECTED` | per-CPU array of 1 `u64` | kernel | lookups that went to it |
 //!
 //! A socket in a sockmap can't be in a reuseport sockarray as well: the anchor
 //! is a listener of its own in the group that `steer` serves, and it gets no

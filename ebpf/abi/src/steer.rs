@@ -2,19 +2,19 @@
 //!
 //! | map | type | written by | what |
 //! |---|---|---|---|
-//! | `SOCKETS` | reuseport sockarray [2048] by slot | user | the listening sockets |
+//! | `SOCKETS` | reuseport sockarray of 2048 by slot | user | the listening sockets |
 //! | `INDEX` | hash of [`Address`] -> `u32` | user | which listener a socket belongs to |
-//! | `LISTENERS` | array [32] of [`Listener`], mmapable | user | policy and admission |
-//! | `WEIGHTS` | array [32] of [`Weights`], mmapable | user | inverse weights by slot |
-//! | `LOADS` | array [1] of [`Loads`], mmapable | both | connections a shard |
-//! | `TABLES` | array [32] of [`Table`], mmapable | user | hash bucket -> shard |
-//! | `CPUS` | array [1] of [`Cpus`], mmapable | user | CPU -> shard |
-//! | `PICKED` | array [32] of [`Picked`], mmapable | kernel | choices by slot |
-//! | `BUCKETS` | array [32] of `u64`, mmapable | kernel | token bucket of a listener |
+//! | `LISTENERS` | array of 32 [`Listener`], mmapable | user | policy and admission |
+//! | `WEIGHTS` | array of 32 [`Weights`], mmapable | user | inverse weights by slot |
+//! | `LOADS` | array of 1 [`Loads`], mmapable | both | connections a shard |
+//! | `TABLES` | array of 32 [`Table`], mmapable | user | hash bucket -> shard |
+//! | `CPUS` | array of 1 [`Cpus`], mmapable | user | CPU -> shard |
+//! | `PICKED` | array of 32 [`Picked`], mmapable | kernel | choices by slot |
+//! | `BUCKETS` | array of 32 `u64`, mmapable | kernel | token bucket of a listener |
 //! | `PREFIXES` | LRU hash of [`Prefix`] -> `u64` | kernel | token buckets of sources |
 //! | `BLOCKED_V4` | LPM trie of 32 + 32 bits -> `u32` | user | listeners closed to a source |
 //! | `BLOCKED_V6` | LPM trie of 32 + 128 bits -> `u32` | user | the same for IPv6 |
-//! | `COUNTS` | per-CPU array [33] of [`Counts`] | kernel | what happened |
+//! | `COUNTS` | per-CPU array of 33 [`Counts`] | kernel | what happened |
 //!
 //! A mapped array of arrays lies in memory as one flat array by slot: in
 //! `WEIGHTS` the word of (listener, shard) is at index [`crate::slot`].

@@ -3,7 +3,7 @@
 //! | map | type | written by | what |
 //! |---|---|---|---|
 //! | `PORTS` | hash of `u16` port -> `u32` listener | user | whose sockets are counted |
-//! | `STATS` | per-CPU array [32] of [`Stats`] | kernel | by listener |
+//! | `STATS` | per-CPU array of 32 [`Stats`] | kernel | by listener |
 //! | `STARTS` | socket storage of `u64` | kernel | when a sampled connection began |
 //!
 //! A port has one listener here: listeners on several addresses with one port
