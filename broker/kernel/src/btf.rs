@@ -18,6 +18,9 @@ const BYTES_MAX: usize = 64 << 20;
 const TYPES_MAX: usize = 4 << 20;
 /// Unnamed structs in each other, and types that name others.
 const DEPTH_MAX: usize = 16;
+/// Members looked at for one field. The largest struct of a kernel has some 300;
+/// unnamed ones that hold each other would otherwise never end.
+const MEMBERS_MAX: u32 = 100_000;
 
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
@@ -104,34 +107,37 @@ impl Btf {
     pub fn offset(&self, of: &str, field: &str) -> Result<u32, BtfError> {
         let missing = || BtfError::Missing { of: of.into(), field: field.into() };
         let candidates = self.by_name.get(of.as_bytes()).ok_or_else(missing)?;
-        candidates.iter().find_map(|id| self.path(*id, field)).ok_or_else(missing)
+        let mut left = MEMBERS_MAX;
+        candidates.iter().find_map(|id| self.path(*id, field, &mut left)).ok_or_else(missing)
     }
 
-    fn path(&self, mut id: u32, field: &str) -> Option<u32> {
+    fn path(&self, mut id: u32, field: &str, left: &mut u32) -> Option<u32> {
         let mut bits: u32 = 0;
         for name in field.split('.') {
-            let (offset, inner) = self.member(id, name.as_bytes(), 0)?;
+            let (offset, inner) = self.member(id, name.as_bytes(), 0, left)?;
             bits = bits.checked_add(offset)?;
             id = inner;
         }
         bits.is_multiple_of(8).then_some(bits / 8)
     }
 
-    /// A member's offset in bits and its type; looks into unnamed ones.
-    fn member(&self, id: u32, wanted: &[u8], depth: usize) -> Option<(u32, u32)> {
+    /// A member's offset in bits and its type; looks into unnamed ones, at no
+    /// more members than are `left`.
+    fn member(&self, id: u32, wanted: &[u8], depth: usize, left: &mut u32) -> Option<(u32, u32)> {
         let this = self.types.get(self.resolve(id)? as usize)?;
         if depth > DEPTH_MAX || !matches!(this.kind, STRUCT | UNION) {
             return None;
         }
         let members = self.members.get(this.first..this.first.checked_add(this.count)?)?;
         for &(name, inner, offset) in members {
+            *left = left.checked_sub(1)?;
             let offset = if this.packed { offset & 0x00ff_ffff } else { offset };
             let name = self.name(name)?;
             if name == wanted {
                 return Some((offset, inner));
             }
             if name.is_empty()
-                && let Some((further, inner)) = self.member(inner, wanted, depth + 1)
+                && let Some((further, inner)) = self.member(inner, wanted, depth + 1, left)
             {
                 return Some((offset.checked_add(further)?, inner));
             }
@@ -253,6 +259,10 @@ mod tests {
         types.extend([name("alias"), kind(8, 0), 2]); // 3
         types.extend([0, kind(5, 2), 8, name("b"), 3, 0, name("c"), 1, 0]); // 4
         types.extend([name("outer"), kind(4, 2), 12, name("a"), 1, 0, 0, 4, 32]); // 5
+        blob(&types, strings)
+    }
+
+    fn blob(types: &[u32], strings: &[u8]) -> Vec<u8> {
         let types: Vec<u8> = types.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let mut blob = Vec::new();
         blob.extend(MAGIC.to_ne_bytes());
@@ -277,6 +287,31 @@ mod tests {
     }
 
     #[test]
+    fn a_module_s_types_and_names_go_on_where_the_kernel_s_end() {
+        let base = sample();
+        let mut btf = Btf::parse(&base).expect("BTF");
+        // `struct nf { struct outer o; int n; }`: 5 is the kernel's, as are names
+        // below the length of its strings.
+        let end = u32::from_ne_bytes(base[20..24].try_into().expect("four bytes"));
+        let (nf, o, n) = (end + 1, end + 4, end + 6);
+        let types = [nf, 4 << 24 | 2, 16, o, 5, 0, n, 1, 96];
+        btf.add(&blob(&types, b"\0nf\0o\0n\0")).expect("split BTF");
+        assert_eq!(btf.offset("nf", "n"), Ok(12));
+        assert_eq!(btf.offset("nf", "o.b.y"), Ok(8), "across the two");
+        assert_eq!(btf.offset("outer", "a"), Ok(0));
+    }
+
+    #[test]
+    fn unnamed_structs_that_hold_each_other_come_to_an_end() {
+        // `struct s { struct s; struct s; ... }`, a thousand times: each look
+        // would take a thousand more, 16 deep.
+        let members = (0..1_000).flat_map(|_| [0, 1, 0]);
+        let types: Vec<u32> = [1, 4 << 24 | 1_000, 8].into_iter().chain(members).collect();
+        let btf = Btf::parse(&blob(&types, b"\0s\0")).expect("BTF");
+        btf.offset("s", "x").expect_err("no such field");
+    }
+
+    #[test]
     fn what_is_cut_off_or_garbled_is_an_error_and_no_panic() {
         let whole = sample();
         for end in 0..whole.len() {
@@ -295,6 +330,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::print_stderr)]
     fn the_running_kernel_s_own_is_read() {
         if !Path::new("/sys/kernel/btf/vmlinux").exists() {
             eprintln!("NOT RUN: this kernel shows no BTF");

@@ -1,6 +1,8 @@
 //! What the sock_ops program and the tracepoints count, held against what the
 //! kernel's own tools say, in a network namespace of the test's.
 
+#![allow(clippy::print_stderr)]
+
 mod common;
 
 use std::io::{Read, Write};
@@ -10,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{in_namespace, or_skip, or_skip_tool, run};
+use tidegate_kernel::capabilities;
 use tidegate_kernel::tcpstat::{Stats, Tcpstat};
 
 const ESTABLISHED: usize = 1;
@@ -114,8 +117,22 @@ fn states_and_round_trips_are_those_of_our_port_alone() {
             assert_eq!(stats().resets_received, 20);
         }
         for (program, why) in tcpstat.missing() {
-            println!("{program} is not there: {why}");
+            eprintln!("{program} is not there: {why}");
         }
+    });
+}
+
+#[test]
+fn it_goes_on_after_all_capabilities_are_gone() {
+    in_namespace(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let Some(tcpstat) = start(listener.local_addr().expect("bound").port()) else { return };
+        capabilities::drop_all(true).expect("dropping is always allowed");
+        drop((0..5).map(|_| connected(&listener)).collect::<Vec<_>>());
+        let stats = || tcpstat.stats(3).expect("the map is still ours");
+        assert_eq!(stats().established, 5);
+        until("5 are closed", || stats().closed_from.iter().sum::<u64>() == 5);
+        assert!(tcpstat.facts().iter().all(|facts| facts.id.is_some()), "{:?}", tcpstat.facts());
     });
 }
 

@@ -4,7 +4,7 @@
 //! pass, unless `TIDEGATE_EBPF_TESTS` says `require`, as CI does, or `guest`: then
 //! only tools and network namespaces may be missing.
 
-#![allow(dead_code)]
+#![allow(dead_code, clippy::print_stderr)]
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
