@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use common::{Group, SHARDS, between, connect, fill, load, or_skip, setup, source};
+use common::{Group, SHARDS, alone, between, connect, fill, load, or_skip, setup, source};
 use tidegate_kernel::model;
 use tidegate_kernel::steering::{Admission, Policy, Rate, Setup, Steering};
 
@@ -30,6 +30,7 @@ fn imbalance_after_skew(steering: Option<&Steering>, group: &mut Group, batch: u
 
 #[test]
 fn connections_stay_balanced_after_three_shards_lost_theirs() {
+    let _alone = alone();
     let Some(mut steering) = load() else { return };
     let mut plain = Group::new(SHARDS);
     let by_hash = imbalance_after_skew(None, &mut plain, 100);
@@ -54,6 +55,7 @@ fn connections_stay_balanced_after_three_shards_lost_theirs() {
 
 #[test]
 fn each_choice_is_one_that_the_model_allows() {
+    let _alone = alone();
     let Some(mut steering) = load() else { return };
     let weights = vec![100, 50, 25, 25, 100, 7, 0, 1];
     let mut group = Group::new(SHARDS);
@@ -88,6 +90,7 @@ fn each_choice_is_one_that_the_model_allows() {
 
 #[test]
 fn weights_are_kept() {
+    let _alone = alone();
     let Some(mut steering) = load() else { return };
     let mut group = Group::new(4);
     let weights = vec![100, 50, 25, 25];
@@ -115,6 +118,7 @@ fn shards_of_sources(group: &Group) -> HashMap<IpAddr, Vec<usize>> {
 
 #[test]
 fn an_address_stays_on_its_shard_and_a_drain_moves_only_its_own() {
+    let _alone = alone();
     let Some(mut steering) = load() else { return };
     let mut group = Group::new(SHARDS);
     let sockets = group.sockets();
@@ -141,6 +145,7 @@ fn an_address_stays_on_its_shard_and_a_drain_moves_only_its_own() {
 
 #[test]
 fn the_hash_policy_spreads_by_weight() {
+    let _alone = alone();
     let Some(mut steering) = load() else { return };
     let mut group = Group::new(2);
     let set = Setup { weights: vec![90, 10], ..setup(Policy::Hash) };

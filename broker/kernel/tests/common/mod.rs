@@ -9,6 +9,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -46,6 +47,14 @@ pub(crate) fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("raise the limit");
+}
+
+/// Held by tests that open thousands of descriptors: of two at once one would
+/// find none left.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static MANY: Mutex<()> = Mutex::new(());
+    // A test that failed has nothing open any more.
+    MANY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Listeners of the same port, a shard each, and what they accepted.
