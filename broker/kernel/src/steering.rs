@@ -322,6 +322,7 @@ impl Steering {
         }
         self.listeners[listener] = Some(Attached { setup, sockets: present });
         self.apply(listener)?;
+        self.forget(listener, true, true)?;
         let mut index: HashMap<_, abi::Address, u32> = self.map(abi::MAP_INDEX)?;
         index.insert(key(address), listener as u32, 0).map_err(named(abi::MAP_INDEX))?;
         let program = self.ebpf.program(self.program).ok_or(SteerError::NotAttached(listener))?;
@@ -353,8 +354,13 @@ impl Steering {
     /// When it is not attached, or the kernel does not take them.
     pub fn set(&mut self, listener: usize, setup: Setup) -> Result<(), SteerError> {
         let attached = self.listeners.get_mut(listener).and_then(Option::as_mut);
-        attached.ok_or(SteerError::NotAttached(listener))?.setup = setup;
-        self.apply(listener)
+        let attached = attached.ok_or(SteerError::NotAttached(listener))?;
+        let (was, is) = (&attached.setup.admission, &setup.admission);
+        let rate = was.rate != is.rate;
+        let prefixes = (was.prefix_rate, was.prefix_bits) != (is.prefix_rate, is.prefix_bits);
+        attached.setup = setup;
+        self.apply(listener)?;
+        self.forget(listener, rate, prefixes)
     }
 
     /// Changes one shard's weight on a listener.
@@ -521,6 +527,26 @@ impl Steering {
         };
         let mut map: Array<_, abi::Listener> = self.map(abi::MAP_LISTENERS)?;
         map.set(at, record, 0).map_err(named(abi::MAP_LISTENERS))
+    }
+
+    /// Empties the buckets of a listener whose rate is another one now: what was
+    /// used up of a slow rate would be owed for as long as it took.
+    fn forget(&mut self, listener: usize, rate: bool, prefixes: bool) -> Result<(), SteerError> {
+        if rate {
+            let mut map: Array<_, u64> = self.map(abi::MAP_BUCKETS)?;
+            map.set(listener as u32, 0, 0).map_err(named(abi::MAP_BUCKETS))?;
+        }
+        if prefixes {
+            let mut map: HashMap<_, abi::Prefix, u64> = self.map(abi::MAP_PREFIXES)?;
+            // Bounded, as looking begins again when the kernel takes one away.
+            let keys = map.keys().take(abi::PREFIXES_MAX).filter_map(Result::ok);
+            let keys: Vec<_> = keys.filter(|key| key.listener == listener as u32).collect();
+            for key in &keys {
+                // What is not there any more is gone as well.
+                let _ = map.remove(key);
+            }
+        }
+        Ok(())
     }
 
     /// Brings the block lists of all listeners into the kernel: new ones first,

@@ -243,6 +243,42 @@ fn the_rate_of_a_listener_is_held() {
 }
 
 #[test]
+fn a_new_rate_does_not_wait_for_the_old_one() {
+    let Some(mut steering) = load() else { return };
+    let mut group = Group::new(2);
+    let from = Ipv4Addr::new(127, 7, 9, 1);
+    // A hundred at once, and then one a second: used up, that is owed for long.
+    for (slow, fast) in [
+        (admission(Some((1, 100)), None), admission(Some((1_000, 10)), None)),
+        (admission(None, Some((1, 100))), admission(None, Some((1_000, 10)))),
+    ] {
+        let set = Setup { admission: slow, ..setup(Policy::Least) };
+        match steering.setup(0) {
+            None => steering.attach(0, group.address, &group.sockets(), set).expect("attach"),
+            Some(_) => steering.set(0, set).expect("set"),
+        }
+        for _ in 0..100 {
+            connect(from, group.address).expect("within the burst");
+        }
+        connect(from, group.address).expect_err("one too many");
+        let set = Setup { admission: fast, ..setup(Policy::Least) };
+        steering.set(0, set.clone()).expect("set");
+        for _ in 0..10 {
+            connect(from, group.address).expect("within the new burst");
+        }
+        // What is no change of a rate forgets nothing.
+        let slow = admission(Some((1, 2)), Some((1, 2)));
+        steering.set(0, Setup { admission: slow.clone(), ..set.clone() }).expect("set");
+        connect(from, group.address).expect("one");
+        connect(from, group.address).expect("two");
+        let weights = vec![50; SHARDS];
+        steering.set(0, Setup { admission: slow, weights, ..set }).expect("set");
+        connect(from, group.address).expect_err("three, whatever the weights");
+        group.accept(Some(&steering));
+    }
+}
+
+#[test]
 fn a_source_over_its_own_rate_takes_nothing_from_others() {
     let Some(mut steering) = load() else { return };
     let mut group = Group::new(2);
