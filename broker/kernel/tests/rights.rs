@@ -4,6 +4,8 @@
 //!
 //! Nothing here needs a network namespace of its own, which is for root.
 
+#![allow(clippy::print_stderr)]
+
 mod common;
 
 use std::path::Path;

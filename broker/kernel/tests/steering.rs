@@ -1,5 +1,7 @@
 //! The steering program in the kernel of this machine.
 
+#![allow(clippy::print_stdout)]
+
 mod common;
 
 use std::collections::HashMap;
