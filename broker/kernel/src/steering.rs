@@ -308,6 +308,22 @@ impl Steering {
         sockets: &[S],
         setup: Setup,
     ) -> Result<(), SteerError> {
+        let done = self.attach_now(listener, address, sockets, setup);
+        if done.is_err()
+            && let Some(attached) = self.listeners.get_mut(listener)
+        {
+            *attached = None;
+        }
+        done
+    }
+
+    fn attach_now<S: AsFd>(
+        &mut self,
+        listener: usize,
+        address: SocketAddr,
+        sockets: &[S],
+        setup: Setup,
+    ) -> Result<(), SteerError> {
         in_range("listener", listener, LISTENERS_MAX)?;
         let Some(last) = sockets.len().checked_sub(1) else {
             return Err(SteerError::Range { what: "sockets", value: 0, max: self.shards });
@@ -353,6 +369,9 @@ impl Steering {
     /// # Errors
     /// When it is not attached, or the kernel does not take them.
     pub fn set(&mut self, listener: usize, setup: Setup) -> Result<(), SteerError> {
+        for weight in &setup.weights {
+            in_range("weight", usize::from(*weight), 101)?;
+        }
         let attached = self.listeners.get_mut(listener).and_then(Option::as_mut);
         let attached = attached.ok_or(SteerError::NotAttached(listener))?;
         let (was, is) = (&attached.setup.admission, &setup.admission);
