@@ -262,21 +262,24 @@ impl Sampler {
     pub fn announce(&self) {
         let checks = Arc::clone(&self.lock().checks);
         let Totals { ok, warn, fail, unknown } = Totals::of(&checks);
-        info!(ok, warn, fail, unknown, "preflight (`tidegate preflight` shows all of it)");
-        for check in checks.iter() {
-            let outcome = check.outcome.label();
-            match check.outcome {
-                Outcome::Ok | Outcome::Unknown => {}
-                Outcome::Warn | Outcome::Fail => warn!(
-                    check = check.id,
-                    outcome,
-                    found = check.found,
-                    needed = check.needed,
-                    change = format!("{}: {}", check.who.label(), check.fix),
-                    "preflight: {}",
-                    check.why
-                ),
-            }
+        let named = |outcome: Outcome| {
+            let ids = checks.iter().filter(|check| check.outcome == outcome).map(|check| check.id);
+            ids.collect::<Vec<_>>().join(",")
+        };
+        let (failed, to_mind) = (named(Outcome::Fail), named(Outcome::Warn));
+        let connections = self.demand.connections_max;
+        match fail {
+            0 => info!(ok, warn, unknown, to_mind, connections, "preflight: fit for the limit"),
+            _ => warn!(
+                ok,
+                warn,
+                fail,
+                unknown,
+                failed,
+                to_mind,
+                connections,
+                "preflight: not fit for limits.connections_max; `tidegate preflight` says who can change what"
+            ),
         }
     }
 

@@ -17,6 +17,7 @@ mod net;
 mod process;
 mod report;
 mod server;
+mod siege;
 mod storm;
 mod traffic;
 mod transport;
@@ -119,6 +120,18 @@ enum Scenario {
         #[arg(long, value_enum, default_value = "tidegate")]
         broker: Taker,
     },
+    /// Ten times the connects that a listener takes, refused in the kernel and by the broker
+    Siege {
+        /// Connects a second that the listener takes
+        #[arg(default_value_t = 1_000)]
+        allowed: u32,
+        /// Connects a second that are tried
+        #[arg(default_value_t = 10_000)]
+        tried: u32,
+        /// Seconds of calm, and of the siege
+        #[arg(long, default_value_t = 10.0)]
+        seconds: f64,
+    },
     /// A flood to clients that never read, in 256 MiB
     Flood {
         /// tcp, tls, ws, wss
@@ -197,6 +210,9 @@ fn measure(arguments: &Arguments) -> Result<Report> {
                 rest: seconds(rest),
             };
             storm::run(&broker, transport, storm)
+        }
+        &Scenario::Siege { allowed, tried, seconds: span } => {
+            siege::run(&ours, siege::Siege { allowed, tried, span: seconds(span) })
         }
         Scenario::Flood { transport, count, calm, seconds: span, cgroup } => {
             let flood = flood::Flood {

@@ -66,6 +66,15 @@ impl Broker {
 
     /// The same within a cgroup.
     pub(crate) fn start_in(&self, cgroup: Option<Cgroup>) -> Result<Running> {
+        self.start_with(cgroup, &[])
+    }
+
+    /// The same with variables of the environment.
+    pub(crate) fn start_with(
+        &self,
+        cgroup: Option<Cgroup>,
+        variables: &[(&str, String)],
+    ) -> Result<Running> {
         let [tcp, tls, ws, wss, admin] = free_addresses()?;
         let doors = [tcp, tls, ws, wss];
         let folder =
@@ -103,6 +112,7 @@ impl Broker {
             }
         };
         command.args(&arguments[1..]);
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
         let complaints = fs::File::create(folder.join("stderr"))?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(complaints);
         // A child inherits the mask of its parent.
