@@ -442,3 +442,48 @@ fn everything_goes_on_after_all_capabilities_are_gone() {
     });
     done.join().expect("no panic");
 }
+
+/// A TCP segment without data that belongs to no connection.
+fn bare_segment(from: u16, to: std::net::SocketAddrV4, flags: u8) -> std::io::Result<()> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP))?;
+    let mut segment = [0_u8; 20];
+    segment[..2].copy_from_slice(&from.to_be_bytes());
+    segment[2..4].copy_from_slice(&to.port().to_be_bytes());
+    segment[4..8].copy_from_slice(&7_u32.to_be_bytes());
+    segment[8..12].copy_from_slice(&9_u32.to_be_bytes());
+    (segment[12], segment[13], segment[14]) = (5 << 4, flags, 1);
+    // Both addresses, the protocol and the length are part of the sum.
+    let mut pseudo = [127, 0, 0, 1, 0, 0, 0, 0, 0, 6, 0, 20];
+    pseudo[4..8].copy_from_slice(&to.ip().octets());
+    let words = pseudo.chunks(2).chain(segment.chunks(2));
+    let sum: u32 = words.map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let checksum = !((folded & 0xffff) + (folded >> 16)) as u16;
+    segment[16..18].copy_from_slice(&checksum.to_be_bytes());
+    socket.send_to(&segment, &to.into()).map(|_| ())
+}
+
+#[test]
+fn only_a_syn_is_charged() {
+    const ACK: u8 = 0x10;
+    let Some(mut steering) = load() else { return };
+    let mut group = Group::new(2);
+    let limits = admission(Some((1, 5)), None);
+    let set = Setup { admission: limits, ..setup(Policy::Least) };
+    steering.attach(0, group.address, &group.sockets(), set).expect("attach");
+    let std::net::SocketAddr::V4(to) = group.address else { panic!("IPv4 was asked for") };
+    for n in 0..50 {
+        let sent = bare_segment(40_000 + n, to, ACK).map_err(|e| format!("a raw socket: {e}"));
+        if common::or_skip_tool(sent).is_none() {
+            return;
+        }
+    }
+    let counts = steering.counts(0).expect("counts");
+    assert_eq!((counts.stray, counts.refused_rate), (50, 0), "{counts:?}");
+    assert_eq!(steering.load_of(0).picked + steering.load_of(1).picked, 0, "nobody will come");
+    let _clients: Vec<_> =
+        (0..5).map(|n| connect(source(n), group.address).expect("the burst is whole")).collect();
+    connect(source(9), group.address).expect_err("and used up now");
+    group.accept(Some(&steering));
+}
