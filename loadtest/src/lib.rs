@@ -6,4 +6,7 @@
 //! and not in a broker's figures.
 
 pub mod identity;
+pub mod intervals;
+pub mod latency;
+pub mod ledger;
 pub mod outcome;

@@ -366,9 +366,9 @@ pub struct LedgerReport {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
 pub struct Tally {
-    /// Messages published, whoever was to receive them.
+    /// Messages published with this QoS, whoever was to receive them.
     pub published: u64,
-    /// Messages acknowledged to their publisher.
+    /// Those of them that were acknowledged.
     pub acknowledged: u64,
     /// Deliveries that the published messages called for.
     pub expected: u64,
