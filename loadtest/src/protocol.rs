@@ -56,6 +56,8 @@ pub(crate) enum Report {
     Hello {
         /// Its process.
         pid: u32,
+        /// Its anonymous memory, all slots of the slab in it and empty.
+        anonymous_bytes: u64,
     },
     /// A tenth of a second went by.
     Tick(Box<Tick>),
@@ -79,6 +81,8 @@ pub(crate) struct Tick {
     pub(crate) latency: Latency,
     /// Its own CPU and memory.
     pub(crate) usage: Usage,
+    /// Its anonymous memory.
+    pub(crate) anonymous_bytes: u64,
 }
 
 /// All that a worker found.

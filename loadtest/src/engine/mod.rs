@@ -64,6 +64,9 @@ pub(crate) struct Net {
 }
 
 impl Net {
+    /// What a connection takes here.
+    pub(crate) const SLOT_BYTES: usize = size_of::<Option<Conn>>();
+
     /// No connections yet; slots go from 0 to `count`.
     pub(crate) fn new(count: u32, version: Version, transport: Transport) -> Result<Self> {
         let mut conns = Vec::new();

@@ -21,6 +21,16 @@ pub(crate) enum Transport {
 }
 
 impl Transport {
+    /// In a report.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
+        }
+    }
+
     /// With TLS.
     pub(crate) fn tls(self) -> bool {
         matches!(self, Self::Tls | Self::Wss)

@@ -92,6 +92,9 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
+    /// What a client takes here.
+    pub(crate) const CLIENT_BYTES: usize = size_of::<Client>();
+
     /// Nobody has dialled yet.
     pub(crate) fn new(plan: &Plan, worker: u32, workers: u32) -> Self {
         let clients: Vec<Client> = plan
