@@ -53,6 +53,8 @@ pub struct Plot {
     pub y: Axis,
     /// The lines, in the legend's order.
     pub lines: Vec<Line>,
+    /// What the x axis spans at least, so that plots of one page line up.
+    pub x_span: Option<(f64, f64)>,
     /// Ticks to use instead of round numbers, with their text.
     pub x_ticks: Option<Vec<(f64, String)>>,
 }
@@ -66,7 +68,10 @@ impl Plot {
             .map(|line| (line, thin(&self.shown(&line.points))))
             .filter(|(_, points)| !points.is_empty())
             .collect();
-        let x = Scale::over(self.x, lines.iter().flat_map(|l| l.1.iter().map(|p| p.0)), false)?;
+        let mut x = Scale::over(self.x, lines.iter().flat_map(|l| l.1.iter().map(|p| p.0)), false)?;
+        if let Some((low, high)) = self.x_span {
+            (x.low, x.high) = (x.low.min(low), x.high.max(high));
+        }
         let y = Scale::over(self.y, lines.iter().flat_map(|l| l.1.iter().map(|p| p.1)), true)?;
 
         let mut svg = format!(
@@ -88,7 +93,7 @@ impl Plot {
 
     fn draw_grid(&self, svg: &mut String, x: &Scale, y: &Scale) {
         let (bottom, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
-        for (value, text) in y.ticks() {
+        for (value, text) in y.ticks(5.0) {
             let at = y.up(value);
             let _ = writeln!(
                 svg,
@@ -99,7 +104,7 @@ impl Plot {
                 escape(&text)
             );
         }
-        let ticks = self.x_ticks.clone().unwrap_or_else(|| x.ticks());
+        let ticks = self.x_ticks.clone().unwrap_or_else(|| x.ticks(8.0));
         for (value, text) in ticks.into_iter().filter(|tick| x.holds(tick.0)) {
             let at = x.across(value);
             let _ = writeln!(
@@ -172,8 +177,8 @@ pub struct Bar {
 
 /// Horizontal bars on one scale, the parts in the first two colours.
 pub fn bars(title: &str, parts: [&str; 2], bars: &[Bar]) -> Option<String> {
-    const NAME: f64 = 250.0;
-    const TEXT: f64 = 190.0;
+    const NAME: f64 = 290.0;
+    const TEXT: f64 = 200.0;
     const ROW: f64 = 30.0;
     let longest = bars
         .iter()
@@ -216,7 +221,7 @@ pub fn bars(title: &str, parts: [&str; 2], bars: &[Bar]) -> Option<String> {
              <text class=\"name\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
             NAME - 10.0,
             top + 14.0,
-            escape(&shorten(&bar.name, 34)),
+            escape(&shorten(&bar.name, 36)),
             NAME + one,
             NAME + (one + two).max(bar.mark.unwrap_or(0.0) * scale) + 10.0,
             top + 14.0,
@@ -285,13 +290,14 @@ impl Scale {
         (-1e-9..=1.0 + 1e-9).contains(&self.share(value))
     }
 
-    fn ticks(&self) -> Vec<(f64, String)> {
-        let values = if self.axis.log { self.log_ticks() } else { self.linear_ticks() };
+    /// About so many ticks.
+    fn ticks(&self, about: f64) -> Vec<(f64, String)> {
+        let values = if self.axis.log { self.log_ticks() } else { self.linear_ticks(about) };
         values.into_iter().map(|value| (value, (self.axis.write)(value))).collect()
     }
 
-    fn linear_ticks(&self) -> Vec<f64> {
-        let rough = (self.high - self.low) / 5.0;
+    fn linear_ticks(&self, about: f64) -> Vec<f64> {
+        let rough = (self.high - self.low) / about;
         let decade = 10_f64.powf(rough.log10().floor());
         let step = match rough / decade {
             size if size <= 1.0 => decade,
@@ -300,7 +306,7 @@ impl Scale {
             _ => decade * 10.0,
         };
         let first = (self.low / step).ceil();
-        (0..12).map(|n| (first + f64::from(n)) * step).filter(|&value| self.holds(value)).collect()
+        (0..24).map(|n| (first + f64::from(n)) * step).filter(|&value| self.holds(value)).collect()
     }
 
     /// 1, 2 and 5 of each decade while that is few, then the decades alone.
@@ -360,7 +366,7 @@ mod tests {
     fn plot(points: Vec<(f64, f64)>, log: bool) -> Plot {
         let line = Line { name: "a<b".into(), colour: 0, dashed: false, points };
         let (x, y) = (axis(false), axis(log));
-        Plot { title: "t".into(), x, y, lines: vec![line], x_ticks: None }
+        Plot { title: "t".into(), x, y, lines: vec![line], x_span: None, x_ticks: None }
     }
 
     #[test]
@@ -375,7 +381,7 @@ mod tests {
     #[test]
     fn ticks_are_round_and_within_the_axis() {
         let scale = Scale { axis: axis(false), low: 0.0, high: 47.0 };
-        assert_eq!(scale.linear_ticks(), [0.0, 10.0, 20.0, 30.0, 40.0]);
+        assert_eq!(scale.linear_ticks(5.0), [0.0, 10.0, 20.0, 30.0, 40.0]);
         let scale = Scale { axis: axis(true), low: 30.0, high: 900.0 };
         assert_eq!(scale.log_ticks(), [50.0, 100.0, 200.0, 500.0]);
     }

@@ -56,7 +56,7 @@ fn latency_over_time(runs: &[Outcome]) -> Plot {
             lines.push(over_time(&name, at, true, run, |s| s.latency.p50_ns as f64));
         }
     }
-    plot("Latency over time", TIME, LATENCY, lines)
+    timeline("Latency over time", LATENCY, runs, lines)
 }
 
 fn percentiles(runs: &[Outcome]) -> Plot {
@@ -100,7 +100,7 @@ fn rates(runs: &[Outcome]) -> Plot {
         lines.push(over_time(&delivered, colours.1, false, run, |s| a_second(s.delivered)));
         lines.push(over_time(&published, colours.0, true, run, |s| a_second(s.published)));
     }
-    plot("Messages over time", TIME, RATE, lines)
+    timeline("Messages over time", RATE, runs, lines)
 }
 
 fn ramp(runs: &[Outcome]) -> Plot {
@@ -117,7 +117,7 @@ fn ramp(runs: &[Outcome]) -> Plot {
     {
         lines.push(over_time("under way", 1, true, run, |s| s.connecting as f64));
     }
-    plot("Connections", TIME, COUNT, lines)
+    timeline("Connections", COUNT, runs, lines)
 }
 
 fn cpu(runs: &[Outcome]) -> Plot {
@@ -136,7 +136,7 @@ fn cpu(runs: &[Outcome]) -> Plot {
             lines.push(over_time("harness", 3, true, run, |s| known(Some(s.harness_us))));
         }
     }
-    plot("CPU over time", TIME, CPU, lines)
+    timeline("CPU over time", CPU, runs, lines)
 }
 
 fn costs(runs: &[Outcome]) -> Option<String> {
@@ -177,6 +177,14 @@ fn over_time(
     Line { name: name.to_owned(), colour, dashed, points }
 }
 
+/// A plot over the whole time of the longest run, as all of them are, so that
+/// the eye can go from one to the next.
+fn timeline(title: &str, y: Axis, runs: &[Outcome], lines: Vec<Line>) -> Plot {
+    let end = runs.iter().filter_map(|run| run.samples.last()).map(|s| s.at_ms).max();
+    let x_span = end.map(|ms| (0.0, ms as f64 / 1e3));
+    Plot { x_span, ..plot(title, TIME, y, lines) }
+}
+
 fn plot(title: &str, x: Axis, y: Axis, lines: Vec<Line>) -> Plot {
-    Plot { title: title.to_owned(), x, y, lines, x_ticks: None }
+    Plot { title: title.to_owned(), x, y, lines, x_span: None, x_ticks: None }
 }

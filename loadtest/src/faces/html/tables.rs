@@ -191,7 +191,7 @@ pub(super) fn comparison(runs: &[Outcome]) -> String {
     for event in events {
         let cost = |run: &Outcome| run.costs.iter().find(|cost| cost.event == event).copied();
         row(&format!("CPU a {}", event.name()), &|run| cost(run)?.us_each().map(cpu_us));
-        row(&format!("the same, × floor"), &|run| cost(run)?.floors().map(figures::digits));
+        row("the same, × floor", &|run| cost(run)?.floors().map(figures::digits));
     }
     row("user memory a connection", &|run| run.memory?.user_bytes_each().map(bytes));
     row("kernel memory a connection", &|run| run.memory?.kernel_bytes_each().map(bytes));
