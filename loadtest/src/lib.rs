@@ -5,6 +5,7 @@
 //! compare, plan) is pure, so that a fault of the harness shows in a unit test
 //! and not in a broker's figures.
 
+pub mod faces;
 pub mod identity;
 pub mod intervals;
 pub mod latency;
