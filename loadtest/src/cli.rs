@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use tidegate_loadtest::identity::IDENTITY_BYTES;
 
 use crate::coordinator::Request;
@@ -147,8 +147,9 @@ pub(crate) struct Common {
     /// Connections begun a second; 0: as fast as handshakes end
     #[arg(long, default_value_t = 0.0)]
     connect_rate: f64,
-    /// Handshakes under way at once in a worker, without a connect rate
-    #[arg(long, default_value_t = 100)]
+    /// Handshakes under way at once, without a connect rate; more than the broker's backlog
+    /// (mosquitto's is 100) makes the kernel drop SYNs, which come again after a second
+    #[arg(long, default_value_t = 64)]
     handshakes_max: u32,
     /// After that long the run goes on with what is up
     #[arg(long, default_value_t = 60_000)]
@@ -165,6 +166,29 @@ pub(crate) struct Common {
     /// Writes the outcome as JSON to this file; `-` is stdout
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
+    /// Writes the outcome as Prometheus text to this file; `-` is stdout
+    #[arg(long)]
+    pub(crate) prometheus: Option<PathBuf>,
+    /// Writes the report as one HTML file
+    #[arg(long)]
+    pub(crate) html: Option<PathBuf>,
+    /// How to show a run while it goes on, on stderr
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) live: Live,
+}
+
+/// How to show a run while it goes on.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Live {
+    /// Drawn over itself on a terminal, else not at all.
+    #[default]
+    Auto,
+    /// Drawn over itself.
+    View,
+    /// A line a second.
+    Lines,
+    /// Not at all.
+    Off,
 }
 
 /// Of runs with messages.

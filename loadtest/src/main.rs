@@ -11,15 +11,19 @@ mod protocol;
 mod scenario;
 mod worker;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use tidegate_loadtest::faces::html::html;
+use tidegate_loadtest::faces::json::json;
+use tidegate_loadtest::faces::prometheus::prometheus;
+use tidegate_loadtest::faces::terminal::{Moment, Terminal};
 use tidegate_loadtest::outcome::{Outcome, Quantiles, Verdict};
 
-use cli::{Cli, Verb};
+use cli::{Cli, Live, Verb};
 
 const MISUSE: u8 = 2;
 
@@ -37,9 +41,16 @@ fn main() -> ExitCode {
         Err(error) => return complain(&error, ExitCode::from(MISUSE)),
     };
     let (request, common) = request;
-    let result = coordinator::run(&request, &mut |_| {}).and_then(|outcome| {
+    let mut watch = watcher(common.live);
+    let result = coordinator::run(&request, &mut *watch).and_then(|outcome| {
         if let Some(path) = &common.json {
-            save(path, &outcome)?;
+            save(path, &json(&outcome))?;
+        }
+        if let Some(path) = &common.prometheus {
+            save(path, &prometheus(&outcome))?;
+        }
+        if let Some(path) = &common.html {
+            save(path, &html(std::slice::from_ref(&outcome)))?;
         }
         write!(std::io::stderr(), "{}", summary(&outcome))?;
         Ok(outcome)
@@ -57,12 +68,33 @@ fn complain(error: &anyhow::Error, code: ExitCode) -> ExitCode {
     code
 }
 
-fn save(path: &Path, outcome: &Outcome) -> Result<()> {
-    let text = serde_json::to_string_pretty(outcome)?;
+fn save(path: &Path, text: &str) -> Result<()> {
     if path.as_os_str() == "-" {
         return Ok(writeln!(std::io::stdout(), "{text}")?);
     }
     std::fs::write(path, text).with_context(|| format!("write {}", path.display()))
+}
+
+/// What a closed terminal swallows is no reason to end a run.
+fn watcher(live: Live) -> Box<dyn FnMut(&Moment<'_>)> {
+    let terminal = std::io::stderr().is_terminal();
+    match live {
+        Live::View => Box::new(view(terminal)),
+        Live::Auto if terminal => Box::new(view(true)),
+        Live::Lines => Box::new(|moment| {
+            if moment.sample.at_ms.is_multiple_of(1_000) {
+                let _ = writeln!(std::io::stderr(), "{}", Terminal::line(moment));
+            }
+        }),
+        Live::Auto | Live::Off => Box::new(|_| {}),
+    }
+}
+
+fn view(colours: bool) -> impl FnMut(&Moment<'_>) {
+    let mut terminal = Terminal::new(colours);
+    move |moment| {
+        let _ = write!(std::io::stderr(), "{}", terminal.frame(moment));
+    }
 }
 
 fn summary(outcome: &Outcome) -> String {

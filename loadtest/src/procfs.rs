@@ -39,7 +39,8 @@ pub(crate) fn usage(pid: u32) -> Option<Usage> {
     let (user, kernel, pages) = stat_fields(&stat)?;
     let exact = scheduled_us(pid)?;
     let ticks = user + kernel;
-    let user_us = if ticks == 0 { exact } else { (exact as u128 * user as u128 / ticks as u128) as u64 };
+    let user_us =
+        if ticks == 0 { exact } else { (exact as u128 * user as u128 / ticks as u128) as u64 };
     let page = rustix::param::page_size() as u64;
     Some(Usage { user_us, kernel_us: exact - user_us, rss_bytes: pages * page })
 }

@@ -107,7 +107,18 @@ impl Job {
         let tally = Tally::default();
         let anonymous_bytes = procfs::anonymous_bytes(std::process::id()).unwrap_or(0);
         let (epoch, ticks) = (None, 0);
-        Ok(Self { plan, worker, workers, net, fleet, traffic, tally, epoch, ticks, anonymous_bytes })
+        Ok(Self {
+            plan,
+            worker,
+            workers,
+            net,
+            fleet,
+            traffic,
+            tally,
+            epoch,
+            ticks,
+            anonymous_bytes,
+        })
     }
 
     fn order(&mut self, order: Order) -> Result<()> {

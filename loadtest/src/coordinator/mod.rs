@@ -11,6 +11,7 @@ mod workers;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
+use tidegate_loadtest::faces::terminal::Moment;
 use tidegate_loadtest::latency::Recorder;
 use tidegate_loadtest::outcome::{Cost, Event, Memory, Outcome, Sample};
 
@@ -27,6 +28,9 @@ const LEAD_MS: u64 = 50;
 /// How long memory settles before it is read.
 const SETTLE_MS: u64 = 300;
 
+/// The phase that lasts until nothing is missing.
+const DRAINING: &str = "draining";
+
 /// What is asked of a coordinator.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
@@ -40,8 +44,11 @@ pub(crate) struct Request {
     pub(crate) label: String,
 }
 
-/// Runs it. `watch` sees the outcome so far after each sample.
-pub(crate) fn run(request: &Request, watch: &mut dyn FnMut(&Outcome)) -> Result<Outcome> {
+/// Who looks on while a run goes on.
+pub(crate) type Watch<'a> = &'a mut dyn FnMut(&Moment<'_>);
+
+/// Runs it. `watch` sees each sample.
+pub(crate) fn run(request: &Request, watch: Watch<'_>) -> Result<Outcome> {
     let mut run = Run::start(request, watch)?;
     run.open()?;
     match request.plan.scenario {
@@ -54,7 +61,8 @@ pub(crate) fn run(request: &Request, watch: &mut dyn FnMut(&Outcome)) -> Result<
 
 struct Run<'a> {
     plan: &'a Plan,
-    watch: &'a mut dyn FnMut(&Outcome),
+    watch: Watch<'a>,
+    phase: Phase,
     workers: Workers,
     brokers: Brokers,
     outcome: Outcome,
@@ -74,6 +82,15 @@ struct Run<'a> {
     busiest: f64,
 }
 
+/// What is going on, for those who watch.
+#[derive(Clone, Copy, Debug)]
+struct Phase {
+    name: &'static str,
+    began: Instant,
+    /// How long it takes; 0: until all is there.
+    ms: u64,
+}
+
 /// Usages at the beginning of a phase.
 struct Mark {
     at: Instant,
@@ -83,7 +100,7 @@ struct Mark {
 }
 
 impl<'a> Run<'a> {
-    fn start(request: &'a Request, watch: &'a mut dyn FnMut(&Outcome)) -> Result<Self> {
+    fn start(request: &'a Request, watch: Watch<'a>) -> Result<Self> {
         let plan = &request.plan;
         let brokers = Brokers::find(&request.pids, &plan.targets);
         let workers = Workers::start(plan, request.workers)?;
@@ -94,6 +111,7 @@ impl<'a> Run<'a> {
         Ok(Self {
             plan,
             watch,
+            phase: Phase { name: "starting", began: Instant::now(), ms: 0 },
             workers,
             memory_before: brokers.memory(),
             broker_usage: brokers.usage(),
@@ -113,6 +131,7 @@ impl<'a> Run<'a> {
     /// The ramp.
     fn open(&mut self) -> Result<()> {
         let mark = self.mark();
+        self.phase("connecting", 0);
         self.epoch = clock::now() + LEAD_MS * MILLISECOND;
         self.workers.order(&Order::Open { epoch: self.epoch })?;
         let clients = u64::from(self.plan.clients());
@@ -137,6 +156,7 @@ impl<'a> Run<'a> {
 
     fn hold(&mut self) -> Result<()> {
         let mark = self.mark();
+        self.phase("holding", self.plan.hold_ms);
         self.pause(self.plan.hold_ms)?;
         let seconds = mark.at.elapsed().as_secs_f64();
         let up = self.tally.up;
@@ -148,8 +168,10 @@ impl<'a> Run<'a> {
     fn storms(&mut self) -> Result<()> {
         let clients = u64::from(self.plan.clients());
         for number in 0..self.plan.storms {
+            self.phase("holding", self.plan.hold_ms);
             self.pause(self.plan.hold_ms)?;
             let mark = self.mark();
+            self.phase("reconnecting", 0);
             self.workers.order(&Order::Storm)?;
             let began = clock::now();
             // Until the workers have ticked after it, all still seem to be up.
@@ -160,8 +182,9 @@ impl<'a> Run<'a> {
             self.cost(&mark, Event::Connect, self.tally.established - mark.tally.established);
             self.busy(&mark);
             let ms = self.tally.last_up.saturating_sub(began) / MILLISECOND;
+            let came = self.tally.reconnected - mark.tally.reconnected;
             let says = match back {
-                true => format!("{aim} back after {ms} ms"),
+                true => format!("{came} back after {ms} ms"),
                 false => format!("{} of {clients} up after {ms} ms", self.tally.up),
             };
             self.outcome.config.more.insert(format!("storm {}", number + 1), says);
@@ -173,10 +196,12 @@ impl<'a> Run<'a> {
         let mark = self.mark();
         let start = clock::now() + LEAD_MS * MILLISECOND;
         self.workers.order(&Order::Traffic { start })?;
+        self.phase("publishing", self.plan.duration_ms + LEAD_MS);
         self.pause(self.plan.duration_ms + LEAD_MS)?;
         self.busy(&mark);
         let (mut news, mut since) = ((0, 0), Instant::now());
         let acknowledged = self.plan.qos > 0;
+        self.phase(DRAINING, 0);
         loop {
             self.pause(TICK_MS)?;
             let tally = &self.tally;
@@ -260,7 +285,9 @@ impl<'a> Run<'a> {
 
     /// The broker's memory with its connections.
     fn remember(&mut self) {
-        let (Some(before), Some(with)) = (self.memory_before, self.brokers.memory()) else { return };
+        let (Some(before), Some(with)) = (self.memory_before, self.brokers.memory()) else {
+            return;
+        };
         self.outcome.memory = Some(Memory {
             connections: self.tally.up,
             user_before_bytes: before.user_bytes,
@@ -334,6 +361,28 @@ impl<'a> Run<'a> {
         (self.tally, self.own_usage) = (tally, own);
         self.broker_usage = broker.or(self.broker_usage);
         fill::so_far(&mut self.outcome, &self.tally);
-        (self.watch)(&self.outcome);
+        let outcome = &self.outcome;
+        let Some(sample) = outcome.samples.last() else { return };
+        let passed = self.phase.began.elapsed().as_millis() as u64;
+        let (done, whole) = match (self.phase.ms, self.phase.name) {
+            (0, DRAINING) => (self.tally.delivered, self.tally.expected),
+            (0, _) => (self.tally.up, outcome.config.clients),
+            (ms, _) => (passed, ms),
+        };
+        let span_us = f64::from(outcome.config.sample_ms * outcome.config.workers) * 1e3;
+        (self.watch)(&Moment {
+            config: &outcome.config,
+            label: &outcome.label,
+            phase: self.phase.name,
+            done: done as f64 / whole.max(1) as f64,
+            left_ms: (self.phase.ms > 0).then(|| self.phase.ms.saturating_sub(passed)),
+            sample,
+            busiest: sample.harness_us as f64 / span_us,
+            errors: &outcome.errors,
+        });
+    }
+
+    fn phase(&mut self, name: &'static str, ms: u64) {
+        self.phase = Phase { name, began: Instant::now(), ms };
     }
 }

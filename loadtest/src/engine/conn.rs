@@ -100,12 +100,7 @@ impl Conn {
     }
 
     /// Sends what waits. A broken socket tells by its event.
-    pub(super) fn write(
-        &mut self,
-        epoll: &OwnedFd,
-        index: u32,
-        spares: &mut Spares,
-    ) -> Result<()> {
+    pub(super) fn write(&mut self, epoll: &OwnedFd, index: u32, spares: &mut Spares) -> Result<()> {
         if !self.connected {
             return Ok(());
         }

@@ -79,6 +79,8 @@ pub(crate) struct Fleet {
     ramp_next: u32,
     ramp_start: u64,
     ramp_interval: f64,
+    /// This worker's share of the handshakes that may be under way.
+    handshakes_max: u64,
     redials: BinaryHeap<Reverse<(u64, u32)>>,
     /// From where the sweep for pings and stuck handshakes goes on.
     sweep_next: u32,
@@ -117,6 +119,7 @@ impl Fleet {
             clients,
             sources: Sources::new(plan.sources.clone(), plan.clients_per_source),
             chance: Chance::new(u64::from(plan.run) << 32 | u64::from(worker)),
+            handshakes_max: u64::from((plan.handshakes_max / workers.max(1)).max(1)),
             ramp_next: u32::MAX,
             ramp_start: 0,
             redials: BinaryHeap::new(),
@@ -188,8 +191,8 @@ impl Fleet {
         }
         self.sweep(net, plan, now, tally)?;
         for _ in 0..DIALS_A_STEP {
-            let Some((due, index)) = self.next_dial(plan, now, tally) else {
-                return Ok(self.next_due(plan, tally));
+            let Some((due, index)) = self.next_dial(now, tally) else {
+                return Ok(self.next_due(tally));
             };
             self.dial(net, plan, index, due, now, tally)?;
         }
@@ -201,23 +204,23 @@ impl Fleet {
     }
 
     /// A ramp without a rate has as many handshakes under way as allowed, no more.
-    fn ramp_waits(&self, plan: &Plan, tally: &Tally) -> bool {
-        self.ramp_interval == 0.0 && tally.connecting >= u64::from(plan.handshakes_max.max(1))
+    fn ramp_waits(&self, tally: &Tally) -> bool {
+        self.ramp_interval == 0.0 && tally.connecting >= self.handshakes_max
     }
 
-    fn next_due(&self, plan: &Plan, tally: &Tally) -> u64 {
+    fn next_due(&self, tally: &Tally) -> u64 {
         let redial = self.redials.peek().map_or(u64::MAX, |Reverse((due, _))| *due);
-        let ramp = self.ramp_next < self.len() && !self.ramp_waits(plan, tally);
+        let ramp = self.ramp_next < self.len() && !self.ramp_waits(tally);
         if ramp { redial.min(self.ramp_due()) } else { redial }
     }
 
-    fn next_dial(&mut self, plan: &Plan, now: u64, tally: &Tally) -> Option<(u64, u32)> {
+    fn next_dial(&mut self, now: u64, tally: &Tally) -> Option<(u64, u32)> {
         if let Some(Reverse((due, _))) = self.redials.peek()
             && *due <= now
         {
             return self.redials.pop().map(|Reverse(next)| next);
         }
-        if self.ramp_next >= self.len() || self.ramp_waits(plan, tally) {
+        if self.ramp_next >= self.len() || self.ramp_waits(tally) {
             return None;
         }
         let due = self.ramp_due();
@@ -256,8 +259,7 @@ impl Fleet {
                 None => return Err(error),
             };
             if name != "connect failed" {
-                self.lacking =
-                    Some(if name.contains("port") { "ports" } else { "open files" });
+                self.lacking = Some(if name.contains("port") { "ports" } else { "open files" });
             }
             tally.error(name);
             tally.failed += 1;

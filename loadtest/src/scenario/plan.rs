@@ -30,8 +30,8 @@ impl Scenario {
         match self {
             Self::Connect => "connect",
             Self::Storm => "storm",
-            Self::FanIn => "fan-in",
-            Self::FanOut => "fan-out",
+            Self::FanIn => "fan_in",
+            Self::FanOut => "fan_out",
             Self::Pairs => "pairs",
         }
     }
@@ -113,7 +113,7 @@ pub(crate) struct Plan {
     pub(crate) password: Option<String>,
     /// Connections begun a second in all; 0 is as fast as handshakes end.
     pub(crate) connect_rate: f64,
-    /// Handshakes under way at once in a worker, for `connect_rate` 0.
+    /// Handshakes under way at once in all, for `connect_rate` 0.
     pub(crate) handshakes_max: u32,
     /// After that long the run goes on with what is up.
     pub(crate) open_ms_max: u64,
@@ -218,10 +218,9 @@ impl Plan {
             (Role::Subscriber(number), Scenario::FanOut) => {
                 Some(self.topic(number % self.publishers.max(1)))
             }
-            (
-                Role::Subscriber(number),
-                Scenario::Pairs | Scenario::Connect | Scenario::Storm,
-            ) => Some(self.topic(number)),
+            (Role::Subscriber(number), Scenario::Pairs | Scenario::Connect | Scenario::Storm) => {
+                Some(self.topic(number))
+            }
             (Role::Idle(number), _) => {
                 self.idle_subscribe.then(|| format!("lt/{:08x}/idle/{number}", self.run))
             }

@@ -194,7 +194,14 @@ impl Traffic {
     }
 
     /// Sends what a publisher owes, as far as it may.
-    fn pump(&mut self, net: &mut Net, index: u32, sends: &mut usize, held: bool, tally: &mut Tally) {
+    fn pump(
+        &mut self,
+        net: &mut Net,
+        index: u32,
+        sends: &mut usize,
+        held: bool,
+        tally: &mut Tally,
+    ) {
         loop {
             let publisher = &self.publishers[index as usize];
             if publisher.owed == 0 && !self.closed {
