@@ -52,6 +52,8 @@ pub(crate) fn run(request: &Request, watch: Watch<'_>) -> Result<Outcome> {
     let mut run = Run::start(request, watch)?;
     run.open()?;
     match request.plan.scenario {
+        // Nothing is up: there is nothing to hold, to break or to publish.
+        _ if run.tally.up == 0 => {}
         Scenario::Connect => run.hold()?,
         Scenario::Storm => run.storms()?,
         Scenario::FanIn | Scenario::FanOut | Scenario::Pairs => run.flow()?,
