@@ -5,9 +5,11 @@
 //! compare, plan) is pure, so that a fault of the harness shows in a unit test
 //! and not in a broker's figures.
 
+pub mod compare;
 pub mod faces;
 pub mod identity;
 pub mod intervals;
 pub mod latency;
 pub mod ledger;
 pub mod outcome;
+pub mod plan;

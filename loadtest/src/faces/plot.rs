@@ -5,8 +5,9 @@
 
 use std::fmt::Write as _;
 
-/// Points a line is drawn with at most: about what a screen can show.
-const POINTS_MAX: usize = 480;
+/// What a line tells apart from left to right, in pixels: a line has about 440
+/// points at most, however long the run.
+const STEP: f64 = 2.0;
 
 /// Colours the style knows.
 pub const COLOURS: usize = 6;
@@ -40,6 +41,9 @@ pub struct Line {
     pub dashed: bool,
     /// x and y, x ascending.
     pub points: Vec<(f64, f64)>,
+    /// Points further apart than this in x are not joined: nothing is known of
+    /// what was between them.
+    pub reach: f64,
 }
 
 /// A plot of lines over one another.
@@ -65,7 +69,7 @@ impl Plot {
         let lines: Vec<(&Line, Vec<(f64, f64)>)> = self
             .lines
             .iter()
-            .map(|line| (line, thin(&self.shown(&line.points))))
+            .map(|line| (line, self.shown(&line.points)))
             .filter(|(_, points)| !points.is_empty())
             .collect();
         let mut x = Scale::over(self.x, lines.iter().flat_map(|l| l.1.iter().map(|p| p.0)), false)?;
@@ -80,7 +84,7 @@ impl Plot {
         );
         self.draw_grid(&mut svg, &x, &y);
         for (line, points) in &lines {
-            draw_line(&mut svg, line, points, &x, &y);
+            draw_line(&mut svg, line, &thin(points, &x), &x, &y);
         }
         svg.push_str("</svg>\n");
         Some(legend(lines.iter().map(|line| line.0)) + &svg)
@@ -138,10 +142,19 @@ fn draw_line(svg: &mut String, line: &Line, points: &[(f64, f64)], x: &Scale, y:
             writeln!(svg, "<circle class=\"d{colour}\" cx=\"{at:.1}\" cy=\"{up:.1}\" r=\"3\"/>");
         return;
     }
+    // Thinned points are further apart than the data was.
+    let apart = line.reach.max(2.0 * STEP / (WIDTH - LEFT - RIGHT) * (x.high - x.low));
     let mut path = String::new();
-    for (at, point) in points.iter().enumerate() {
-        let step = if at == 0 { 'M' } else { 'L' };
-        let _ = write!(path, "{step}{:.1} {:.1}", x.across(point.0), y.up(point.1));
+    let mut before = f64::NEG_INFINITY;
+    for point in points {
+        let (at, up) = (x.across(point.0), y.up(point.1));
+        if point.0 - before > apart {
+            // The stroke of no length is a dot, should nothing follow.
+            let _ = write!(path, "M{at:.1} {up:.1}h0");
+        } else {
+            let _ = write!(path, "L{at:.1} {up:.1}");
+        }
+        before = point.0;
     }
     let _ = writeln!(svg, "<path class=\"line c{colour}{dashed}\" d=\"{path}\"/>");
 }
@@ -321,15 +334,14 @@ impl Scale {
     }
 }
 
-/// At most [`POINTS_MAX`] points; of each stretch the highest stays, since a
-/// peak that a plot leaves out is a lie.
-fn thin(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    if points.len() <= POINTS_MAX {
-        return points.to_vec();
-    }
-    let stretch = points.len().div_ceil(POINTS_MAX);
-    let highest = |part: &[(f64, f64)]| part.iter().copied().max_by(|a, b| a.1.total_cmp(&b.1));
-    points.chunks(stretch).filter_map(highest).collect()
+/// One point a step; of all within it the highest stays, since a peak that a
+/// plot leaves out is a lie.
+fn thin(points: &[(f64, f64)], x: &Scale) -> Vec<(f64, f64)> {
+    let step = |point: &(f64, f64)| (x.across(point.0) / STEP) as i64;
+    points
+        .chunk_by(|a, b| step(a) == step(b))
+        .filter_map(|part| part.iter().copied().max_by(|a, b| a.1.total_cmp(&b.1)))
+        .collect()
 }
 
 fn shorten(text: &str, chars_max: usize) -> String {
@@ -364,7 +376,7 @@ mod tests {
     }
 
     fn plot(points: Vec<(f64, f64)>, log: bool) -> Plot {
-        let line = Line { name: "a<b".into(), colour: 0, dashed: false, points };
+        let line = Line { name: "a<b".into(), colour: 0, dashed: false, points, reach: 20.0 };
         let (x, y) = (axis(false), axis(log));
         Plot { title: "t".into(), x, y, lines: vec![line], x_span: None, x_ticks: None }
     }
@@ -373,9 +385,18 @@ mod tests {
     fn a_peak_survives_thinning() {
         let mut points: Vec<(f64, f64)> = (0..40_000).map(|n| (f64::from(n), 1.0)).collect();
         points[31_415].1 = 99.0;
-        let thinned = thin(&points);
-        assert!(thinned.len() <= POINTS_MAX);
+        let thinned = thin(&points, &Scale { axis: axis(false), low: 0.0, high: 40_000.0 });
+        assert!(thinned.len() < 450, "{}", thinned.len());
         assert!(thinned.contains(&(31_415.0, 99.0)));
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_drawn() {
+        let points = vec![(0.0, 1.0), (10.0, 1.0), (500.0, 2.0), (510.0, 2.0), (999.0, 1.0)];
+        let svg = plot(points, false).draw().expect("points");
+        let path = svg.split("d=\"M").nth(2).expect("the line after its key");
+        assert_eq!(path.matches("h0").count(), 3, "two pairs and one alone: {path}");
+        assert_eq!(path.matches('L').count(), 2, "{path}");
     }
 
     #[test]
@@ -391,7 +412,7 @@ mod tests {
         let svg = plot(vec![(0.0, 0.0), (10.0, 5.0)], false).draw().expect("two points");
         let right = WIDTH - RIGHT;
         assert!(
-            svg.contains(&format!("d=\"M{LEFT:.1} {:.1}L{right:.1}", HEIGHT - BOTTOM)),
+            svg.contains(&format!("d=\"M{LEFT:.1} {:.1}h0L{right:.1}", HEIGHT - BOTTOM)),
             "{svg}"
         );
         assert!(svg.contains("a&lt;b") && !svg.contains("a<b"), "names are escaped");

@@ -67,6 +67,7 @@ fn percentiles(runs: &[Outcome]) -> Plot {
         colour: at,
         dashed: false,
         points: curve(&run.latency).iter().map(|&(above, ns)| (1.0 / above, ns as f64)).collect(),
+        reach: f64::INFINITY,
     });
     let x = Axis { label: "percentile", log: true, write: figures::digits };
     let mut plot = plot("Latency by percentile", x, LATENCY, lines.collect());
@@ -174,7 +175,8 @@ fn over_time(
     value: impl Fn(&Sample) -> f64,
 ) -> Line {
     let points = run.samples.iter().map(|s| (s.at_ms as f64 / 1e3, value(s))).collect();
-    Line { name: name.to_owned(), colour, dashed, points }
+    let reach = f64::from(run.config.sample_ms) * 2.5e-3;
+    Line { name: name.to_owned(), colour, dashed, points, reach }
 }
 
 /// A plot over the whole time of the longest run, as all of them are, so that
