@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tidegate_loadtest::identity::IDENTITY_BYTES;
 
 use crate::coordinator::Request;
+use crate::desk::{Ask, Compare, Report};
 use crate::engine::Transport;
 use crate::engine::clock;
 use crate::scenario::backoff::Chance;
@@ -103,6 +104,12 @@ pub(crate) enum Verb {
         #[arg(long, default_value_t = 100)]
         pairs: u32,
     },
+    /// Compares two runs that `--json` wrote; fails if the second is worse
+    Compare(Compare),
+    /// Makes one HTML report of several runs that `--json` wrote
+    Report(Report),
+    /// Nodes, memory, disk and kernel settings for a load
+    Plan(Ask),
     /// Works for a coordinator, which speaks over stdin
     #[command(hide = true)]
     Worker,
@@ -293,10 +300,10 @@ impl Flow {
 }
 
 impl Verb {
-    /// The run that is asked for, and where its outcome goes; none for a worker.
+    /// The run that is asked for, and where its outcome goes; none for what is no run.
     pub(crate) fn request(&self) -> Result<Option<(Request, &Common)>> {
         let (common, plan) = match self {
-            Self::Worker => return Ok(None),
+            Self::Worker | Self::Compare(_) | Self::Report(_) | Self::Plan(_) => return Ok(None),
             Self::Connect { common, clients, subscribe, hold_ms } => {
                 let plan = common.plan(Scenario::Connect)?;
                 let (idle, idle_subscribe, hold_ms) = (*clients, *subscribe, *hold_ms);
