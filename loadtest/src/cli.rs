@@ -9,8 +9,7 @@ use tidegate_loadtest::identity::IDENTITY_BYTES;
 
 use crate::coordinator::Request;
 use crate::desk::{Ask, Compare, Report};
-use crate::engine::Transport;
-use crate::engine::clock;
+use crate::engine::{Codec, Transport, clock};
 use crate::scenario::backoff::Chance;
 use crate::scenario::plan::{Backoff, Plan, Protocol, Scenario};
 
@@ -136,6 +135,9 @@ pub(crate) struct Common {
     /// The protocol version
     #[arg(long, value_enum, default_value_t)]
     protocol: Protocol,
+    /// Who puts packets into bytes and back
+    #[arg(long, value_enum, default_value_t)]
+    codec: Codec,
     /// Source addresses, in turn [default: on loopback one for some clients]
     #[arg(long)]
     source: Vec<IpAddr>,
@@ -241,6 +243,7 @@ impl Common {
             clients_per_source: self.clients_per_source,
             transport: self.transport,
             protocol: self.protocol,
+            codec: self.codec,
             publishers: 0,
             subscribers: 0,
             idle: 0,

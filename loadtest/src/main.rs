@@ -7,6 +7,7 @@ mod cli;
 mod coordinator;
 mod desk;
 mod engine;
+mod oracle;
 mod procfs;
 mod protocol;
 mod scenario;

@@ -103,7 +103,7 @@ impl Job {
     fn new(plan: Plan, worker: u32, workers: u32) -> Result<Self> {
         let fleet = Fleet::new(&plan, worker, workers);
         let traffic = Traffic::new(&plan, &fleet);
-        let net = Net::new(fleet.len(), plan.protocol.version(), plan.transport)?;
+        let net = Net::new(fleet.len(), plan.protocol.version(), plan.codec, plan.transport)?;
         let tally = Tally::default();
         let anonymous_bytes = procfs::anonymous_bytes(std::process::id()).unwrap_or(0);
         let (epoch, ticks) = (None, 0);
@@ -153,7 +153,7 @@ impl Job {
                 traffic.changed(plan, client, &change);
             }
             if let News::Packet(packet) = &news {
-                traffic.told(net, fleet, client, packet, tally)?;
+                traffic.told(net, fleet, client, packet, tally);
             }
             Ok(())
         })
@@ -168,6 +168,7 @@ impl Job {
         }
         self.ticks = number;
         self.tally.received_bytes = self.net.bytes_in();
+        self.tally.sent_bytes = self.net.bytes_out();
         let pid = std::process::id();
         if number.is_multiple_of(MEMORY_TICKS) {
             self.anonymous_bytes = procfs::anonymous_bytes(pid).unwrap_or(0);
@@ -185,6 +186,7 @@ impl Job {
 
     fn part(mut self) -> Part {
         self.tally.received_bytes = self.net.bytes_in();
+        self.tally.sent_bytes = self.net.bytes_out();
         Part {
             latency: self.traffic.latency.save(),
             ack_latency: self.traffic.ack_latency.save(),

@@ -66,7 +66,7 @@ pub(crate) fn begin(plan: &Plan, workers: u32, label: &str) -> Outcome {
             sample_ms: TICK_MS as u32,
             measure_ms: if flows { plan.duration_ms } else { plan.hold_ms },
             workers,
-            codec: "own".to_owned(),
+            codec: plan.codec.label().to_owned(),
             more: Default::default(),
         },
         machine: Machine {

@@ -9,6 +9,7 @@ pub(crate) mod clock;
 mod conn;
 mod layers;
 pub(crate) mod source;
+mod speech;
 mod transport;
 
 use std::mem;
@@ -24,11 +25,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustls::ClientConfig;
 use socket2::{Domain, Protocol, Socket, Type};
-use tidegate_codec::{Direction, Packet, Version, decode, frame};
+use tidegate_codec::{Version, frame};
 
 pub(crate) use conn::Gone;
 use conn::{Conn, Spares, mark};
 use layers::{Stack, tls_config};
+pub(crate) use speech::{Codec, Heard, Malformed, Said};
 pub(crate) use transport::Transport;
 
 const READ_BYTES: usize = 256 * 1024;
@@ -42,7 +44,7 @@ pub(crate) enum News<'a> {
     /// TCP, TLS and WebSocket are agreed; the CONNECT may go.
     Ready,
     /// A packet.
-    Packet(Packet<'a>),
+    Packet(Heard<'a>),
     /// It is over, and its slot is free again.
     Gone(Gone),
 }
@@ -51,6 +53,7 @@ pub(crate) enum News<'a> {
 pub(crate) struct Net {
     epoll: OwnedFd,
     version: Version,
+    codec: Codec,
     transport: Transport,
     tls: Arc<ClientConfig>,
     conns: Vec<Option<Conn>>,
@@ -61,6 +64,7 @@ pub(crate) struct Net {
     unflushed: Vec<u32>,
     spares: Spares,
     bytes_in: u64,
+    bytes_out: u64,
 }
 
 impl Net {
@@ -68,12 +72,18 @@ impl Net {
     pub(crate) const SLOT_BYTES: usize = size_of::<Option<Conn>>();
 
     /// No connections yet; slots go from 0 to `count`.
-    pub(crate) fn new(count: u32, version: Version, transport: Transport) -> Result<Self> {
+    pub(crate) fn new(
+        count: u32,
+        version: Version,
+        codec: Codec,
+        transport: Transport,
+    ) -> Result<Self> {
         let mut conns = Vec::new();
         conns.resize_with(count as usize, || None);
         Ok(Self {
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
             version,
+            codec,
             transport,
             tls: tls_config()?,
             conns,
@@ -84,6 +94,7 @@ impl Net {
             unflushed: Vec::new(),
             spares: Spares::default(),
             bytes_in: 0,
+            bytes_out: 0,
         })
     }
 
@@ -138,11 +149,6 @@ impl Net {
         }
     }
 
-    /// The protocol version of all connections.
-    pub(crate) fn version(&self) -> Version {
-        self.version
-    }
-
     /// Bytes that wait to be sent.
     pub(crate) fn unsent(&self, index: u32) -> usize {
         let conn = self.conns[index as usize].as_ref();
@@ -154,17 +160,27 @@ impl Net {
         self.bytes_in
     }
 
-    /// Queues what `encode` appends, one MQTT packet; it leaves with the next [`Net::flush`].
-    pub(crate) fn push(&mut self, index: u32, encode: impl FnOnce(&mut Vec<u8>)) {
+    /// Bytes of MQTT that were queued so far.
+    pub(crate) fn bytes_out(&self) -> u64 {
+        self.bytes_out
+    }
+
+    /// Queues a packet; it leaves with the next [`Net::flush`].
+    pub(crate) fn say(&mut self, index: u32, said: &Said<'_>) {
         let Some(conn) = &mut self.conns[index as usize] else { return };
         if conn.out.capacity() == 0 {
             conn.out = self.spares.take();
         }
         match &mut conn.stack {
-            None => encode(&mut conn.out),
+            None => {
+                let before = conn.out.len();
+                self.codec.say(self.version, said, &mut conn.out);
+                self.bytes_out += (conn.out.len() - before) as u64;
+            }
             Some(stack) => {
                 let mut packet = self.spares.take();
-                encode(&mut packet);
+                self.codec.say(self.version, said, &mut packet);
+                self.bytes_out += packet.len() as u64;
                 stack.wrap(&packet, &mut conn.out);
                 self.spares.give(packet);
             }
@@ -340,7 +356,7 @@ impl Net {
                 Err(_) => return Ok(Err(Gone::Malformed)),
             };
             let one = &all[used..used + frame.total];
-            let Ok(packet) = decode(&frame, one, self.version, Direction::FromServer) else {
+            let Ok(packet) = self.codec.hear(self.version, &frame, one) else {
                 return Ok(Err(Gone::Malformed));
             };
             tell(self, index, News::Packet(packet))?;

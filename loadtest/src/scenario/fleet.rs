@@ -8,15 +8,12 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use anyhow::Result;
-use tidegate_codec::{
-    Connack, ConnectOut, Packet, QoS, SubscribeOptions, Version, encode_connect,
-    encode_disconnect_v3, encode_pingreq, encode_subscribe,
-};
+use tidegate_codec::QoS;
 use tidegate_loadtest::latency::Recorder;
 
 use crate::engine::clock::{self, MILLISECOND, SECOND};
 use crate::engine::source::Sources;
-use crate::engine::{Gone, Net, News};
+use crate::engine::{Gone, Heard, Net, News, Said};
 use crate::scenario::backoff::{Chance, delay};
 use crate::scenario::plan::{Plan, Role};
 use crate::scenario::tally::Tally;
@@ -168,7 +165,7 @@ impl Fleet {
         self.closing = true;
         for index in 0..self.len() {
             if self.is_up(index) {
-                net.push(index, encode_disconnect_v3);
+                net.say(index, &Said::Disconnect);
             }
         }
         net.flush()?;
@@ -302,9 +299,8 @@ impl Fleet {
             match client.phase {
                 Phase::Waiting => {}
                 Phase::Up if plan.keep_alive_s > 0 => {
-                    net.push(index, encode_pingreq);
+                    net.say(index, &Said::Pingreq);
                     tally.pings += 1;
-                    tally.sent_bytes += 2;
                 }
                 Phase::Up => {}
                 Phase::Dialling | Phase::Subscribing => {
@@ -349,13 +345,13 @@ impl Fleet {
         tally: &mut Tally,
     ) -> Result<Change> {
         // A message on the hot path needs no time from here.
-        if matches!(news, News::Packet(Packet::Publish(_) | Packet::Puback(_))) {
+        if matches!(news, News::Packet(Heard::Publish { .. } | Heard::Ack { .. })) {
             return Ok(Change::Same);
         }
         let now = clock::now();
         match news {
             News::Ready => {
-                self.say_connect(net, plan, index, tally);
+                self.say_connect(net, plan, index);
                 Ok(Change::Same)
             }
             News::Gone(gone) => {
@@ -365,26 +361,30 @@ impl Fleet {
                 self.count_gone(*gone, index, tally);
                 Ok(self.fallen(plan, index, now, tally))
             }
-            News::Packet(Packet::Connack(connack)) => {
-                Ok(self.connack(net, plan, index, connack, now, tally))
+            News::Packet(Heard::Connack { code, receive_maximum }) => {
+                Ok(self.connack(net, plan, index, (*code, *receive_maximum), now, tally))
             }
-            News::Packet(Packet::Suback(suback)) => {
-                if suback.codes.iter().any(|code| *code >= 0x80) {
+            News::Packet(Heard::Suback { code }) => {
+                if *code >= 0x80 {
                     tally.error("SUBACK refuses");
-                } else if suback.codes.iter().any(|code| *code < self.granted(plan, index) as u8) {
+                } else if *code < self.granted(plan, index) as u8 {
                     tally.error("SUBACK grants a lower QoS");
                 }
                 Ok(self.up(index, now, tally))
             }
-            News::Packet(Packet::Pingresp) => {
+            News::Packet(Heard::Pingresp) => {
                 tally.pongs += 1;
                 Ok(Change::Same)
             }
-            News::Packet(Packet::Disconnect(disconnect)) => {
-                tally.error(&format!("DISCONNECT {:#04x}", disconnect.reason as u8));
+            News::Packet(Heard::Disconnect { reason }) => {
+                tally.error(&format!("DISCONNECT {reason:#04x}"));
                 Ok(Change::Same)
             }
-            News::Packet(_) => Ok(Change::Same),
+            News::Packet(Heard::Unasked) => {
+                tally.error("a packet that nobody asked for");
+                Ok(Change::Same)
+            }
+            News::Packet(Heard::Publish { .. } | Heard::Ack { .. }) => Ok(Change::Same),
         }
     }
 
@@ -398,22 +398,14 @@ impl Fleet {
         }
     }
 
-    fn say_connect(&self, net: &mut Net, plan: &Plan, index: u32, tally: &mut Tally) {
-        let id = plan.client_id(self.role(index));
-        let connect = ConnectOut {
-            clean_start: true,
+    fn say_connect(&self, net: &mut Net, plan: &Plan, index: u32) {
+        let connect = Said::Connect {
+            client_id: &plan.client_id(self.role(index)),
             keep_alive: plan.keep_alive_s,
-            client_id: &id,
-            will: None,
             username: plan.username.as_deref(),
-            password: plan.password.as_deref().map(str::as_bytes),
-            properties: &[],
+            password: plan.password.as_deref(),
         };
-        net.push(index, |out| {
-            let before = out.len();
-            encode_connect(out, plan.protocol.version(), &connect);
-            tally.sent_bytes += (out.len() - before) as u64;
-        });
+        net.say(index, &connect);
     }
 
     fn connack(
@@ -421,38 +413,24 @@ impl Fleet {
         net: &mut Net,
         plan: &Plan,
         index: u32,
-        connack: &Connack<'_>,
+        (code, receive_maximum): (u8, u16),
         now: u64,
         tally: &mut Tally,
     ) -> Change {
-        if connack.code != 0 {
-            tally.error(&format!("CONNACK {:#04x}", connack.code));
+        if code != 0 {
+            tally.error(&format!("CONNACK {code:#04x}"));
             tally.refused += 1;
             tally.connecting -= 1;
             net.close(index);
             self.redial(plan, index, now);
             return Change::Same;
         }
-        let mut receive_maximum = u16::MAX;
-        if plan.protocol.version() == Version::V5 {
-            for property in connack.properties.iter() {
-                if let tidegate_codec::Property::ReceiveMaximum(count) = property {
-                    receive_maximum = count;
-                }
-            }
-        }
         self.clients[index as usize].receive_maximum = receive_maximum;
         let Some(filter) = plan.filter(self.role(index)) else {
             return self.up(index, now, tally);
         };
         let qos = self.granted(plan, index);
-        let options = SubscribeOptions { qos, ..SubscribeOptions::default() };
-        net.push(index, |out| {
-            let before = out.len();
-            let version = plan.protocol.version();
-            encode_subscribe(out, version, SUBSCRIBE_ID, &[(&filter, options)], &[]);
-            tally.sent_bytes += (out.len() - before) as u64;
-        });
+        net.say(index, &Said::Subscribe { packet_id: SUBSCRIBE_ID, filter: &filter, qos });
         self.clients[index as usize].phase = Phase::Subscribing;
         Change::Same
     }

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tidegate_codec::{QoS, Version};
 
-use crate::engine::Transport;
+use crate::engine::{Codec, Transport};
 
 /// What the load is about.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ValueEnum)]
@@ -97,6 +97,8 @@ pub(crate) struct Plan {
     pub(crate) transport: Transport,
     /// Its version.
     pub(crate) protocol: Protocol,
+    /// Who puts packets into bytes.
+    pub(crate) codec: Codec,
     /// Clients that publish.
     pub(crate) publishers: u32,
     /// Clients that subscribe.
@@ -271,6 +273,7 @@ pub(crate) mod tests {
             clients_per_source: 1_000,
             transport: Transport::Tcp,
             protocol: Protocol::V311,
+            codec: Codec::Own,
             publishers,
             subscribers,
             idle: 0,

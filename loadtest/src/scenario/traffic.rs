@@ -7,16 +7,13 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use anyhow::Result;
-use tidegate_codec::{
-    Ack, Packet, PacketType, Publish, PublishOut, QoS, ReasonCode, encode_ack, encode_publish,
-};
+use tidegate_codec::{PacketType, QoS};
 use tidegate_loadtest::identity::Identity;
 use tidegate_loadtest::latency::Recorder;
 use tidegate_loadtest::ledger::{Arrival, Expectation, Ledger, StreamId};
 
-use crate::engine::Net;
 use crate::engine::clock::{self, MILLISECOND, SECOND};
+use crate::engine::{Heard, Net, Said};
 use crate::scenario::fleet::{Change, Fleet};
 use crate::scenario::plan::{Plan, Role};
 use crate::scenario::tally::Tally;
@@ -27,6 +24,8 @@ const SENDS_A_STEP: usize = 2_048;
 const UNSENT_BYTES_MAX: usize = 256 * 1024;
 /// Packet ids go from 1 to this.
 const PACKET_IDS: u64 = 65_535;
+/// Reasons from here on are errors.
+const REFUSED: u8 = 0x80;
 
 struct Publisher {
     client: u32,
@@ -246,16 +245,13 @@ impl Traffic {
             due_ns: due - self.epoch,
         };
         identity.write(&mut self.payload);
-        let packet = PublishOut {
-            qos: self.qos,
+        let publish = Said::Publish {
             topic: &publisher.topic,
+            qos: self.qos,
             packet_id: (sequence % PACKET_IDS) as u16 + 1,
-            payload_len: self.payload.len(),
-            ..PublishOut::default()
+            payload: &self.payload,
         };
-        let version = net.version();
-        net.push(publisher.client, |out| encode_publish(out, version, &packet, &self.payload));
-        tally.sent_bytes += packet.len(version) as u64;
+        net.say(publisher.client, &publish);
         match self.qos {
             QoS::AtMostOnce => publisher.unacknowledged += u32::from(self.closed),
             QoS::AtLeastOnce | QoS::ExactlyOnce => {
@@ -299,60 +295,51 @@ impl Traffic {
         net: &mut Net,
         fleet: &Fleet,
         client: u32,
-        packet: &Packet<'_>,
-        tally: &mut Tally,
-    ) -> Result<()> {
-        match packet {
-            Packet::Publish(publish) => self.delivered(net, fleet, client, publish, tally),
-            Packet::Puback(ack) => self.acknowledged(client, PacketType::Puback, ack, tally),
-            Packet::Pubcomp(ack) => self.acknowledged(client, PacketType::Pubcomp, ack, tally),
-            Packet::Pubrec(ack) => {
-                self.acknowledged(client, PacketType::Pubrec, ack, tally);
-                if !ack.reason.is_error() {
-                    answer(net, client, PacketType::Pubrel, ack.packet_id, tally);
-                }
-            }
-            Packet::Pubrel(ack) => answer(net, client, PacketType::Pubcomp, ack.packet_id, tally),
-            Packet::Connect(_)
-            | Packet::Connack(_)
-            | Packet::Subscribe(_)
-            | Packet::Suback(_)
-            | Packet::Unsubscribe(_)
-            | Packet::Unsuback(_)
-            | Packet::Pingreq
-            | Packet::Pingresp
-            | Packet::Disconnect(_)
-            | Packet::Auth(_) => {}
-        }
-        Ok(())
-    }
-
-    fn delivered(
-        &mut self,
-        net: &mut Net,
-        fleet: &Fleet,
-        client: u32,
-        publish: &Publish<'_>,
+        packet: &Heard<'_>,
         tally: &mut Tally,
     ) {
+        match packet {
+            Heard::Publish { qos, packet_id, payload } => {
+                self.delivered(fleet, client, payload, tally);
+                let kind = match qos {
+                    QoS::AtMostOnce => return,
+                    QoS::AtLeastOnce => PacketType::Puback,
+                    QoS::ExactlyOnce => PacketType::Pubrec,
+                };
+                net.say(client, &Said::Ack { kind, packet_id: *packet_id });
+            }
+            Heard::Ack { kind: PacketType::Pubrel, packet_id, reason: _ } => {
+                net.say(client, &Said::Ack { kind: PacketType::Pubcomp, packet_id: *packet_id });
+            }
+            Heard::Ack { kind, packet_id, reason } => {
+                self.acknowledged(client, *kind, *packet_id, *reason, tally);
+                if *kind == PacketType::Pubrec && *reason < REFUSED {
+                    let kind = PacketType::Pubrel;
+                    net.say(client, &Said::Ack { kind, packet_id: *packet_id });
+                }
+            }
+            Heard::Connack { .. }
+            | Heard::Suback { .. }
+            | Heard::Pingresp
+            | Heard::Disconnect { .. }
+            | Heard::Unasked => {}
+        }
+    }
+
+    fn delivered(&mut self, fleet: &Fleet, client: u32, payload: &[u8], tally: &mut Tally) {
         let now = clock::now();
         let Role::Subscriber(number) = fleet.role(client) else {
             tally.error("delivered to a client without a subscription");
             return;
         };
         tally.delivered += 1;
-        let identity = Identity::decode(publish.payload);
+        let identity = Identity::decode(payload);
         let arrival = self.ledger.deliver(number, &identity);
         if let (Ok(identity), Arrival::First | Arrival::Late) = (identity, arrival) {
             let due = self.epoch + identity.due_ns;
             self.latency.record(due, now);
             self.latency_fresh.record(due, now);
             self.credit(&identity);
-        }
-        match publish.qos {
-            QoS::AtMostOnce => {}
-            QoS::AtLeastOnce => answer(net, client, PacketType::Puback, publish.packet_id, tally),
-            QoS::ExactlyOnce => answer(net, client, PacketType::Pubrec, publish.packet_id, tally),
         }
     }
 
@@ -371,21 +358,29 @@ impl Traffic {
     }
 
     /// PUBACK and PUBCOMP end a message; PUBREC makes it the broker's, or ends it if it refuses.
-    fn acknowledged(&mut self, client: u32, kind: PacketType, ack: &Ack<'_>, tally: &mut Tally) {
+    fn acknowledged(
+        &mut self,
+        client: u32,
+        kind: PacketType,
+        packet_id: u16,
+        reason: u8,
+        tally: &mut Tally,
+    ) {
         let index = self.by_client[client as usize];
         let Some(publisher) = self.publishers.get_mut(index as usize) else {
             tally.error("acknowledged to a client that published nothing");
             return;
         };
         let first = publisher.sequence - publisher.in_flight.len() as u64;
-        let place = (u64::from(ack.packet_id - 1) + PACKET_IDS - first % PACKET_IDS) % PACKET_IDS;
+        let place =
+            (u64::from(packet_id.max(1) - 1) + PACKET_IDS - first % PACKET_IDS) % PACKET_IDS;
         let Some(Some(due)) = publisher.in_flight.get(place as usize).copied() else {
             tally.error("acknowledged a packet id that was not in flight");
             return;
         };
-        let refused = ack.reason.is_error();
+        let refused = reason >= REFUSED;
         if refused {
-            tally.error(&format!("acknowledged with {:#04x}", ack.reason as u8));
+            tally.error(&format!("acknowledged with {reason:#04x}"));
         } else if kind != PacketType::Pubcomp {
             self.ledger.acknowledge(publisher.stream, first + place);
         }
@@ -426,10 +421,4 @@ fn expect(ledger: &mut Ledger, plan: &Plan, fleet: &Fleet) {
             }
         }
     }
-}
-
-fn answer(net: &mut Net, client: u32, kind: PacketType, packet_id: u16, tally: &mut Tally) {
-    let version = net.version();
-    net.push(client, |out| encode_ack(out, version, kind, packet_id, ReasonCode::Success, None));
-    tally.sent_bytes += 4;
 }
