@@ -166,6 +166,7 @@ fn a_report_is_one_file_that_fetches_nothing() {
         assert!(page.contains(&format!("<h2>{title}</h2>")), "{title}");
     }
     assert!(page.contains("Every promise kept"));
+    assert_eq!(page.matches(" d=\"").count(), page.matches(" d=\"M").count(), "drawable");
     assert!(!page.contains("NaN"), "a hole in the data is no coordinate");
 }
 
