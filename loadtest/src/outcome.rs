@@ -257,6 +257,8 @@ pub enum Event {
     Connect,
     /// A connection established with one subscription of its own.
     ConnectSubscribe,
+    /// A connection established again, in a storm.
+    Reconnect,
     /// A message published and delivered.
     Message,
     /// One delivery of a message with many.
@@ -266,14 +268,15 @@ pub enum Event {
 }
 
 impl Event {
-    /// The word after "a".
+    /// What follows "a".
     pub fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect",
             Self::ConnectSubscribe => "connect + subscribe",
+            Self::Reconnect => "reconnect",
             Self::Message => "message",
             Self::Delivery => "delivery",
-            Self::IdleSecond => "idle connection-second",
+            Self::IdleSecond => "second of an idle connection",
         }
     }
 }

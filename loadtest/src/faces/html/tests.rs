@@ -204,6 +204,25 @@ fn an_empty_run_is_a_page_without_plots() {
 }
 
 #[test]
+fn a_run_without_messages_shows_its_connects() {
+    let mut run = invented("tidegate", 1.0);
+    run.connections.latency = std::mem::take(&mut run.latency);
+    (run.totals, run.ledger) = (Totals::default(), LedgerReport::default());
+    run.config.rate = None;
+    run.samples.iter_mut().for_each(|sample| {
+        *sample = Sample { at_ms: sample.at_ms, connects: 25, ..Sample::default() };
+    });
+    let page = html(std::slice::from_ref(&run));
+    keep("connects.html", &page);
+    for part in ["Connects by percentile", "Connects over time", "until CONNACK, 99 %"] {
+        assert!(page.contains(part), "{part}");
+    }
+    for part in ["Latency by percentile", "Messages over time", "payload", "flowed"] {
+        assert!(!page.contains(part), "{part}");
+    }
+}
+
+#[test]
 fn runs_beyond_the_limit_are_left_out_and_said_so() {
     let runs = vec![Outcome::default(); RUNS_MAX + 2];
     assert!(html(&runs).contains("2 more runs are left out"));
