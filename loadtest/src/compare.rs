@@ -7,7 +7,7 @@
 //! before the figures.
 
 use crate::faces::figures::{self, bytes, cpu_us, percent, short, time};
-use crate::outcome::{Event, Outcome, Verdict};
+use crate::outcome::{Cost, Event, Outcome, Verdict};
 
 /// Worse by no more than this share is noise.
 pub const NOISE: f64 = 0.10;
@@ -50,9 +50,9 @@ pub struct Row {
 }
 
 impl Row {
-    /// The second as a multiple of the first; none where the first is zero.
-    pub fn ratio(&self) -> Option<f64> {
-        (self.a > 0.0).then(|| self.b / self.a)
+    /// The second as a multiple of the first, which is above zero.
+    pub fn ratio(&self) -> f64 {
+        self.b / self.a
     }
 
     /// The judgement of this row.
@@ -96,7 +96,8 @@ pub fn compare(a: &Outcome, b: &Outcome, noise: f64) -> Comparison {
         rows: Vec::new(),
     };
     let mut add = |name: &str, a: Option<f64>, b: Option<f64>, better, times, write| {
-        if let (Some(a), Some(b)) = (a, b) {
+        // Nothing of all this is free: a figure of zero was not measured.
+        if let (Some(a), Some(b)) = (a.filter(|&n| n > 0.0), b.filter(|&n| n > 0.0)) {
             let noise = noise * times;
             comparison.rows.push(Row { name: name.to_owned(), a, b, better, noise, write });
         }
@@ -105,11 +106,12 @@ pub fn compare(a: &Outcome, b: &Outcome, noise: f64) -> Comparison {
         let find = |run: &Outcome| run.costs.iter().find(|cost| cost.event == event).copied();
         let (Some(a), Some(b)) = (find(a), find(b)) else { continue };
         let name = format!("CPU a {}", event.name());
+        let times = 1.0 + (coarse(&a) + coarse(&b)) / noise.max(0.01);
         if a.floors().is_some() && b.floors().is_some() {
             let name = format!("{name}, × floor");
-            add(&name, a.floors(), b.floors(), Better::Lower, 1.0, figures::digits);
+            add(&name, a.floors(), b.floors(), Better::Lower, times, figures::digits);
         } else {
-            add(&name, a.us_each(), b.us_each(), Better::Lower, 1.0, cpu_us);
+            add(&name, a.us_each(), b.us_each(), Better::Lower, times, cpu_us);
         }
     }
     let memory = |of: &Outcome| of.memory.and_then(|memory| memory.user_bytes_each());
@@ -150,14 +152,14 @@ impl Comparison {
         let mut lines: Vec<String> =
             self.cautions.iter().map(|caution| format!("caution: {caution}")).collect();
         let [a, b] = &self.labels;
-        let (first, second) = (width(a).max(12), width(b).max(12));
+        let (first, second) = (width(a).max(10), width(b).max(10));
         let line = |name: &str, a: &str, b: &str, ratio: &str, word: &str| {
             let (a, b) = (pad(a, first), pad(b, second));
             format!("{name:<34} {a} {b} {ratio:>8}  {word}").trim_end().to_owned()
         };
         lines.push(line("", a, b, "b / a", ""));
         for row in &self.rows {
-            let ratio = row.ratio().map_or("-".to_owned(), figures::digits);
+            let ratio = figures::digits(row.ratio());
             let word = match row.change() {
                 Change::Better => "better",
                 Change::Same => "",
@@ -183,6 +185,13 @@ fn events(a: &Outcome, b: &Outcome) -> Vec<Event> {
     events.sort_unstable();
     events.dedup();
     events
+}
+
+/// The share of a cost that is a matter of chance: the system counts CPU in
+/// ticks, and there is one at either end of a phase.
+fn coarse(cost: &Cost) -> f64 {
+    const TICK_US: f64 = 10_000.0;
+    TICK_US / (cost.user_us + cost.kernel_us).max(1) as f64
 }
 
 fn kept(run: &Outcome) -> bool {
@@ -288,6 +297,30 @@ mod tests {
             cost.floor_us_each = None;
         }
         assert!(compare(&quick, &lame, NOISE).worse(), "without a floor it can't be known");
+    }
+
+    #[test]
+    fn a_few_ticks_of_cpu_condemn_nobody() {
+        let mut a = invented("a", 1.0);
+        a.costs.truncate(1);
+        (a.costs[0].user_us, a.costs[0].kernel_us) = (0, 40_000);
+        let mut b = a.clone();
+        b.costs[0].user_us = 20_000;
+        assert!(!compare(&a, &b, NOISE).worse(), "two ticks more");
+        (a.costs[0].kernel_us, b.costs[0].kernel_us) = (4_000_000, 4_000_000);
+        b.costs[0].user_us = 2_000_000;
+        assert!(compare(&a, &b, NOISE).worse(), "two hundred more");
+    }
+
+    #[test]
+    fn a_figure_of_zero_was_not_measured() {
+        let a = invented("a", 1.0);
+        let mut b = a.clone();
+        if let Some(memory) = &mut b.memory {
+            memory.kernel_with_bytes = memory.kernel_before_bytes;
+        }
+        let rows = compare(&a, &b, NOISE).rows;
+        assert!(rows.iter().all(|row| row.name != "kernel memory a connection"));
     }
 
     #[test]

@@ -100,12 +100,17 @@ struct Route {
     ordered: bool,
     from: u64,
     delivered: Intervals,
-    duplicated: u64,
-    reordered: u64,
-    unrecorded: u64,
+    // Of one subscriber and publisher: what comes after four thousand million
+    // is not counted, and condemns no more than they did.
+    duplicated: u32,
+    reordered: u32,
+    unrecorded: u32,
     /// What is not owed: a clean session was away.
     excused: Option<Box<Intervals>>,
 }
+
+// A million subscribers are 64 MB of the harness's own memory.
+const _: () = assert!(size_of::<Route>() == 64);
 
 impl Ledger {
     /// The account of run `run`.
@@ -237,15 +242,15 @@ impl Ledger {
         match inserted {
             Inserted::InOrder => Arrival::First,
             Inserted::OutOfOrder => {
-                route.reordered += 1;
+                bump(&mut route.reordered, 1);
                 Arrival::Late
             }
             Inserted::Again => {
-                route.duplicated += 1;
+                bump(&mut route.duplicated, 1);
                 Arrival::Again
             }
             Inserted::NoRoom => {
-                route.unrecorded += 1;
+                bump(&mut route.unrecorded, 1);
                 Arrival::Unrecorded
             }
         }
@@ -308,19 +313,19 @@ impl Ledger {
             }
         };
         // Unrecorded deliveries did come: they are owed no more.
-        let lost = count(&promised).saturating_sub(route.unrecorded);
+        let lost = count(&promised).saturating_sub(route.unrecorded.into());
         let known = intersection(&delivered, &[(0, stream.published)]);
         Tally {
             published: 0,
             acknowledged: 0,
             expected: count(&owed),
-            delivered: count(&known) + route.unrecorded,
-            duplicated: route.duplicated,
-            reordered: route.reordered,
+            delivered: count(&known) + u64::from(route.unrecorded),
+            duplicated: route.duplicated.into(),
+            reordered: route.reordered.into(),
             lost,
             unacknowledged: count(&missing) - count(&promised),
             invented: count(&delivered) - count(&known),
-            unrecorded: route.unrecorded,
+            unrecorded: route.unrecorded.into(),
         }
     }
 
@@ -394,9 +399,9 @@ impl Ledger {
             let twice = intersection(&ours.delivered.spans(), &route.delivered);
             ours.from = ours.from.min(route.from);
             ours.delivered.extend(&route.delivered);
-            ours.duplicated += route.duplicated + count(&twice);
-            ours.reordered += route.reordered;
-            ours.unrecorded += route.unrecorded;
+            bump(&mut ours.duplicated, count(&twice).saturating_add(route.duplicated.into()));
+            bump(&mut ours.reordered, route.reordered.into());
+            bump(&mut ours.unrecorded, route.unrecorded.into());
             if !route.excused.is_empty() {
                 ours.excused.get_or_insert_default().extend(&route.excused);
             }
@@ -445,9 +450,9 @@ struct RoutePart {
     ordered: bool,
     from: u64,
     delivered: Vec<Span>,
-    duplicated: u64,
-    reordered: u64,
-    unrecorded: u64,
+    duplicated: u32,
+    reordered: u32,
+    unrecorded: u32,
     excused: Vec<Span>,
 }
 
@@ -495,6 +500,10 @@ fn once(qos: QoS) -> bool {
         QoS::AtMostOnce | QoS::ExactlyOnce => true,
         QoS::AtLeastOnce => false,
     }
+}
+
+fn bump(count: &mut u32, by: u64) {
+    *count = count.saturating_add(u32::try_from(by).unwrap_or(u32::MAX));
 }
 
 fn add(sum: &mut Tally, one: &Tally) {

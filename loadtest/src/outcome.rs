@@ -259,6 +259,8 @@ pub enum Event {
     Connect,
     /// A connection established with one subscription of its own.
     ConnectSubscribe,
+    /// A connection established again, in a storm.
+    Reconnect,
     /// A message published and delivered.
     Message,
     /// One delivery of a message with many.
@@ -268,14 +270,15 @@ pub enum Event {
 }
 
 impl Event {
-    /// The word after "a".
+    /// What follows "a".
     pub fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect",
             Self::ConnectSubscribe => "connect + subscribe",
+            Self::Reconnect => "reconnect",
             Self::Message => "message",
             Self::Delivery => "delivery",
-            Self::IdleSecond => "idle connection-second",
+            Self::IdleSecond => "second of an idle connection",
         }
     }
 }
@@ -334,15 +337,19 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// User memory a connection.
+    /// User memory a connection; none where it did not grow, since that is
+    /// something else shrinking and no measurement.
     pub fn user_bytes_each(&self) -> Option<f64> {
-        let grown = self.user_with_bytes.saturating_sub(self.user_before_bytes);
-        per(grown as f64, self.connections as f64)
+        self.each(self.user_before_bytes, self.user_with_bytes)
     }
 
-    /// Kernel memory a connection, both ends.
+    /// Kernel memory a connection, both ends; none where it did not grow.
     pub fn kernel_bytes_each(&self) -> Option<f64> {
-        let grown = self.kernel_with_bytes?.saturating_sub(self.kernel_before_bytes?);
+        self.each(self.kernel_before_bytes?, self.kernel_with_bytes?)
+    }
+
+    fn each(&self, before: u64, with: u64) -> Option<f64> {
+        let grown = with.checked_sub(before).filter(|&grown| grown > 0)?;
         per(grown as f64, self.connections as f64)
     }
 }
@@ -615,6 +622,21 @@ mod tests {
         let busy = Cost { events: 4, floor_us_each: Some(1.25), ..idle };
         assert_eq!(busy.us_each(), Some(2.5));
         assert_eq!(busy.floors(), Some(2.0));
+    }
+
+    #[test]
+    fn memory_that_shrank_is_no_measurement_of_connections() {
+        let mut memory = Memory {
+            connections: 1_000,
+            user_before_bytes: 5_000,
+            user_with_bytes: 305_000,
+            kernel_before_bytes: Some(9_000),
+            kernel_with_bytes: Some(8_000),
+        };
+        assert_eq!(memory.user_bytes_each(), Some(300.0));
+        assert_eq!(memory.kernel_bytes_each(), None);
+        memory.connections = 0;
+        assert_eq!(memory.user_bytes_each(), None);
     }
 
     #[test]

@@ -96,6 +96,10 @@ const REPLICAS: f64 = 3.0;
 const CPU_SHARE: f64 = 0.5;
 /// Of a node's memory.
 const MEMORY_SHARE: f64 = 0.7;
+/// Of a node's memory, when every socket holds a page at once.
+const BURST_SHARE: f64 = 0.95;
+/// A page.
+const PAGE_BYTES: f64 = 4_096.0;
 /// Of the conntrack table, where the broker's own check begins to warn.
 const CONNTRACK_SHARE: f64 = 0.75;
 /// Connections from one address to one port, with the widest port range.
@@ -241,7 +245,10 @@ pub fn plan(demand: &Demand) -> Result<Plan, PlanError> {
         let (cores, memory_bytes) = (demand.cores, demand.memory_bytes);
         return Err(PlanError::NodeTooSmall { cores, memory_bytes });
     }
-    let by_memory = ((user + kernel) / memory_room).ceil();
+    let burst_room = demand.memory_bytes as f64 * BURST_SHARE - BASE_BYTES;
+    let steady = (user + kernel) / memory_room;
+    let burst = (user + kernel + clients * PAGE_BYTES) / burst_room;
+    let by_memory = steady.max(burst).ceil();
     let by_cpu = (busy_cores / cpu_room).ceil();
     let working = by_memory.max(by_cpu).max(1.0);
     if working > NODES_MAX {
@@ -268,7 +275,7 @@ pub fn plan(demand: &Demand) -> Result<Plan, PlanError> {
         clients_each: clients_each as u64,
         user_bytes_each: user / working + BASE_BYTES,
         kernel_bytes_each: kernel / working,
-        burst_bytes_each: clients_each * 4_096.0,
+        burst_bytes_each: clients_each * PAGE_BYTES,
         busy_cores_each: busy_cores / working,
         bits_each: demand.rate * (1.0 + demand.fan_out) * wire / working,
         disk_bytes_each: queued
@@ -513,6 +520,16 @@ mod tests {
         assert!(plan.clients_each as f64 <= plan.conntrack as f64 * 0.75 + 1.0);
         assert!(plan.sysctls.iter().any(|sysctl| sysctl.0 == "net.netfilter.nf_conntrack_max"
             && sysctl.1 == plan.conntrack.to_string()));
+    }
+
+    #[test]
+    fn a_node_survives_the_moment_when_every_socket_holds_a_page() {
+        for clients in (1..40).map(|n| n * 700_000) {
+            let demand = Demand { clients, away: 0.0, ..million() };
+            let plan = plan(&demand).expect("sound");
+            let all = plan.user_bytes_each + plan.kernel_bytes_each + plan.burst_bytes_each;
+            assert!(all <= demand.memory_bytes as f64 * 0.951, "{clients}: {all}");
+        }
     }
 
     #[test]

@@ -68,23 +68,24 @@ fn section(body: &mut String, title: &str, content: String) {
 
 fn head(run: &Outcome) -> String {
     let config = &run.config;
-    let load = match (config.rate, config.window) {
-        (Some(rate), _) => format!("{} messages/s, open loop", short(rate)),
-        (None, Some(window)) => format!("{window} in flight a publisher, closed loop"),
-        (None, None) => "no messages".to_owned(),
+    let flow = match (config.rate, config.window) {
+        (Some(rate), _) => Some(format!("{} messages/s, open loop", short(rate))),
+        (None, Some(window)) => Some(format!("{window} in flight a publisher, closed loop")),
+        (None, None) => None,
     };
+    let load = flow.map_or("no messages".to_owned(), |flow| {
+        format!("QoS {} · {} payload · {flow}", config.qos, bytes(config.payload_bytes as f64))
+    });
     let (class, word) = badge(run);
     format!(
         "<header><div><h1>{} <span class=\"soft\">against</span> {}</h1>\n\
-         <p>MQTT {} over {} · {} clients · QoS {} · {} payload · {load}<br>{}, {} long</p></div>\n\
+         <p>MQTT {} over {} · {} clients · {load}<br>{}, {} long</p></div>\n\
          <span class=\"badge {class}\">{word}</span></header>\n",
         escape(&config.scenario),
         escape(&run.label),
         escape(&config.version),
         escape(&config.transport),
         figures::count(config.clients),
-        config.qos,
-        bytes(config.payload_bytes as f64),
         figures::moment(run.started_unix_ms),
         time(run.duration_ms as f64 * 1e6),
     )
@@ -146,6 +147,12 @@ fn tiles(body: &mut String, run: &Outcome) {
         tiles.push((time(latency.p50_ns as f64), "latency, median".into()));
         tiles.push((time(latency.p99_ns as f64), "latency, 99 %".into()));
         tiles.push((time(latency.p999_ns as f64), "latency, 99.9 %".into()));
+    }
+    let connects = &run.connections.latency.quantiles;
+    if latency.count == 0 && connects.count > 0 {
+        tiles.push((time(connects.p50_ns as f64), "until CONNACK, median".into()));
+        tiles.push((time(connects.p99_ns as f64), "until CONNACK, 99 %".into()));
+        tiles.push((time(connects.max_ns as f64), "until CONNACK, slowest".into()));
     }
     if let Some(rate) = run.totals.delivery_rate().filter(|&rate| rate > 0.0) {
         tiles.push((short(rate), "deliveries a second".into()));

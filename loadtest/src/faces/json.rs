@@ -2,11 +2,14 @@
 
 use crate::outcome::Outcome;
 
-/// The outcome, indented, with a newline at its end.
+/// The outcome on one line, with a newline at its end.
+///
+/// Not indented: a minute has 600 samples and some thousand buckets, which are
+/// five times as long with a line for each number.
 pub fn json(outcome: &Outcome) -> String {
     // The type is plain data without maps keyed by anything but strings, and
     // floats that are no numbers become null.
-    let mut text = serde_json::to_string_pretty(outcome).expect("plain data");
+    let mut text = serde_json::to_string(outcome).expect("plain data");
     text.push('\n');
     text
 }

@@ -145,16 +145,16 @@ fn draw_line(svg: &mut String, line: &Line, points: &[(f64, f64)], x: &Scale, y:
     // Thinned points are further apart than the data was.
     let apart = line.reach.max(2.0 * STEP / (WIDTH - LEFT - RIGHT) * (x.high - x.low));
     let mut path = String::new();
-    let mut before = f64::NEG_INFINITY;
+    let mut before = None;
     for point in points {
         let (at, up) = (x.across(point.0), y.up(point.1));
-        if point.0 - before > apart {
+        if before.is_none_or(|before| point.0 - before > apart) {
             // The stroke of no length is a dot, should nothing follow.
             let _ = write!(path, "M{at:.1} {up:.1}h0");
         } else {
             let _ = write!(path, "L{at:.1} {up:.1}");
         }
-        before = point.0;
+        before = Some(point.0);
     }
     let _ = writeln!(svg, "<path class=\"line c{colour}{dashed}\" d=\"{path}\"/>");
 }
@@ -388,6 +388,15 @@ mod tests {
         let thinned = thin(&points, &Scale { axis: axis(false), low: 0.0, high: 40_000.0 });
         assert!(thinned.len() < 450, "{}", thinned.len());
         assert!(thinned.contains(&(31_415.0, 99.0)));
+    }
+
+    #[test]
+    fn a_line_begins_with_a_move_however_far_it_reaches() {
+        let mut plot = plot(vec![(0.0, 1.0), (10.0, 1.0)], false);
+        plot.lines[0].reach = f64::INFINITY;
+        let svg = plot.draw().expect("points");
+        assert_eq!(svg.matches(" d=\"M").count(), 2, "its key and itself: {svg}");
+        assert!(!svg.contains("d=\"L"), "{svg}");
     }
 
     #[test]

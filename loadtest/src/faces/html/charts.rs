@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::faces::figures::{self, cpu_us, short, time};
 use crate::faces::plot::{Axis, Bar, Line, Plot, bars};
 use crate::latency::curve;
-use crate::outcome::{Outcome, Sample};
+use crate::outcome::{Latency, Outcome, Sample};
 
 const TIME: Axis = Axis { label: "seconds since the start", log: false, write: figures::digits };
 const LATENCY: Axis = Axis { label: "latency", log: true, write: time };
@@ -17,10 +17,24 @@ const CPU: Axis = Axis { label: "share of a core", log: false, write: figures::p
 pub(super) fn all(body: &mut String, runs: &[Outcome]) {
     add(body, "Latency over time", &latency_note(runs), latency_over_time(runs).draw());
     let note = "How slow the slowest share of deliveries was, from when each was due.";
-    add(body, "Latency by percentile", note, percentiles(runs).draw());
+    add(
+        body,
+        "Latency by percentile",
+        note,
+        percentiles(runs, "Latency by percentile", LATENCY, |run| &run.latency).draw(),
+    );
     let note = "Published and delivered, a second.";
     add(body, "Messages over time", note, rates(runs).draw());
     add(body, "Connections", "Established, over time.", ramp(runs).draw());
+    if runs.iter().all(|run| run.totals.published == 0) {
+        let note = "Established, a second.";
+        add(body, "Connects over time", note, connect_rates(runs).draw());
+        let note = "How slow the slowest share of CONNACKs was, from when each connect was due.";
+        let axis = Axis { label: "until CONNACK", ..LATENCY };
+        let title = "Connects by percentile";
+        let plot = percentiles(runs, title, axis, |run| &run.connections.latency);
+        add(body, title, note, plot.draw());
+    }
     let note =
         "The broker's own CPU time, from the system's accounts, over what it did in the phase.";
     add(body, "CPU an event", note, costs(runs));
@@ -59,18 +73,18 @@ fn latency_over_time(runs: &[Outcome]) -> Plot {
     timeline("Latency over time", LATENCY, runs, lines)
 }
 
-fn percentiles(runs: &[Outcome]) -> Plot {
+fn percentiles(runs: &[Outcome], title: &str, y: Axis, of: impl Fn(&Outcome) -> &Latency) -> Plot {
     // From the half to the last one in a million, on a log scale of what is
     // above, turned so that it rises to the right.
     let lines = runs.iter().enumerate().map(|(at, run)| Line {
         name: run.label.clone(),
         colour: at,
         dashed: false,
-        points: curve(&run.latency).iter().map(|&(above, ns)| (1.0 / above, ns as f64)).collect(),
+        points: curve(of(run)).iter().map(|&(above, ns)| (1.0 / above, ns as f64)).collect(),
         reach: f64::INFINITY,
     });
     let x = Axis { label: "percentile", log: true, write: figures::digits };
-    let mut plot = plot("Latency by percentile", x, LATENCY, lines.collect());
+    let mut plot = plot(title, x, y, lines.collect());
     let ticks = [
         (1.0, "0 %"),
         (2.0, "50 %"),
@@ -102,6 +116,15 @@ fn rates(runs: &[Outcome]) -> Plot {
         lines.push(over_time(&published, colours.0, true, run, |s| a_second(s.published)));
     }
     timeline("Messages over time", RATE, runs, lines)
+}
+
+fn connect_rates(runs: &[Outcome]) -> Plot {
+    let lines = runs.iter().enumerate().map(|(at, run)| {
+        let per_s = 1e3 / f64::from(run.config.sample_ms.max(1));
+        over_time(&run.label, at, false, run, |s| s.connects as f64 * per_s)
+    });
+    let axis = Axis { label: "connects a second", ..RATE };
+    timeline("Connects over time", axis, runs, lines.collect())
 }
 
 fn ramp(runs: &[Outcome]) -> Plot {

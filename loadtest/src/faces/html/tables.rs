@@ -78,15 +78,12 @@ pub(super) fn run(run: &Outcome) -> String {
         rows.push(("Connects".to_owned(), format!("{} a second at most", short(rate))));
     }
     let totals = &run.totals;
-    rows.push((
-        "Traffic".to_owned(),
-        format!(
-            "{} to the broker, {} from it; messages flowed for {}",
-            bytes(totals.sent_bytes as f64),
-            bytes(totals.received_bytes as f64),
-            time(totals.flow_ms as f64 * 1e6)
-        ),
-    ));
+    let (sent, received) = (totals.sent_bytes as f64, totals.received_bytes as f64);
+    let mut traffic = format!("{} to the broker, {} from it", bytes(sent), bytes(received));
+    if totals.flow_ms > 0 {
+        let _ = write!(traffic, "; messages flowed for {}", time(totals.flow_ms as f64 * 1e6));
+    }
+    rows.push(("Traffic".to_owned(), traffic));
     for (name, latency) in [
         ("Latency", &run.latency),
         ("Acknowledgement", &run.ack_latency),
@@ -114,8 +111,8 @@ pub(super) fn run(run: &Outcome) -> String {
     rows.push((
         "Machine".to_owned(),
         format!(
-            "{} cores (broker {}, harness {}), {} of memory, Linux {}",
-            machine.cores,
+            "{} (broker {}, harness {}), {} of memory, Linux {}",
+            if machine.cores == 1 { "1 core".into() } else { format!("{} cores", machine.cores) },
             cores(machine.broker_cores),
             cores(machine.harness_cores),
             bytes(machine.memory_bytes as f64),

@@ -166,6 +166,7 @@ fn a_report_is_one_file_that_fetches_nothing() {
         assert!(page.contains(&format!("<h2>{title}</h2>")), "{title}");
     }
     assert!(page.contains("Every promise kept"));
+    assert_eq!(page.matches(" d=\"").count(), page.matches(" d=\"M").count(), "drawable");
     assert!(!page.contains("NaN"), "a hole in the data is no coordinate");
 }
 
@@ -200,6 +201,25 @@ fn an_empty_run_is_a_page_without_plots() {
     let page = html(&[Outcome::default()]);
     assert!(page.contains("</html>") && !page.contains("Latency over time"));
     assert!(html(&[]).contains("No run to report"));
+}
+
+#[test]
+fn a_run_without_messages_shows_its_connects() {
+    let mut run = invented("tidegate", 1.0);
+    run.connections.latency = std::mem::take(&mut run.latency);
+    (run.totals, run.ledger) = (Totals::default(), LedgerReport::default());
+    run.config.rate = None;
+    run.samples.iter_mut().for_each(|sample| {
+        *sample = Sample { at_ms: sample.at_ms, connects: 25, ..Sample::default() };
+    });
+    let page = html(std::slice::from_ref(&run));
+    keep("connects.html", &page);
+    for part in ["Connects by percentile", "Connects over time", "until CONNACK, 99 %"] {
+        assert!(page.contains(part), "{part}");
+    }
+    for part in ["Latency by percentile", "Messages over time", "payload", "flowed"] {
+        assert!(!page.contains(part), "{part}");
+    }
 }
 
 #[test]
