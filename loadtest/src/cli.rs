@@ -109,6 +109,12 @@ pub(crate) enum Verb {
     Report(Report),
     /// Nodes, memory, disk and kernel settings for a load
     Plan(Ask),
+    /// Lends this machine to a coordinator elsewhere (`--agent`); for trusted networks only
+    Agent {
+        /// Where coordinators connect
+        #[arg(long, default_value = "127.0.0.1:21883")]
+        listen: SocketAddr,
+    },
     /// Works for a coordinator, which speaks over stdin
     #[command(hide = true)]
     Worker,
@@ -126,6 +132,9 @@ pub(crate) struct Common {
     /// Worker processes [default: one for 15,000 connections]
     #[arg(long)]
     workers: Option<u32>,
+    /// Agents that run the workers, in turn, as host:port [default: they run here]
+    #[arg(long)]
+    agent: Vec<String>,
     /// The broker's process id [default: who listens at the targets]
     #[arg(long)]
     pid: Vec<u32>,
@@ -228,11 +237,7 @@ pub(crate) struct Flow {
 
 impl Common {
     fn plan(&self, scenario: Scenario) -> Result<Plan> {
-        let mut targets: Vec<SocketAddr> = Vec::new();
-        for target in &self.targets {
-            let mut found = target.to_socket_addrs().with_context(|| format!("target {target}"))?;
-            targets.push(found.next().with_context(|| format!("target {target}: no address"))?);
-        }
+        let targets = resolve(&self.targets, "target")?;
         ensure!(self.connect_rate >= 0.0, "--connect-rate must not be negative");
         let mut chance = Chance::new(clock::now() ^ u64::from(std::process::id()) << 40);
         Ok(Plan {
@@ -270,13 +275,15 @@ impl Common {
 
     fn request(&self, plan: Plan) -> Result<Request> {
         ensure!(plan.clients() > 0, "there is no client");
-        let workers = self.workers.unwrap_or(plan.clients().div_ceil(CLIENTS_A_WORKER));
+        let least = plan.clients().div_ceil(CLIENTS_A_WORKER).max(self.agent.len() as u32);
+        let workers = self.workers.unwrap_or(least);
         ensure!(workers > 0, "--workers must be at least 1");
         let label = match self.label.as_str() {
             "" => self.targets.join(" "),
             given => given.to_owned(),
         };
-        Ok(Request { plan, workers, pids: self.pid.clone(), label })
+        let agents = resolve(&self.agent, "agent")?;
+        Ok(Request { plan, workers, agents, pids: self.pid.clone(), label })
     }
 }
 
@@ -306,7 +313,11 @@ impl Verb {
     /// The run that is asked for, and where its outcome goes; none for what is no run.
     pub(crate) fn request(&self) -> Result<Option<(Request, &Common)>> {
         let (common, plan) = match self {
-            Self::Worker | Self::Compare(_) | Self::Report(_) | Self::Plan(_) => return Ok(None),
+            Self::Worker
+            | Self::Agent { .. }
+            | Self::Compare(_)
+            | Self::Report(_)
+            | Self::Plan(_) => return Ok(None),
             Self::Connect { common, clients, subscribe, hold_ms } => {
                 let plan = common.plan(Scenario::Connect)?;
                 let (idle, idle_subscribe, hold_ms) = (*clients, *subscribe, *hold_ms);
@@ -329,4 +340,13 @@ impl Verb {
         };
         Ok(Some((common.request(plan)?, common)))
     }
+}
+
+fn resolve(names: &[String], what: &str) -> Result<Vec<SocketAddr>> {
+    let mut all = Vec::new();
+    for name in names {
+        let mut found = name.to_socket_addrs().with_context(|| format!("{what} {name}"))?;
+        all.push(found.next().with_context(|| format!("{what} {name}: no address"))?);
+    }
+    Ok(all)
 }

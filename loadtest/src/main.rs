@@ -3,6 +3,7 @@
 //! Exit codes: 0 the verdict is good, 1 it is bad or the run is invalid, 2
 //! misuse.
 
+mod agent;
 mod cli;
 mod coordinator;
 mod desk;
@@ -38,6 +39,16 @@ fn main() -> ExitCode {
             // It told its coordinator.
             Err(_) => ExitCode::FAILURE,
         },
+        Verb::Agent { listen } => {
+            let said = |line: &str| {
+                // Whoever started it may have gone.
+                let _ = writeln!(std::io::stdout(), "{line}");
+            };
+            match agent::serve(*listen, said) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => complain(&error, ExitCode::FAILURE),
+            }
+        }
         Verb::Compare(compare) => tell(compare.answer()),
         Verb::Report(report) => tell(report.make().map(|()| (String::new(), true))),
         Verb::Plan(ask) => tell(ask.answer().map(|text| (text, true))),

@@ -1,7 +1,8 @@
 //! What a coordinator and its workers say to each other: JSON, a line each.
 //!
-//! Times are nanoseconds of CLOCK_MONOTONIC, which all processes of a machine
-//! share.
+//! Times are nanoseconds of the coordinator's CLOCK_MONOTONIC, which all
+//! processes of its machine share. A worker elsewhere is told how far its own is
+//! off, and translates.
 
 use std::io::{self, BufRead, Write};
 
@@ -32,6 +33,16 @@ pub(crate) enum Order {
         /// of so many.
         workers: u32,
     },
+    /// What time is it there?
+    Clock {
+        /// The coordinator's time.
+        sent: u64,
+    },
+    /// The worker's clock is ahead by so much; it may be behind.
+    Shift {
+        /// Nanoseconds.
+        ahead: i64,
+    },
     /// The ramp begins; ticks and due times count from here.
     Open {
         /// When.
@@ -58,6 +69,13 @@ pub(crate) enum Report {
         pid: u32,
         /// Its anonymous memory, all slots of the slab in it and empty.
         anonymous_bytes: u64,
+    },
+    /// An answer to [`Order::Clock`].
+    Clock {
+        /// What was asked with.
+        sent: u64,
+        /// The worker's time.
+        here: u64,
     },
     /// A tenth of a second went by.
     Tick(Box<Tick>),

@@ -50,6 +50,7 @@ fn obey(from: impl Read + Send + 'static, to: &mut impl Write) -> Result<()> {
                     say(to, &Report::Part(Box::new(job.part())))?;
                     return Ok(());
                 }
+                Ok(Order::Clock { sent }) => say(to, &Report::Clock { sent, here: clock::now() })?,
                 Ok(order) => job.order(order)?,
                 Err(TryRecvError::Empty) => break,
                 // The coordinator is gone; nobody wants the part.
@@ -94,6 +95,8 @@ struct Job {
     epoch: Option<u64>,
     ticks: u64,
     anonymous_bytes: u64,
+    /// How far this machine's clock is ahead of the coordinator's.
+    ahead: i64,
 }
 
 /// Ticks between two looks at our own anonymous memory, which costs more than the others.
@@ -106,7 +109,7 @@ impl Job {
         let net = Net::new(fleet.len(), plan.protocol.version(), plan.codec, plan.transport)?;
         let tally = Tally::default();
         let anonymous_bytes = procfs::anonymous_bytes(std::process::id()).unwrap_or(0);
-        let (epoch, ticks) = (None, 0);
+        let (epoch, ticks, ahead) = (None, 0, 0);
         Ok(Self {
             plan,
             worker,
@@ -118,14 +121,17 @@ impl Job {
             epoch,
             ticks,
             anonymous_bytes,
+            ahead,
         })
     }
 
     fn order(&mut self, order: Order) -> Result<()> {
         match order {
             Order::Job { .. } => bail!("a second job"),
-            Order::Finish => bail!("finish is the caller's"),
+            Order::Finish | Order::Clock { .. } => bail!("that is the caller's to answer"),
+            Order::Shift { ahead } => self.ahead = ahead,
             Order::Open { epoch } => {
+                let epoch = epoch.saturating_add_signed(self.ahead);
                 self.epoch = Some(epoch);
                 self.fleet.open(epoch);
             }
@@ -134,6 +140,7 @@ impl Job {
             }
             Order::Traffic { start } => {
                 let epoch = self.epoch.context("traffic before the ramp")?;
+                let start = start.saturating_add_signed(self.ahead);
                 self.traffic.begin(&self.plan, epoch, start, self.worker, self.workers);
             }
         }
@@ -167,8 +174,6 @@ impl Job {
             return None;
         }
         self.ticks = number;
-        self.tally.received_bytes = self.net.bytes_in();
-        self.tally.sent_bytes = self.net.bytes_out();
         let pid = std::process::id();
         if number.is_multiple_of(MEMORY_TICKS) {
             self.anonymous_bytes = procfs::anonymous_bytes(pid).unwrap_or(0);
@@ -177,16 +182,24 @@ impl Job {
         self.traffic.latency_fresh.clear();
         Some(Tick {
             number,
-            tally: self.tally.clone(),
+            tally: self.tally(),
             latency,
             usage: procfs::usage(pid).unwrap_or_default(),
             anonymous_bytes: self.anonymous_bytes,
         })
     }
 
-    fn part(mut self) -> Part {
-        self.tally.received_bytes = self.net.bytes_in();
-        self.tally.sent_bytes = self.net.bytes_out();
+    /// The counts so far, in the coordinator's time.
+    fn tally(&self) -> Tally {
+        Tally {
+            received_bytes: self.net.bytes_in(),
+            sent_bytes: self.net.bytes_out(),
+            last_up: self.tally.last_up.saturating_add_signed(-self.ahead),
+            ..self.tally.clone()
+        }
+    }
+
+    fn part(&self) -> Part {
         Part {
             latency: self.traffic.latency.save(),
             ack_latency: self.traffic.ack_latency.save(),
@@ -194,7 +207,7 @@ impl Job {
             lateness: self.traffic.lateness.save(),
             ledger: self.traffic.ledger.part(),
             lacking: self.fleet.lacking.map(str::to_owned),
-            tally: self.tally,
+            tally: self.tally(),
         }
     }
 }

@@ -78,6 +78,33 @@ fn what_a_broker_does_wrong_is_counted_to_the_message() {
 }
 
 #[test]
+fn the_second_codec_finds_the_same() {
+    let broker = Broker::start(Faults { lose_every: 30, ..Faults::default() });
+    let words = [&PAIRS[..], &["--codec", "mqttbytes", "--protocol", "5.0"]].concat();
+    let (code, outcome) = run(broker.addr, &words);
+    assert_eq!((code, outcome.config.codec.as_str()), (Some(1), "mqttbytes"));
+    assert!(broker.done().lost > 20);
+    assert_eq!(outcome.ledger.qos[1].lost, broker.done().lost);
+}
+
+#[test]
+fn agents_do_the_work_of_workers() {
+    let agents = [Agent::start(), Agent::start()];
+    let broker = Broker::start(Faults { lose_every: 40, ..Faults::default() });
+    let [one, two] = agents.each_ref().map(|agent| agent.addr.as_str());
+    let (code, outcome) =
+        run(broker.addr, &[&PAIRS[..], &["--agent", one, "--agent", two]].concat());
+    assert_eq!((code, outcome.config.workers), (Some(1), 2));
+    assert_eq!(outcome.ledger.qos[1].lost, broker.done().lost);
+    assert_eq!(outcome.connections.established, 16);
+    assert!(outcome.connections.ramp_ms < 5_000, "{}", outcome.connections.ramp_ms);
+    // Clocks that were not set would be off by more than a second or be no clocks at all.
+    let median = outcome.latency.quantiles.p50_ns;
+    assert!((1_000..1_000_000_000).contains(&median), "{median}");
+    assert!(outcome.config.more.contains_key("clocks differ by"));
+}
+
+#[test]
 fn a_damaged_payload_is_damage_and_a_loss() {
     let broker = Broker::start(Faults { damage_every: 40, ..Faults::default() });
     let (code, outcome) = run(broker.addr, &PAIRS);
@@ -172,6 +199,33 @@ impl Real {
 }
 
 impl Drop for Real {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The harness as an agent, until the test ends.
+struct Agent {
+    child: Child,
+    addr: String,
+}
+
+impl Agent {
+    fn start() -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate-loadtest"))
+            .args(["agent", "--listen", "127.0.0.1:0"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the harness runs");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let line = lines.next().expect("it says where").expect("text");
+        let addr = line.strip_prefix("listening ").expect("an address").to_owned();
+        Self { child, addr }
+    }
+}
+
+impl Drop for Agent {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

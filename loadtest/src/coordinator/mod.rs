@@ -8,6 +8,7 @@ mod broker;
 mod fill;
 mod workers;
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
@@ -38,6 +39,8 @@ pub(crate) struct Request {
     pub(crate) plan: Plan,
     /// Worker processes.
     pub(crate) workers: u32,
+    /// Where workers run; empty: here.
+    pub(crate) agents: Vec<SocketAddr>,
     /// The brokers' process ids; empty to look for them.
     pub(crate) pids: Vec<u32>,
     /// What to call the run.
@@ -105,8 +108,12 @@ impl<'a> Run<'a> {
     fn start(request: &'a Request, watch: Watch<'a>) -> Result<Self> {
         let plan = &request.plan;
         let brokers = Brokers::find(&request.pids, &plan.targets);
-        let workers = Workers::start(plan, request.workers)?;
+        let workers = Workers::start(plan, request.workers, &request.agents)?;
         let mut outcome = fill::begin(plan, request.workers, &request.label);
+        if workers.clock_error > 0 {
+            let error = format!("{} us at most", workers.clock_error.div_ceil(1_000));
+            outcome.config.more.insert("clocks differ by".to_owned(), error);
+        }
         outcome.machine.broker_cores = brokers.cores();
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         outcome.started_unix_ms = unix.as_millis() as u64;

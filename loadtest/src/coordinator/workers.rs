@@ -1,13 +1,15 @@
 //! The worker processes and what they last said.
 
-use std::io::{BufReader, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::io::{BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::engine::clock;
 use crate::protocol::{Order, Part, Report, Tick, hear, say};
 use crate::scenario::plan::Plan;
 
@@ -16,22 +18,31 @@ const REPORTS_MAX: usize = 1_024;
 /// A worker that is silent that long is stuck.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
+/// An agent that takes longer to answer is not there.
+const AGENT_TIME_MAX: Duration = Duration::from_secs(5);
+/// How often a worker elsewhere is asked for its time.
+const CLOCK_ROUNDS: u32 = 16;
+
 /// The workers of a run. Dropped, they are ended.
 pub(crate) struct Workers {
     children: Vec<Child>,
-    orders: Vec<ChildStdin>,
+    orders: Vec<Box<dyn Write>>,
     reports: Receiver<(usize, Report)>,
     /// Each worker's last tick.
     pub(crate) ticks: Vec<Tick>,
     /// Each worker's anonymous memory before its first connection.
     pub(crate) anonymous_before: u64,
     parts: Vec<Option<Part>>,
+    /// The clocks of workers elsewhere are wrong by this at most, in nanoseconds; 0 if all are here.
+    pub(crate) clock_error: u64,
 }
 
+/// Where a worker's reports come from and its orders go to.
+type Line = (Box<dyn Read + Send>, Box<dyn Write>);
+
 impl Workers {
-    /// Starts `count` processes and gives each its share.
-    pub(crate) fn start(plan: &Plan, count: u32) -> Result<Self> {
-        let program = std::env::current_exe().context("find this program")?;
+    /// Starts `count` processes, here or with the agents in turn, and gives each its share.
+    pub(crate) fn start(plan: &Plan, count: u32, agents: &[SocketAddr]) -> Result<Self> {
         let (sender, reports) = sync_channel(REPORTS_MAX);
         let mut workers = Self {
             children: Vec::new(),
@@ -40,19 +51,18 @@ impl Workers {
             ticks: vec![Tick::default(); count as usize],
             anonymous_before: 0,
             parts: vec![None; count as usize],
+            clock_error: 0,
         };
         for worker in 0..count {
-            let mut command = Command::new(&program);
-            command.arg("worker").stdin(Stdio::piped()).stdout(Stdio::piped());
-            let mut child = command.spawn().context("start a worker")?;
-            let mut orders = child.stdin.take().context("a worker without stdin")?;
-            let stdout = child.stdout.take().context("a worker without stdout")?;
-            workers.children.push(child);
+            let (reports, mut orders) = match agents {
+                [] => workers.spawn()?,
+                some => remote(some[worker as usize % some.len()])?,
+            };
             let sender = sender.clone();
             thread::spawn(move || {
-                let mut stdout = BufReader::new(stdout);
+                let mut reports = BufReader::new(reports);
                 loop {
-                    let report = match hear(&mut stdout) {
+                    let report = match hear(&mut reports) {
                         Ok(Some(report)) => report,
                         Ok(None) => return,
                         Err(error) => Report::Broken { why: format!("no report: {error}") },
@@ -74,10 +84,46 @@ impl Workers {
                     workers.anonymous_before += anonymous_bytes;
                 }
                 Report::Broken { why } => bail!("a worker: {why}"),
-                Report::Tick(_) | Report::Part(_) => bail!("a worker speaks before its hello"),
+                Report::Tick(_) | Report::Part(_) | Report::Clock { .. } => {
+                    bail!("a worker speaks before its hello")
+                }
+            }
+        }
+        if !agents.is_empty() {
+            for worker in 0..count as usize {
+                workers.set_clock(worker)?;
             }
         }
         Ok(workers)
+    }
+
+    fn spawn(&mut self) -> Result<Line> {
+        let program = std::env::current_exe().context("find this program")?;
+        let mut command = Command::new(&program);
+        command.arg("worker").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().context("start a worker")?;
+        let orders = child.stdin.take().context("a worker without stdin")?;
+        let reports = child.stdout.take().context("a worker without stdout")?;
+        self.children.push(child);
+        Ok((Box::new(reports), Box::new(orders)))
+    }
+
+    /// Asks a worker elsewhere for its time, and believes the quickest answer: it is wrong by half
+    /// of its round trip at most.
+    fn set_clock(&mut self, worker: usize) -> Result<()> {
+        let mut best = (u64::MAX, 0);
+        for _ in 0..CLOCK_ROUNDS {
+            say(&mut self.orders[worker], &Order::Clock { sent: clock::now() })?;
+            let answer = self.reports.recv_timeout(SILENCE_MAX).context("a worker is silent")?;
+            let (_, Report::Clock { sent, here }) = answer else { bail!("no time was told") };
+            let now = clock::now();
+            let trip = now - sent;
+            if trip < best.0 {
+                best = (trip, here as i64 - (sent + trip / 2) as i64);
+            }
+        }
+        self.clock_error = self.clock_error.max(best.0 / 2);
+        Ok(say(&mut self.orders[worker], &Order::Shift { ahead: best.1 })?)
     }
 
     /// Tells all the same.
@@ -102,7 +148,9 @@ impl Workers {
                 Ok(None)
             }
             Ok((worker, Report::Broken { why })) => bail!("worker {worker}: {why}"),
-            Ok((worker, Report::Hello { .. })) => bail!("worker {worker} says hello twice"),
+            Ok((worker, Report::Hello { .. } | Report::Clock { .. })) => {
+                bail!("worker {worker} answers what was not asked")
+            }
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) if self.parts.iter().all(Option::is_some) => {
                 Ok(None)
@@ -123,6 +171,14 @@ impl Workers {
         }
         Ok(std::mem::take(&mut self.parts).into_iter().flatten().collect())
     }
+}
+
+fn remote(agent: SocketAddr) -> Result<Line> {
+    let stream = TcpStream::connect_timeout(&agent, AGENT_TIME_MAX)
+        .with_context(|| format!("agent {agent}"))?;
+    stream.set_nodelay(true)?;
+    let reports = stream.try_clone()?;
+    Ok((Box::new(reports), Box::new(stream)))
 }
 
 impl Drop for Workers {
