@@ -215,7 +215,9 @@ pub struct Connections {
 impl Connections {
     /// Connections a second over the ramp.
     pub fn rate(&self) -> Option<f64> {
-        per(self.established as f64, self.ramp_ms as f64 / 1e3)
+        // Those that came back came later than the ramp.
+        let first = self.established.saturating_sub(self.reconnected);
+        per(first as f64, self.ramp_ms as f64 / 1e3)
     }
 }
 

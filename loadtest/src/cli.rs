@@ -1,0 +1,332 @@
+//! The command line: words to a plan, with every mistake named.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tidegate_loadtest::identity::IDENTITY_BYTES;
+
+use crate::coordinator::Request;
+use crate::desk::{Ask, Compare, Report};
+use crate::engine::{Codec, Transport, clock};
+use crate::scenario::backoff::Chance;
+use crate::scenario::plan::{Backoff, Plan, Protocol, Scenario};
+
+/// Connections of a worker; a process has some 20,000 descriptors on a usual system.
+const CLIENTS_A_WORKER: u32 = 15_000;
+
+/// Loads any MQTT broker, keeps a ledger of every message, and reports
+#[derive(Debug, Parser)]
+#[command(name = "tidegate-loadtest", version)]
+pub(crate) struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) command: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Opens connections and holds them
+    Connect {
+        /// The load
+        #[command(flatten)]
+        common: Common,
+        /// Connections
+        #[arg(long, default_value_t = 1_000)]
+        clients: u32,
+        /// Each subscribes to a topic of its own
+        #[arg(long)]
+        subscribe: bool,
+        /// How long they are held
+        #[arg(long, default_value_t = 5_000)]
+        hold_ms: u64,
+    },
+    /// Breaks all connections at once and lets them come back
+    Storm {
+        /// The load
+        #[command(flatten)]
+        common: Common,
+        /// Connections
+        #[arg(long, default_value_t = 1_000)]
+        clients: u32,
+        /// Each subscribes to a topic of its own
+        #[arg(long)]
+        subscribe: bool,
+        /// How long they are held before each storm
+        #[arg(long, default_value_t = 1_000)]
+        hold_ms: u64,
+        /// How many storms
+        #[arg(long, default_value_t = 1)]
+        storms: u32,
+    },
+    /// Many publishers, few subscribers
+    FanIn {
+        /// The load
+        #[command(flatten)]
+        common: Common,
+        /// The messages
+        #[command(flatten)]
+        flow: Flow,
+        /// Clients that publish, each to a topic of its own
+        #[arg(long, default_value_t = 1_000)]
+        publishers: u32,
+        /// Clients that subscribe, each to its share of the topics
+        #[arg(long, default_value_t = 1)]
+        subscribers: u32,
+    },
+    /// Few publishers, many subscribers
+    FanOut {
+        /// The load
+        #[command(flatten)]
+        common: Common,
+        /// The messages
+        #[command(flatten)]
+        flow: Flow,
+        /// Clients that publish, each to a topic of its own
+        #[arg(long, default_value_t = 1)]
+        publishers: u32,
+        /// Clients that subscribe, each to one of the topics
+        #[arg(long, default_value_t = 1_000)]
+        subscribers: u32,
+    },
+    /// A publisher and a subscriber each
+    Pairs {
+        /// The load
+        #[command(flatten)]
+        common: Common,
+        /// The messages
+        #[command(flatten)]
+        flow: Flow,
+        /// Pairs; twice as many connections
+        #[arg(long, default_value_t = 100)]
+        pairs: u32,
+    },
+    /// Compares two runs that `--json` wrote; fails if the second is worse
+    Compare(Compare),
+    /// Makes one HTML report of several runs that `--json` wrote
+    Report(Report),
+    /// Nodes, memory, disk and kernel settings for a load
+    Plan(Ask),
+    /// Works for a coordinator, which speaks over stdin
+    #[command(hide = true)]
+    Worker,
+}
+
+/// Of every run.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Common {
+    /// The brokers, as host:port; clients take turns
+    #[arg(required = true)]
+    targets: Vec<String>,
+    /// What to call the run in reports
+    #[arg(long, default_value = "")]
+    label: String,
+    /// Worker processes [default: one for 15,000 connections]
+    #[arg(long)]
+    workers: Option<u32>,
+    /// The broker's process id [default: who listens at the targets]
+    #[arg(long)]
+    pid: Vec<u32>,
+    /// What carries MQTT
+    #[arg(long, value_enum, default_value_t)]
+    transport: Transport,
+    /// The protocol version
+    #[arg(long, value_enum, default_value_t)]
+    protocol: Protocol,
+    /// Who puts packets into bytes and back
+    #[arg(long, value_enum, default_value_t)]
+    codec: Codec,
+    /// Source addresses, in turn [default: on loopback one for some clients]
+    #[arg(long)]
+    source: Vec<IpAddr>,
+    /// Clients that share a source address on loopback
+    #[arg(long, default_value_t = 1_000)]
+    clients_per_source: u32,
+    /// Keep-alive in seconds; 0 for none
+    #[arg(long, default_value_t = 60)]
+    keep_alive_s: u16,
+    /// User name
+    #[arg(long)]
+    username: Option<String>,
+    /// Password
+    #[arg(long)]
+    password: Option<String>,
+    /// Connections begun a second; 0: as fast as handshakes end
+    #[arg(long, default_value_t = 0.0)]
+    connect_rate: f64,
+    /// Handshakes under way at once, without a connect rate; more than the broker's backlog
+    /// (mosquitto's is 100) makes the kernel drop SYNs, which come again after a second
+    #[arg(long, default_value_t = 64)]
+    handshakes_max: u32,
+    /// After that long the run goes on with what is up
+    #[arg(long, default_value_t = 60_000)]
+    open_ms_max: u64,
+    /// How a client waits that lost its connection
+    #[arg(long, value_enum, default_value_t)]
+    backoff: Backoff,
+    /// Its base
+    #[arg(long, default_value_t = 1_000)]
+    backoff_base_ms: u64,
+    /// Its maximum
+    #[arg(long, default_value_t = 30_000)]
+    backoff_ms_max: u64,
+    /// Writes the outcome as JSON to this file; `-` is stdout
+    #[arg(long)]
+    pub(crate) json: Option<PathBuf>,
+    /// Writes the outcome as Prometheus text to this file; `-` is stdout
+    #[arg(long)]
+    pub(crate) prometheus: Option<PathBuf>,
+    /// Writes the report as one HTML file
+    #[arg(long)]
+    pub(crate) html: Option<PathBuf>,
+    /// How to show a run while it goes on, on stderr
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) live: Live,
+}
+
+/// How to show a run while it goes on.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Live {
+    /// Drawn over itself on a terminal, else not at all.
+    #[default]
+    Auto,
+    /// Drawn over itself.
+    View,
+    /// A line a second.
+    Lines,
+    /// Not at all.
+    Off,
+}
+
+/// Of runs with messages.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Flow {
+    /// QoS of publishes and subscriptions
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=2))]
+    qos: u8,
+    /// Bytes of a payload
+    #[arg(long, default_value_t = 64)]
+    payload_bytes: u32,
+    /// Publishes a second in all; 0: closed loops, as fast as the windows allow
+    #[arg(long, default_value_t = 1_000.0)]
+    rate: f64,
+    /// Messages of a publisher that may be unacknowledged
+    #[arg(long, default_value_t = 1_000)]
+    window: u32,
+    /// How long is published
+    #[arg(long, default_value_t = 10_000)]
+    duration_ms: u64,
+    /// After that long without news, what is missing is lost
+    #[arg(long, default_value_t = 5_000)]
+    drain_ms: u64,
+    /// Connections beside, which only are there
+    #[arg(long, default_value_t = 0)]
+    idle: u32,
+}
+
+impl Common {
+    fn plan(&self, scenario: Scenario) -> Result<Plan> {
+        let mut targets: Vec<SocketAddr> = Vec::new();
+        for target in &self.targets {
+            let mut found = target.to_socket_addrs().with_context(|| format!("target {target}"))?;
+            targets.push(found.next().with_context(|| format!("target {target}: no address"))?);
+        }
+        ensure!(self.connect_rate >= 0.0, "--connect-rate must not be negative");
+        let mut chance = Chance::new(clock::now() ^ u64::from(std::process::id()) << 40);
+        Ok(Plan {
+            scenario,
+            run: chance.next() as u32,
+            targets,
+            sources: self.source.clone(),
+            clients_per_source: self.clients_per_source,
+            transport: self.transport,
+            protocol: self.protocol,
+            codec: self.codec,
+            publishers: 0,
+            subscribers: 0,
+            idle: 0,
+            idle_subscribe: false,
+            keep_alive_s: self.keep_alive_s,
+            username: self.username.clone(),
+            password: self.password.clone(),
+            connect_rate: self.connect_rate,
+            handshakes_max: self.handshakes_max,
+            open_ms_max: self.open_ms_max,
+            hold_ms: 0,
+            backoff: self.backoff,
+            backoff_base_ms: self.backoff_base_ms,
+            backoff_ms_max: self.backoff_ms_max,
+            storms: 0,
+            qos: 0,
+            payload_bytes: IDENTITY_BYTES as u32,
+            rate: 0.0,
+            window: 1,
+            duration_ms: 0,
+            drain_ms: 0,
+        })
+    }
+
+    fn request(&self, plan: Plan) -> Result<Request> {
+        ensure!(plan.clients() > 0, "there is no client");
+        let workers = self.workers.unwrap_or(plan.clients().div_ceil(CLIENTS_A_WORKER));
+        ensure!(workers > 0, "--workers must be at least 1");
+        let label = match self.label.as_str() {
+            "" => self.targets.join(" "),
+            given => given.to_owned(),
+        };
+        Ok(Request { plan, workers, pids: self.pid.clone(), label })
+    }
+}
+
+impl Flow {
+    fn fill(&self, mut plan: Plan, publishers: u32, subscribers: u32) -> Result<Plan> {
+        ensure!(publishers > 0 && subscribers > 0, "both publishers and subscribers are needed");
+        ensure!(
+            self.payload_bytes as usize >= IDENTITY_BYTES,
+            "--payload-bytes must be at least {IDENTITY_BYTES}: the identity of a message"
+        );
+        ensure!(self.rate >= 0.0, "--rate must not be negative");
+        ensure!((1..=65_000).contains(&self.window), "--window must be from 1 to 65000");
+        ensure!(
+            self.rate > 0.0 || self.qos > 0 || plan.scenario == Scenario::Pairs,
+            "a closed loop at QoS 0 needs pairs, whose deliveries make room"
+        );
+        (plan.publishers, plan.subscribers) = (publishers, subscribers);
+        (plan.qos, plan.payload_bytes) = (self.qos, self.payload_bytes);
+        (plan.rate, plan.window) = (self.rate, self.window);
+        (plan.duration_ms, plan.drain_ms) = (self.duration_ms, self.drain_ms);
+        plan.idle = self.idle;
+        Ok(plan)
+    }
+}
+
+impl Verb {
+    /// The run that is asked for, and where its outcome goes; none for what is no run.
+    pub(crate) fn request(&self) -> Result<Option<(Request, &Common)>> {
+        let (common, plan) = match self {
+            Self::Worker | Self::Compare(_) | Self::Report(_) | Self::Plan(_) => return Ok(None),
+            Self::Connect { common, clients, subscribe, hold_ms } => {
+                let plan = common.plan(Scenario::Connect)?;
+                let (idle, idle_subscribe, hold_ms) = (*clients, *subscribe, *hold_ms);
+                (common, Plan { idle, idle_subscribe, hold_ms, ..plan })
+            }
+            Self::Storm { common, clients, subscribe, hold_ms, storms } => {
+                let plan = common.plan(Scenario::Storm)?;
+                let (idle, idle_subscribe, hold_ms) = (*clients, *subscribe, *hold_ms);
+                (common, Plan { idle, idle_subscribe, hold_ms, storms: *storms, ..plan })
+            }
+            Self::FanIn { common, flow, publishers, subscribers } => {
+                (common, flow.fill(common.plan(Scenario::FanIn)?, *publishers, *subscribers)?)
+            }
+            Self::FanOut { common, flow, publishers, subscribers } => {
+                (common, flow.fill(common.plan(Scenario::FanOut)?, *publishers, *subscribers)?)
+            }
+            Self::Pairs { common, flow, pairs } => {
+                (common, flow.fill(common.plan(Scenario::Pairs)?, *pairs, *pairs)?)
+            }
+        };
+        Ok(Some((common.request(plan)?, common)))
+    }
+}

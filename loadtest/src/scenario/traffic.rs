@@ -1,0 +1,424 @@
+//! Messages: when each is due, who sends it, and what came of it.
+//!
+//! The loop is open: the schedule says when a message is due, and neither a
+//! slow broker nor a full window moves that time. A publisher that may not send
+//! owes, and what it owes keeps its due time. With rate 0 the loop is closed:
+//! a publisher sends whenever its window has room.
+
+use std::collections::{HashSet, VecDeque};
+
+use tidegate_codec::{PacketType, QoS};
+use tidegate_loadtest::identity::Identity;
+use tidegate_loadtest::latency::Recorder;
+use tidegate_loadtest::ledger::{Arrival, Expectation, Ledger, StreamId};
+
+use crate::engine::clock::{self, MILLISECOND, SECOND};
+use crate::engine::{Heard, Net, Said};
+use crate::scenario::fleet::{Change, Fleet};
+use crate::scenario::plan::{Plan, Role};
+use crate::scenario::tally::Tally;
+
+/// Messages sent in one step; then the sockets have their turn.
+const SENDS_A_STEP: usize = 2_048;
+/// A socket with that much unsent takes no more for now.
+const UNSENT_BYTES_MAX: usize = 256 * 1024;
+/// Packet ids go from 1 to this.
+const PACKET_IDS: u64 = 65_535;
+/// Reasons from here on are errors.
+const REFUSED: u8 = 0x80;
+
+struct Publisher {
+    client: u32,
+    number: u32,
+    stream: StreamId,
+    /// Copies of each message.
+    copies: u64,
+    topic: Box<str>,
+    /// The next message's place.
+    sequence: u64,
+    /// Messages that are due and not sent.
+    owed: u64,
+    /// Due times of messages from `sequence - in_flight.len()` on; none for one that is done.
+    in_flight: VecDeque<Option<u64>>,
+    unacknowledged: u32,
+    window: u32,
+    up: bool,
+    lagging: bool,
+}
+
+/// The publishers and subscribers of a worker.
+pub(crate) struct Traffic {
+    qos: QoS,
+    run: u32,
+    publishers: Vec<Publisher>,
+    /// The publisher of a client, by the client's slot; `u32::MAX` for none.
+    by_client: Vec<u32>,
+    /// The local publisher of a pair's subscriber, for closed loops at QoS 0.
+    by_number: Vec<u32>,
+    closed: bool,
+    payload: Vec<u8>,
+    /// When the first message is due, when the last, and the time between two.
+    start: u64,
+    stop: u64,
+    interval: f64,
+    /// Messages of this worker that came due.
+    scheduled: u64,
+    /// Zero of the due times in payloads.
+    epoch: u64,
+    lagging: Vec<u32>,
+    /// What was published, acknowledged and delivered.
+    pub(crate) ledger: Ledger,
+    /// From due to delivery, all and since the last tick.
+    pub(crate) latency: Recorder,
+    /// The same since the last tick.
+    pub(crate) latency_fresh: Recorder,
+    /// From due to the last acknowledgement.
+    pub(crate) ack_latency: Recorder,
+    /// From due to the socket, of publishers that were free to send.
+    pub(crate) lateness: Recorder,
+}
+
+impl Traffic {
+    /// Nothing is due yet.
+    pub(crate) fn new(plan: &Plan, fleet: &Fleet) -> Self {
+        let mut ledger = Ledger::new(plan.run);
+        expect(&mut ledger, plan, fleet);
+        let mut publishers = Vec::new();
+        let mut by_client = vec![u32::MAX; fleet.len() as usize];
+        let mut by_number = vec![u32::MAX; plan.publishers as usize];
+        for client in 0..fleet.len() {
+            let Role::Publisher(number) = fleet.role(client) else { continue };
+            by_client[client as usize] = publishers.len() as u32;
+            by_number[number as usize] = publishers.len() as u32;
+            publishers.push(Publisher {
+                client,
+                number,
+                stream: ledger.stream(number, plan.quality()),
+                copies: plan.copies(number),
+                topic: plan.topic(number).into(),
+                sequence: 0,
+                owed: 0,
+                in_flight: VecDeque::new(),
+                unacknowledged: 0,
+                window: plan.window,
+                up: false,
+                lagging: false,
+            });
+        }
+        let rate = plan.rate * publishers.len() as f64 / f64::from(plan.publishers.max(1));
+        Self {
+            qos: plan.quality(),
+            run: plan.run,
+            publishers,
+            by_client,
+            by_number,
+            closed: plan.rate == 0.0,
+            payload: vec![b'.'; plan.payload_bytes as usize],
+            start: u64::MAX,
+            stop: 0,
+            interval: if rate > 0.0 { SECOND as f64 / rate } else { f64::INFINITY },
+            scheduled: 0,
+            epoch: 0,
+            lagging: Vec::new(),
+            ledger,
+            latency: Recorder::default(),
+            latency_fresh: Recorder::default(),
+            ack_latency: Recorder::default(),
+            lateness: Recorder::default(),
+        }
+    }
+
+    /// Messages are due from `start` on; worker by worker, their schedules interleave.
+    pub(crate) fn begin(&mut self, plan: &Plan, epoch: u64, start: u64, worker: u32, workers: u32) {
+        let shift = self.interval * f64::from(worker) / f64::from(workers.max(1));
+        self.epoch = epoch;
+        self.start = start + if shift.is_finite() { shift as u64 } else { 0 };
+        self.stop = start + plan.duration_ms * MILLISECOND;
+        if self.closed {
+            for index in 0..self.publishers.len() as u32 {
+                self.lag(index);
+            }
+        }
+    }
+
+    /// Whether no more will be sent.
+    pub(crate) fn is_over(&self, now: u64) -> bool {
+        self.stop != 0 && now >= self.stop
+    }
+
+    /// Sends what is due; says when it wants to be called again.
+    pub(crate) fn step(&mut self, net: &mut Net, now: u64, tally: &mut Tally) -> u64 {
+        if self.start > now || self.publishers.is_empty() {
+            return if self.publishers.is_empty() { u64::MAX } else { self.start };
+        }
+        let late = self.is_over(now);
+        let mut sends = SENDS_A_STEP;
+        if !late {
+            let waiting = std::mem::take(&mut self.lagging);
+            for index in waiting {
+                self.publishers[index as usize].lagging = false;
+                self.pump(net, index, &mut sends, true, tally);
+            }
+        }
+        if self.closed {
+            return if sends == 0 { now } else { u64::MAX };
+        }
+        while sends > 0 {
+            let due = self.due(self.scheduled);
+            if due >= self.stop {
+                return u64::MAX;
+            }
+            if due > now {
+                return due;
+            }
+            let index = (self.scheduled % self.publishers.len() as u64) as u32;
+            self.scheduled += 1;
+            self.publishers[index as usize].owed += 1;
+            tally.owed += 1;
+            self.pump(net, index, &mut sends, false, tally);
+        }
+        now
+    }
+
+    fn due(&self, place: u64) -> u64 {
+        self.start + (place as f64 * self.interval) as u64
+    }
+
+    fn lag(&mut self, index: u32) {
+        let publisher = &mut self.publishers[index as usize];
+        if !publisher.lagging {
+            publisher.lagging = true;
+            self.lagging.push(index);
+        }
+    }
+
+    /// Sends what a publisher owes, as far as it may.
+    fn pump(
+        &mut self,
+        net: &mut Net,
+        index: u32,
+        sends: &mut usize,
+        held: bool,
+        tally: &mut Tally,
+    ) {
+        loop {
+            let publisher = &self.publishers[index as usize];
+            if publisher.owed == 0 && !self.closed {
+                return;
+            }
+            let room = publisher.up
+                && publisher.unacknowledged < publisher.window
+                && publisher.in_flight.len() < PACKET_IDS as usize
+                && net.unsent(publisher.client) < UNSENT_BYTES_MAX;
+            if !room || *sends == 0 {
+                // A full window and a lost connection end with news; a full socket does not.
+                if publisher.up && publisher.unacknowledged < publisher.window {
+                    self.lag(index);
+                }
+                return;
+            }
+            *sends -= 1;
+            self.send(net, index, held, tally);
+        }
+    }
+
+    fn send(&mut self, net: &mut Net, index: u32, held: bool, tally: &mut Tally) {
+        let now = clock::now();
+        let count = self.publishers.len() as u64;
+        let publisher = &self.publishers[index as usize];
+        let due = match self.closed {
+            true => now,
+            // This publisher's turns are `index`, `index + count` and so on.
+            false => self.due((publisher.sequence * count) + u64::from(index)),
+        };
+        if !held && !self.closed {
+            self.lateness.record(due, now);
+        }
+        let publisher = &mut self.publishers[index as usize];
+        let sequence = self.ledger.publish(publisher.stream);
+        publisher.sequence = sequence + 1;
+        let identity = Identity {
+            run: self.run,
+            publisher: publisher.number,
+            qos: self.qos,
+            sequence,
+            due_ns: due - self.epoch,
+        };
+        identity.write(&mut self.payload);
+        let publish = Said::Publish {
+            topic: &publisher.topic,
+            qos: self.qos,
+            packet_id: (sequence % PACKET_IDS) as u16 + 1,
+            payload: &self.payload,
+        };
+        net.say(publisher.client, &publish);
+        match self.qos {
+            QoS::AtMostOnce => publisher.unacknowledged += u32::from(self.closed),
+            QoS::AtLeastOnce | QoS::ExactlyOnce => {
+                publisher.in_flight.push_back(Some(due));
+                publisher.unacknowledged += 1;
+            }
+        }
+        if !self.closed {
+            publisher.owed -= 1;
+            tally.owed -= 1;
+        }
+        tally.published += 1;
+        tally.expected += publisher.copies;
+    }
+
+    /// A client came or went.
+    pub(crate) fn changed(&mut self, plan: &Plan, client: u32, change: &Change) {
+        let index = self.by_client[client as usize];
+        let Some(publisher) = self.publishers.get_mut(index as usize) else { return };
+        match change {
+            Change::Up { receive_maximum } => {
+                publisher.up = true;
+                publisher.window = plan.window.min(u32::from(*receive_maximum));
+                if self.start != u64::MAX && (publisher.owed > 0 || self.closed) {
+                    self.lag(index);
+                }
+            }
+            Change::Down => {
+                publisher.up = false;
+                // A clean start: nobody will acknowledge these any more.
+                publisher.in_flight.clear();
+                publisher.unacknowledged = 0;
+            }
+            Change::Same => {}
+        }
+    }
+
+    /// Takes in what is not the fleet's business.
+    pub(crate) fn told(
+        &mut self,
+        net: &mut Net,
+        fleet: &Fleet,
+        client: u32,
+        packet: &Heard<'_>,
+        tally: &mut Tally,
+    ) {
+        match packet {
+            Heard::Publish { qos, packet_id, payload } => {
+                self.delivered(fleet, client, payload, tally);
+                let kind = match qos {
+                    QoS::AtMostOnce => return,
+                    QoS::AtLeastOnce => PacketType::Puback,
+                    QoS::ExactlyOnce => PacketType::Pubrec,
+                };
+                net.say(client, &Said::Ack { kind, packet_id: *packet_id });
+            }
+            Heard::Ack { kind: PacketType::Pubrel, packet_id, reason: _ } => {
+                net.say(client, &Said::Ack { kind: PacketType::Pubcomp, packet_id: *packet_id });
+            }
+            Heard::Ack { kind, packet_id, reason } => {
+                self.acknowledged(client, *kind, *packet_id, *reason, tally);
+                if *kind == PacketType::Pubrec && *reason < REFUSED {
+                    let kind = PacketType::Pubrel;
+                    net.say(client, &Said::Ack { kind, packet_id: *packet_id });
+                }
+            }
+            Heard::Connack { .. }
+            | Heard::Suback { .. }
+            | Heard::Pingresp
+            | Heard::Disconnect { .. }
+            | Heard::Unasked => {}
+        }
+    }
+
+    fn delivered(&mut self, fleet: &Fleet, client: u32, payload: &[u8], tally: &mut Tally) {
+        let now = clock::now();
+        let Role::Subscriber(number) = fleet.role(client) else {
+            tally.error("delivered to a client without a subscription");
+            return;
+        };
+        tally.delivered += 1;
+        let identity = Identity::decode(payload);
+        let arrival = self.ledger.deliver(number, &identity);
+        if let (Ok(identity), Arrival::First | Arrival::Late) = (identity, arrival) {
+            let due = self.epoch + identity.due_ns;
+            self.latency.record(due, now);
+            self.latency_fresh.record(due, now);
+            self.credit(&identity);
+        }
+    }
+
+    /// At QoS 0 the delivery of a pair makes room in a closed loop.
+    fn credit(&mut self, identity: &Identity) {
+        if !self.closed || self.qos != QoS::AtMostOnce {
+            return;
+        }
+        let index = self.by_number.get(identity.publisher as usize).copied();
+        if let Some(index) = index
+            && let Some(publisher) = self.publishers.get_mut(index as usize)
+        {
+            publisher.unacknowledged = publisher.unacknowledged.saturating_sub(1);
+            self.lag(index);
+        }
+    }
+
+    /// PUBACK and PUBCOMP end a message; PUBREC makes it the broker's, or ends it if it refuses.
+    fn acknowledged(
+        &mut self,
+        client: u32,
+        kind: PacketType,
+        packet_id: u16,
+        reason: u8,
+        tally: &mut Tally,
+    ) {
+        let index = self.by_client[client as usize];
+        let Some(publisher) = self.publishers.get_mut(index as usize) else {
+            tally.error("acknowledged to a client that published nothing");
+            return;
+        };
+        let first = publisher.sequence - publisher.in_flight.len() as u64;
+        let place =
+            (u64::from(packet_id.max(1) - 1) + PACKET_IDS - first % PACKET_IDS) % PACKET_IDS;
+        let Some(Some(due)) = publisher.in_flight.get(place as usize).copied() else {
+            tally.error("acknowledged a packet id that was not in flight");
+            return;
+        };
+        let refused = reason >= REFUSED;
+        if refused {
+            tally.error(&format!("acknowledged with {reason:#04x}"));
+        } else if kind != PacketType::Pubcomp {
+            self.ledger.acknowledge(publisher.stream, first + place);
+        }
+        if kind == PacketType::Pubrec && !refused {
+            return;
+        }
+        publisher.in_flight[place as usize] = None;
+        while publisher.in_flight.front() == Some(&None) {
+            publisher.in_flight.pop_front();
+        }
+        publisher.unacknowledged -= 1;
+        if !refused {
+            tally.acknowledged += 1;
+            self.ack_latency.record(due, clock::now());
+        }
+        if self.closed || publisher.owed > 0 {
+            self.lag(index);
+        }
+    }
+}
+
+/// Enters what the subscribers of this worker are promised.
+fn expect(ledger: &mut Ledger, plan: &Plan, fleet: &Fleet) {
+    let here: HashSet<u32> = (0..fleet.len())
+        .filter_map(|client| match fleet.role(client) {
+            Role::Subscriber(number) => Some(number),
+            Role::Publisher(_) | Role::Idle(_) => None,
+        })
+        .collect();
+    for publisher in 0..plan.publishers {
+        for receiver in plan.subscribers_of(publisher) {
+            if here.contains(&receiver) {
+                let (published, granted) = (plan.quality(), plan.quality());
+                let (ordered, from) = (true, 0);
+                let expectation =
+                    Expectation { receiver, publisher, published, granted, ordered, from };
+                ledger.expect(&expectation);
+            }
+        }
+    }
+}

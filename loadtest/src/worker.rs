@@ -1,0 +1,200 @@
+//! A worker: one process, one thread for all its connections.
+//!
+//! A second thread only reads orders, since a pipe may hold half a line.
+
+use std::io::{BufReader, Read, Write};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::thread;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::engine::clock::{self, MILLISECOND};
+use crate::engine::{Net, News};
+use crate::procfs;
+use crate::protocol::{Order, Part, Report, TICK_MS, Tick, hear, say};
+use crate::scenario::fleet::{Change, Fleet, TURN_TIME_MAX};
+use crate::scenario::plan::Plan;
+use crate::scenario::tally::Tally;
+use crate::scenario::traffic::Traffic;
+
+/// Orders that wait; there are a handful in a run.
+const ORDERS_MAX: usize = 64;
+
+/// Works until it is told to finish, or until the orders end.
+pub(crate) fn work(from: impl Read + Send + 'static, to: impl Write) -> Result<()> {
+    let mut to = to;
+    match obey(from, &mut to) {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            say(&mut to, &Report::Broken { why: format!("{error:#}") })?;
+            Err(error)
+        }
+    }
+}
+
+fn obey(from: impl Read + Send + 'static, to: &mut impl Write) -> Result<()> {
+    lift_file_limit();
+    let orders = orders(from);
+    let Order::Job { plan, worker, workers } = orders.recv().context("no job came")? else {
+        bail!("the first order is no job");
+    };
+    let mut job = Job::new(*plan, worker, workers)?;
+    let pid = std::process::id();
+    say(to, &Report::Hello { pid, anonymous_bytes: job.anonymous_bytes })?;
+    loop {
+        loop {
+            match orders.try_recv() {
+                Ok(Order::Finish) => {
+                    job.fleet.close(&mut job.net)?;
+                    say(to, &Report::Part(Box::new(job.part())))?;
+                    return Ok(());
+                }
+                Ok(order) => job.order(order)?,
+                Err(TryRecvError::Empty) => break,
+                // The coordinator is gone; nobody wants the part.
+                Err(TryRecvError::Disconnected) => return Ok(()),
+            }
+        }
+        job.turn()?;
+        if let Some(tick) = job.tick() {
+            say(to, &Report::Tick(Box::new(tick)))?;
+        }
+    }
+}
+
+fn orders(from: impl Read + Send + 'static) -> Receiver<Order> {
+    let (sender, receiver) = sync_channel(ORDERS_MAX);
+    thread::spawn(move || {
+        let mut from = BufReader::new(from);
+        while let Ok(Some(order)) = hear(&mut from) {
+            if sender.send(order).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// As many descriptors as the system lets us have.
+fn lift_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Refused: then the limit stays, and a dial that hits it is counted.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
+struct Job {
+    plan: Plan,
+    worker: u32,
+    workers: u32,
+    net: Net,
+    fleet: Fleet,
+    traffic: Traffic,
+    tally: Tally,
+    epoch: Option<u64>,
+    ticks: u64,
+    anonymous_bytes: u64,
+}
+
+/// Ticks between two looks at our own anonymous memory, which costs more than the others.
+const MEMORY_TICKS: u64 = 5;
+
+impl Job {
+    fn new(plan: Plan, worker: u32, workers: u32) -> Result<Self> {
+        let fleet = Fleet::new(&plan, worker, workers);
+        let traffic = Traffic::new(&plan, &fleet);
+        let net = Net::new(fleet.len(), plan.protocol.version(), plan.codec, plan.transport)?;
+        let tally = Tally::default();
+        let anonymous_bytes = procfs::anonymous_bytes(std::process::id()).unwrap_or(0);
+        let (epoch, ticks) = (None, 0);
+        Ok(Self {
+            plan,
+            worker,
+            workers,
+            net,
+            fleet,
+            traffic,
+            tally,
+            epoch,
+            ticks,
+            anonymous_bytes,
+        })
+    }
+
+    fn order(&mut self, order: Order) -> Result<()> {
+        match order {
+            Order::Job { .. } => bail!("a second job"),
+            Order::Finish => bail!("finish is the caller's"),
+            Order::Open { epoch } => {
+                self.epoch = Some(epoch);
+                self.fleet.open(epoch);
+            }
+            Order::Storm => {
+                self.fleet.storm(&mut self.net, &self.plan, clock::now(), &mut self.tally);
+            }
+            Order::Traffic { start } => {
+                let epoch = self.epoch.context("traffic before the ramp")?;
+                self.traffic.begin(&self.plan, epoch, start, self.worker, self.workers);
+            }
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self) -> Result<()> {
+        let Self { plan, net, fleet, traffic, tally, .. } = self;
+        let now = clock::now();
+        let dial = fleet.step(net, plan, now, tally)?;
+        let send = traffic.step(net, now, tally);
+        net.flush()?;
+        let until = dial.min(send).min(now + TURN_TIME_MAX);
+        net.turn(until, &mut |net, client, news| {
+            let change = fleet.told(net, plan, client, &news, tally)?;
+            if !matches!(change, Change::Same) {
+                traffic.changed(plan, client, &change);
+            }
+            if let News::Packet(packet) = &news {
+                traffic.told(net, fleet, client, packet, tally);
+            }
+            Ok(())
+        })
+    }
+
+    /// The tick, if it is time for one.
+    fn tick(&mut self) -> Option<Tick> {
+        let passed = clock::now().checked_sub(self.epoch?)?;
+        let number = passed / (TICK_MS * MILLISECOND);
+        if number <= self.ticks {
+            return None;
+        }
+        self.ticks = number;
+        self.tally.received_bytes = self.net.bytes_in();
+        self.tally.sent_bytes = self.net.bytes_out();
+        let pid = std::process::id();
+        if number.is_multiple_of(MEMORY_TICKS) {
+            self.anonymous_bytes = procfs::anonymous_bytes(pid).unwrap_or(0);
+        }
+        let latency = self.traffic.latency_fresh.save();
+        self.traffic.latency_fresh.clear();
+        Some(Tick {
+            number,
+            tally: self.tally.clone(),
+            latency,
+            usage: procfs::usage(pid).unwrap_or_default(),
+            anonymous_bytes: self.anonymous_bytes,
+        })
+    }
+
+    fn part(mut self) -> Part {
+        self.tally.received_bytes = self.net.bytes_in();
+        self.tally.sent_bytes = self.net.bytes_out();
+        Part {
+            latency: self.traffic.latency.save(),
+            ack_latency: self.traffic.ack_latency.save(),
+            connect_latency: self.fleet.connect_latency.save(),
+            lateness: self.traffic.lateness.save(),
+            ledger: self.traffic.ledger.part(),
+            lacking: self.fleet.lacking.map(str::to_owned),
+            tally: self.tally,
+        }
+    }
+}
