@@ -178,8 +178,7 @@ impl Job {
         if number.is_multiple_of(MEMORY_TICKS) {
             self.anonymous_bytes = procfs::anonymous_bytes(pid).unwrap_or(0);
         }
-        let latency = self.traffic.latency_fresh.save();
-        self.traffic.latency_fresh.clear();
+        let latency = self.traffic.fresh_latency();
         Some(Tick {
             number,
             tally: self.tally(),
@@ -199,9 +198,9 @@ impl Job {
         }
     }
 
-    fn part(&self) -> Part {
+    fn part(&mut self) -> Part {
         Part {
-            latency: self.traffic.latency.save(),
+            latency: self.traffic.all_latency(),
             ack_latency: self.traffic.ack_latency.save(),
             connect_latency: self.fleet.connect_latency.save(),
             lateness: self.traffic.lateness.save(),
