@@ -84,6 +84,10 @@ fn lift_file_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
+/// The own memory of an idle connection, without a layer over TCP.
+const IDLE_BYTES: usize = Net::SLOT_BYTES + Fleet::CLIENT_BYTES;
+const _: () = assert!(IDLE_BYTES <= 200);
+
 struct Job {
     plan: Plan,
     worker: u32,
