@@ -50,6 +50,12 @@ impl Intervals {
         count(&self.spans())
     }
 
+    /// Whether one interval holds all of `span`.
+    pub fn covers(&self, span: Span) -> bool {
+        let within = |own: &Span| own.0 <= span.0 && span.1 <= own.1;
+        span.0 >= span.1 || within(&self.last) || self.earlier().iter().any(within)
+    }
+
     /// All intervals, ascending.
     pub fn spans(&self) -> Vec<Span> {
         let mut spans = self.earlier().to_vec();
@@ -225,6 +231,14 @@ mod tests {
         assert_eq!(set.insert(2, false), Inserted::OutOfOrder, "joining needs no room");
         assert_eq!(set.spans(), [(0, 5)]);
         assert_eq!(set.insert(2, true), Inserted::Again);
+    }
+
+    #[test]
+    fn a_span_is_covered_by_one_interval_and_not_by_two() {
+        let set = of([2, 3, 4, 6, 7]);
+        assert!(set.covers((2, 5)) && set.covers((3, 4)) && set.covers((6, 8)));
+        assert!(!set.covers((2, 8)) && !set.covers((5, 6)) && !set.covers((6, 9)));
+        assert!(set.covers((9, 9)), "nothing is covered by anything");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::fstat;
+use tidegate_core::limits::Limits;
 use tidegate_system::conntrack::{self, Operations};
 use tidegate_system::counters;
 use tidegate_system::inet_diag::State;
@@ -268,8 +269,20 @@ impl Sampler {
         };
         let (failed, to_mind) = (named(Outcome::Fail), named(Outcome::Warn));
         let connections = self.demand.connections_max;
+        // Nobody asked for the default's million.
+        let asked_for = u64::from(Limits::default().connections_max) != connections;
         match fail {
             0 => info!(ok, warn, unknown, to_mind, connections, "preflight: fit for the limit"),
+            _ if !asked_for => info!(
+                ok,
+                warn,
+                fail,
+                unknown,
+                failed,
+                to_mind,
+                connections,
+                "preflight: this machine is not fit for the default limits.connections_max"
+            ),
             _ => warn!(
                 ok,
                 warn,

@@ -99,7 +99,10 @@ fn badge(run: &Outcome) -> (&'static str, &'static str) {
     match &run.ledger.verdict {
         Verdict::Bad(_) => ("bad", "Promises broken"),
         Verdict::Inconclusive { .. } => ("doubt", "Inconclusive"),
-        Verdict::Good | Verdict::Unjudged if !run.passed() => ("bad", "Connections lost"),
+        Verdict::Good | Verdict::Unjudged if run.connections.lost > 0 => {
+            ("bad", "Connections lost")
+        }
+        Verdict::Good | Verdict::Unjudged if !run.passed() => ("bad", "Connects failed"),
         Verdict::Good => ("good", "Every promise kept"),
         Verdict::Unjudged => ("good", "All connected"),
     }

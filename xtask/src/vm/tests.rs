@@ -36,7 +36,8 @@ pub(crate) struct Binary {
 pub(crate) fn built(root: &Path) -> Result<Vec<Binary>> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args(["test", "--package", PACKAGE, "--locked", "--no-run"]);
+    // Without its examples, which are no tests.
+    build.args(["test", "--package", PACKAGE, "--lib", "--tests", "--locked", "--no-run"]);
     build.args(["--message-format", "json-render-diagnostics"]).current_dir(root);
     let said = output(build.stdin(Stdio::null()))?;
     let mut binaries = Vec::new();

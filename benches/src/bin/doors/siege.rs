@@ -126,8 +126,8 @@ fn one(broker: &Broker, siege: Siege, steer: &str) -> Result<Outcome> {
         closed,
         allowed: f64::from(BURST) + f64::from(siege.allowed) * took,
         cpu,
-        lost: tally.lost as u64,
-        missing: (tally.sent - tally.delivered) as u64,
+        lost: tally.lost,
+        missing: tally.sent - tally.delivered,
     })
 }
 

@@ -204,6 +204,17 @@ fn an_empty_run_is_a_page_without_plots() {
 }
 
 #[test]
+fn a_good_ledger_does_not_hide_what_happened_to_connections() {
+    let mut run = invented("tidegate", 1.0);
+    run.connections.failed = 2;
+    let page = html(std::slice::from_ref(&run));
+    assert!(page.contains("Connects failed") && page.contains("2 connections failed"));
+    run.connections.lost = 1;
+    let page = html(std::slice::from_ref(&run));
+    assert!(page.contains("Connections lost") && !page.contains("Every promise kept"));
+}
+
+#[test]
 fn a_run_without_messages_shows_its_connects() {
     let mut run = invented("tidegate", 1.0);
     run.connections.latency = std::mem::take(&mut run.latency);
