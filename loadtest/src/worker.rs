@@ -84,6 +84,10 @@ fn lift_file_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
+/// The own memory of an idle connection, without a layer over TCP.
+const IDLE_BYTES: usize = Net::SLOT_BYTES + Fleet::CLIENT_BYTES;
+const _: () = assert!(IDLE_BYTES <= 200);
+
 struct Job {
     plan: Plan,
     worker: u32,
@@ -178,8 +182,7 @@ impl Job {
         if number.is_multiple_of(MEMORY_TICKS) {
             self.anonymous_bytes = procfs::anonymous_bytes(pid).unwrap_or(0);
         }
-        let latency = self.traffic.latency_fresh.save();
-        self.traffic.latency_fresh.clear();
+        let latency = self.traffic.fresh_latency();
         Some(Tick {
             number,
             tally: self.tally(),
@@ -199,9 +202,9 @@ impl Job {
         }
     }
 
-    fn part(&self) -> Part {
+    fn part(&mut self) -> Part {
         Part {
-            latency: self.traffic.latency.save(),
+            latency: self.traffic.all_latency(),
             ack_latency: self.traffic.ack_latency.save(),
             connect_latency: self.fleet.connect_latency.save(),
             lateness: self.traffic.lateness.save(),

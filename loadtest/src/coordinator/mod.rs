@@ -188,7 +188,11 @@ impl<'a> Run<'a> {
             let back = self.wait(self.plan.open_ms_max, |tally| {
                 tally.reconnected >= aim && tally.up >= clients
             })?;
-            self.cost(&mark, Event::Connect, self.tally.established - mark.tally.established);
+            let event = match self.plan.idle_subscribe {
+                true => Event::ConnectSubscribe,
+                false => Event::Connect,
+            };
+            self.cost(&mark, event, self.tally.established - mark.tally.established);
             self.busy(&mark);
             let ms = self.tally.last_up.saturating_sub(began) / MILLISECOND;
             let came = self.tally.reconnected - mark.tally.reconnected;

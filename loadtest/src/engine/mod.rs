@@ -65,6 +65,7 @@ pub(crate) struct Net {
     spares: Spares,
     bytes_in: u64,
     bytes_out: u64,
+    heard_at: u64,
 }
 
 impl Net {
@@ -95,6 +96,7 @@ impl Net {
             spares: Spares::default(),
             bytes_in: 0,
             bytes_out: 0,
+            heard_at: 0,
         })
     }
 
@@ -163,6 +165,12 @@ impl Net {
     /// Bytes of MQTT that were queued so far.
     pub(crate) fn bytes_out(&self) -> u64 {
         self.bytes_out
+    }
+
+    /// When the packet that is being told was read. All packets of a read came at the same time,
+    /// and reading the clock for each would cost a good part of what the packet costs.
+    pub(crate) fn heard_at(&self) -> u64 {
+        self.heard_at
     }
 
     /// Queues a packet; it leaves with the next [`Net::flush`].
@@ -300,6 +308,7 @@ impl Net {
         let mut plain = mem::take(&mut self.plain);
         plain.clear();
         let received = conn.receive(&mut buffer, &mut plain);
+        self.heard_at = clock::now();
         let ready = !conn.ready && conn.stack.as_ref().is_none_or(|stack| stack.ready());
         let mut result = Ok(());
         let mut gone = None;

@@ -13,6 +13,8 @@ use tidegate_loadtest::latency::Recorder;
 use tidegate_loadtest::ledger::{Arrival, Expectation, Ledger, StreamId};
 
 use crate::engine::clock::{self, MILLISECOND, SECOND};
+use tidegate_loadtest::outcome::Latency;
+
 use crate::engine::{Heard, Net, Said};
 use crate::scenario::fleet::{Change, Fleet};
 use crate::scenario::plan::{Plan, Role};
@@ -68,10 +70,10 @@ pub(crate) struct Traffic {
     lagging: Vec<u32>,
     /// What was published, acknowledged and delivered.
     pub(crate) ledger: Ledger,
-    /// From due to delivery, all and since the last tick.
-    pub(crate) latency: Recorder,
-    /// The same since the last tick.
-    pub(crate) latency_fresh: Recorder,
+    /// From due to delivery, up to the last tick.
+    latency: Recorder,
+    /// The same since then.
+    latency_fresh: Recorder,
     /// From due to the last acknowledgement.
     pub(crate) ack_latency: Recorder,
     /// From due to the socket, of publishers that were free to send.
@@ -144,6 +146,20 @@ impl Traffic {
     /// Whether no more will be sent.
     pub(crate) fn is_over(&self, now: u64) -> bool {
         self.stop != 0 && now >= self.stop
+    }
+
+    /// Latencies from due to delivery since the last call.
+    pub(crate) fn fresh_latency(&mut self) -> Latency {
+        let fresh = self.latency_fresh.save();
+        self.latency.merge(&self.latency_fresh);
+        self.latency_fresh.clear();
+        fresh
+    }
+
+    /// All of them; for the end.
+    pub(crate) fn all_latency(&mut self) -> Latency {
+        self.fresh_latency();
+        self.latency.save()
     }
 
     /// Sends what is due; says when it wants to be called again.
@@ -223,7 +239,7 @@ impl Traffic {
     }
 
     fn send(&mut self, net: &mut Net, index: u32, held: bool, tally: &mut Tally) {
-        let now = clock::now();
+        let now = if self.closed { net.heard_at().max(self.start) } else { clock::now() };
         let count = self.publishers.len() as u64;
         let publisher = &self.publishers[index as usize];
         let due = match self.closed {
@@ -300,7 +316,7 @@ impl Traffic {
     ) {
         match packet {
             Heard::Publish { qos, packet_id, payload } => {
-                self.delivered(fleet, client, payload, tally);
+                self.delivered(fleet, client, payload, net.heard_at(), tally);
                 let kind = match qos {
                     QoS::AtMostOnce => return,
                     QoS::AtLeastOnce => PacketType::Puback,
@@ -312,7 +328,8 @@ impl Traffic {
                 net.say(client, &Said::Ack { kind: PacketType::Pubcomp, packet_id: *packet_id });
             }
             Heard::Ack { kind, packet_id, reason } => {
-                self.acknowledged(client, *kind, *packet_id, *reason, tally);
+                let now = net.heard_at();
+                self.acknowledged(client, *kind, *packet_id, *reason, now, tally);
                 if *kind == PacketType::Pubrec && *reason < REFUSED {
                     let kind = PacketType::Pubrel;
                     net.say(client, &Said::Ack { kind, packet_id: *packet_id });
@@ -326,8 +343,14 @@ impl Traffic {
         }
     }
 
-    fn delivered(&mut self, fleet: &Fleet, client: u32, payload: &[u8], tally: &mut Tally) {
-        let now = clock::now();
+    fn delivered(
+        &mut self,
+        fleet: &Fleet,
+        client: u32,
+        payload: &[u8],
+        now: u64,
+        tally: &mut Tally,
+    ) {
         let Role::Subscriber(number) = fleet.role(client) else {
             tally.error("delivered to a client without a subscription");
             return;
@@ -337,7 +360,6 @@ impl Traffic {
         let arrival = self.ledger.deliver(number, &identity);
         if let (Ok(identity), Arrival::First | Arrival::Late) = (identity, arrival) {
             let due = self.epoch + identity.due_ns;
-            self.latency.record(due, now);
             self.latency_fresh.record(due, now);
             self.credit(&identity);
         }
@@ -364,6 +386,7 @@ impl Traffic {
         kind: PacketType,
         packet_id: u16,
         reason: u8,
+        now: u64,
         tally: &mut Tally,
     ) {
         let index = self.by_client[client as usize];
@@ -394,7 +417,7 @@ impl Traffic {
         publisher.unacknowledged -= 1;
         if !refused {
             tally.acknowledged += 1;
-            self.ack_latency.record(due, clock::now());
+            self.ack_latency.record(due, now);
         }
         if self.closed || publisher.owed > 0 {
             self.lag(index);
