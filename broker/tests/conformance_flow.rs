@@ -257,12 +257,13 @@ fn message_too_large_for_the_client_counts_as_delivered() {
         publisher.publish(&topic, qos, b"small");
         client.hears("small");
         client.ping();
-        // The same out of the queue (which QoS 0 has none of), and for retained messages.
+        // The same out of the queue, and for retained messages. QoS 0 has no queue, and
+        // what is on its way between shards may still find the client back.
         client.leave();
-        publisher.publish(&topic, qos, &[b'x'; 500]);
-        publisher.publish(&topic, qos, b"queued");
-        // QoS 0 is not acknowledged: it must have passed before the client is back.
-        publisher.ping();
+        if qos > 0 {
+            publisher.publish(&topic, qos, &[b'x'; 500]);
+            publisher.publish(&topic, qos, b"queued");
+        }
         let mut client = open(&connect);
         if qos > 0 {
             client.hears("queued");
