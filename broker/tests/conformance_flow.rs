@@ -276,6 +276,24 @@ fn message_too_large_for_the_client_counts_as_delivered() {
     }
 }
 
+// What no queue holds is not sent late either. On one shard, where an answer to the
+// publisher means that what it sent before has passed.
+#[test]
+fn qos_0_to_an_absent_client_is_not_kept() {
+    const BINARY: &str = env!("CARGO_BIN_EXE_tidegate");
+    let broker = testkit::Broker::start_with(BINARY, "", &["--shards", "1"]);
+    let lasting = Connect::lasting(Version::V5, "absent");
+    let mut client = lasting.open(broker.mqtt);
+    client.subscribe("t", 0);
+    client.leave();
+    let mut publisher = Connect::new(Version::V5, "publisher").open(broker.mqtt);
+    publisher.publish("t", 0, b"missed");
+    publisher.ping();
+    let mut client = lasting.open(broker.mqtt);
+    publisher.publish("t", 0, b"live");
+    client.hears("live");
+}
+
 // 3.1.2.11.4: of a shared subscription another member may get it; ours does.
 #[test]
 fn message_too_large_for_one_member_is_not_the_end_of_the_connection() {
