@@ -582,33 +582,18 @@ impl Steering {
         }
         let gone: Vec<IpNet> =
             self.blocked.keys().filter(|network| !wanted.contains_key(network)).copied().collect();
-        {
-            let mut v4: LpmTrie<_, [u8; 4], u32> = self.map(abi::MAP_BLOCKED_V4)?;
-            for (network, bits) in &wanted {
-                if let IpAddr::V4(ip) = network.addr() {
-                    let key = Key::new(network.prefix_len().into(), ip.octets());
-                    v4.insert(&key, bits, 0).map_err(named(abi::MAP_BLOCKED_V4))?;
-                }
-            }
-            for network in &gone {
-                if let IpAddr::V4(ip) = network.addr() {
-                    // What is not there any more is gone as well.
-                    let _ = v4.remove(&Key::new(network.prefix_len().into(), ip.octets()));
-                }
-            }
-        }
-        let mut v6: LpmTrie<_, [u8; 16], u32> = self.map(abi::MAP_BLOCKED_V6)?;
-        for (network, bits) in &wanted {
-            if let IpAddr::V6(ip) = network.addr() {
-                let key = Key::new(network.prefix_len().into(), ip.octets());
-                v6.insert(&key, bits, 0).map_err(named(abi::MAP_BLOCKED_V6))?;
-            }
-        }
-        for network in &gone {
-            if let IpAddr::V6(ip) = network.addr() {
-                let _ = v6.remove(&Key::new(network.prefix_len().into(), ip.octets()));
-            }
-        }
+        let v4 = |network: &IpNet| match network.addr() {
+            IpAddr::V4(ip) => Some(Key::new(network.prefix_len().into(), ip.octets())),
+            IpAddr::V6(_) => None,
+        };
+        let v6 = |network: &IpNet| match network.addr() {
+            IpAddr::V6(ip) => Some(Key::new(network.prefix_len().into(), ip.octets())),
+            IpAddr::V4(_) => None,
+        };
+        replace(self.map(abi::MAP_BLOCKED_V4)?, &wanted, &gone, v4)
+            .map_err(named(abi::MAP_BLOCKED_V4))?;
+        replace(self.map(abi::MAP_BLOCKED_V6)?, &wanted, &gone, v6)
+            .map_err(named(abi::MAP_BLOCKED_V6))?;
         self.blocked = wanted;
         Ok(())
     }
@@ -643,6 +628,25 @@ impl Steering {
         let map = self.ebpf.map(name).ok_or_else(missing).map_err(named(name))?;
         M::try_from(map).map_err(named(name))
     }
+}
+
+/// Writes the prefixes of one family, and takes out those that are gone.
+fn replace<K: aya::Pod>(
+    mut trie: LpmTrie<&mut MapData, K, u32>,
+    wanted: &BTreeMap<IpNet, u32>,
+    gone: &[IpNet],
+    key: impl Fn(&IpNet) -> Option<Key<K>>,
+) -> Result<(), MapError> {
+    for (network, bits) in wanted {
+        if let Some(key) = key(network) {
+            trie.insert(&key, bits, 0)?;
+        }
+    }
+    for key in gone.iter().filter_map(key) {
+        // What is not there any more is gone as well.
+        let _ = trie.remove(&key);
+    }
+    Ok(())
 }
 
 /// A map by name in an error.

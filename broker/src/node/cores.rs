@@ -10,6 +10,8 @@ use std::path::Path;
 use rustix::thread::{CpuSet, sched_getaffinity};
 use tidegate_core::limits::SHARDS_MAX;
 
+use crate::system::cgroups::{self, Version};
+
 /// What the machine and its cgroup give this process.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Cores {
@@ -43,34 +45,12 @@ impl Cores {
 /// The smallest CPU quota on the way from this process's cgroup to the root,
 /// in cores, rounded up. `root` is where the file systems are looked for.
 fn quota(root: &Path) -> Option<usize> {
-    let membership = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
-    let mut smallest: Option<usize> = None;
-    for line in membership.lines() {
-        let mut fields = line.splitn(3, ':');
-        let (Some(_), Some(controllers), Some(path)) =
-            (fields.next(), fields.next(), fields.next())
-        else {
-            continue;
-        };
-        let second = controllers.is_empty();
-        let mounts: &[&str] = if second {
-            &["sys/fs/cgroup", "sys/fs/cgroup/unified"]
-        } else if controllers.split(',').any(|controller| controller == "cpu") {
-            &["sys/fs/cgroup/cpu", "sys/fs/cgroup/cpu,cpuacct"]
-        } else {
-            continue;
-        };
-        for mount in mounts {
-            // Inside a container the path is often of the host's tree and not
-            // to be found; its own quota is then at the mount's root.
-            for ancestor in Path::new(path.trim_start_matches('/')).ancestors() {
-                let dir = root.join(mount).join(ancestor);
-                let found = if second { quota_v2(&dir) } else { quota_v1(&dir) };
-                smallest = [smallest, found].into_iter().flatten().min();
-            }
-        }
-    }
-    smallest
+    let quotas =
+        cgroups::of_process(root, "cpu").into_iter().filter_map(|(version, dir)| match version {
+            Version::V1 => quota_v1(&dir),
+            Version::V2 => quota_v2(&dir),
+        });
+    quotas.min()
 }
 
 /// `cpu.max`: `QUOTA PERIOD`, or `max PERIOD`.

@@ -8,6 +8,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::system::cgroups::{self, Version};
+
 /// A measurement.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Memory {
@@ -38,32 +40,12 @@ struct Group {
     version: Version,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Version {
-    V1,
-    V2,
-}
-
-impl Version {
-    fn limit(self) -> &'static str {
-        match self {
-            Version::V1 => "memory.limit_in_bytes",
-            Version::V2 => "memory.max",
-        }
-    }
-
-    fn used(self) -> &'static str {
-        match self {
-            Version::V1 => "memory.usage_in_bytes",
-            Version::V2 => "memory.current",
-        }
-    }
-
-    fn reclaimable(self) -> &'static str {
-        match self {
-            Version::V1 => "total_inactive_file ",
-            Version::V2 => "inactive_file ",
-        }
+/// The files of a limit and of what is used, and how the line of `memory.stat`
+/// begins that tells of cache which can go.
+fn names(version: Version) -> [&'static str; 3] {
+    match version {
+        Version::V1 => ["memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "],
+        Version::V2 => ["memory.max", "memory.current", "inactive_file "],
     }
 }
 
@@ -93,12 +75,13 @@ impl Meter {
 
 impl Group {
     fn take(&self) -> Option<Memory> {
-        let limit = number(&self.dir.join(self.version.limit()))?;
-        let used = number(&self.dir.join(self.version.used()))?;
+        let [limit, used, reclaimable] = names(self.version);
+        let limit = number(&self.dir.join(limit))?;
+        let used = number(&self.dir.join(used))?;
         let stat = fs::read_to_string(self.dir.join("memory.stat")).unwrap_or_default();
-        let reclaimable = stat.lines().find_map(|line| {
-            line.strip_prefix(self.version.reclaimable())?.trim().parse::<u64>().ok()
-        });
+        let reclaimable = stat
+            .lines()
+            .find_map(|line| line.strip_prefix(reclaimable)?.trim().parse::<u64>().ok());
         Some(Memory { used: used.saturating_sub(reclaimable.unwrap_or(0)), limit })
     }
 }
@@ -110,31 +93,9 @@ fn number(file: &Path) -> Option<u64> {
 
 /// The cgroups with a limit on the way from this process's to the root.
 fn groups(root: &Path) -> Vec<Group> {
-    let membership = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
-    let mut found = Vec::new();
-    for line in membership.lines() {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
-        let (version, mounts): (_, &[&str]) = if controllers.is_empty() {
-            (Version::V2, &["sys/fs/cgroup", "sys/fs/cgroup/unified"])
-        } else if controllers.split(',').any(|controller| controller == "memory") {
-            (Version::V1, &["sys/fs/cgroup/memory"])
-        } else {
-            continue;
-        };
-        for mount in mounts {
-            // Inside a container the path is often of the host's tree and not
-            // to be found; its own limit is then at the mount's root.
-            for ancestor in Path::new(path.trim_start_matches('/')).ancestors() {
-                let dir = root.join(mount).join(ancestor);
-                let group = Group { dir, version };
-                if group.take().is_some() && !found.contains(&group) {
-                    found.push(group);
-                }
-            }
-        }
-    }
-    found
+    let all = cgroups::of_process(root, "memory").into_iter();
+    let groups = all.map(|(version, dir)| Group { dir, version });
+    groups.filter(|group| group.take().is_some()).collect()
 }
 
 /// Memory of this process that only it can give back.

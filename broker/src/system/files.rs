@@ -10,6 +10,7 @@ use tidegate_system::preflight::{Demand, Ebpf, Facts};
 use tidegate_system::process::Limit;
 use tidegate_system::{cgroup, process, values};
 
+use super::cgroups::{self, Version};
 use crate::config::{Config, Mode};
 
 /// A file of `/proc` is never longer, but for those that we do not read.
@@ -88,11 +89,11 @@ pub fn facts(tree: &Tree, data_dir: &Path) -> Facts {
         conntrack_max: number("proc/sys/net/netfilter/nf_conntrack_max"),
         conntrack_entries: number("proc/sys/net/netfilter/nf_conntrack_count"),
         cgroup2: tree.optional("proc/self/mounts").map(|text| cgroup2(&text)),
-        cpu_max: smallest(tree, "cpu"),
+        cpu_max: smallest(tree, cpu_limit, "cpu"),
         cpus: sched_getaffinity(None)
             .ok()
             .map(|set| (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).count() as u64),
-        memory_max: smallest(tree, "memory"),
+        memory_max: smallest(tree, memory_limit, "memory"),
         memory_total: tree
             .optional("proc/meminfo")
             .and_then(|text| values::memory(&text, "MemTotal")),
@@ -138,46 +139,33 @@ fn cgroup2(mounts: &str) -> String {
     mount.unwrap_or_default()
 }
 
-/// The smallest limit on the way from this process's cgroup to the root.
-fn smallest(tree: &Tree, controller: &str) -> Option<Limit> {
-    let membership = tree.optional("proc/self/cgroup")?;
-    let mut smallest = Limit::Unlimited;
-    for line in membership.lines() {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
-        let second = controllers.is_empty();
-        let mounts = match second {
-            true => ["".to_owned(), "/unified".to_owned()],
-            false if controllers.split(',').any(|name| name == controller) => {
-                [format!("/{controller}"), format!("/{controllers}")]
-            }
-            false => continue,
-        };
-        for mount in mounts {
-            // Inside a container the path is often of the host's tree and not
-            // to be found; its own limits are then at the mount's root.
-            for ancestor in Path::new(path.trim_start_matches('/')).ancestors() {
-                let dir = format!("sys/fs/cgroup{mount}/{}", ancestor.display());
-                let file = |name: &str| tree.optional(&format!("{dir}/{name}"));
-                let limit = match (controller, second) {
-                    ("cpu", true) => file("cpu.max").and_then(|text| cgroup::cpu_max(&text)),
-                    ("cpu", false) => file("cpu.cfs_quota_us")
-                        .zip(file("cpu.cfs_period_us"))
-                        .and_then(|(quota, period)| cgroup::cfs(&quota, &period)),
-                    (_, true) => file("memory.max").and_then(|text| cgroup::memory_max(&text)),
-                    (_, false) => {
-                        file("memory.limit_in_bytes").and_then(|text| cgroup::memory_max(&text))
-                    }
-                };
-                smallest = match (smallest, limit) {
-                    (Limit::At(a), Some(Limit::At(b))) => Limit::At(a.min(b)),
-                    (Limit::Unlimited, Some(limit)) => limit,
-                    (smallest, _) => smallest,
-                };
-            }
-        }
+/// The smallest limit on the way from this process's cgroup to the root; none
+/// where the kernel does not tell of cgroups.
+fn smallest(tree: &Tree, limit: fn(&Path, Version) -> Option<Limit>, of: &str) -> Option<Limit> {
+    tree.optional("proc/self/cgroup")?;
+    let all = cgroups::of_process(&tree.0, of).into_iter();
+    let limits = all.filter_map(|(version, dir)| limit(&dir, version));
+    let bytes = limits.filter_map(|limit| match limit {
+        Limit::At(at) => Some(at),
+        Limit::Unlimited => None,
+    });
+    Some(bytes.min().map_or(Limit::Unlimited, Limit::At))
+}
+
+fn cpu_limit(dir: &Path, version: Version) -> Option<Limit> {
+    let file = |name: &str| fs::read_to_string(dir.join(name)).ok();
+    match version {
+        Version::V1 => cgroup::cfs(&file("cpu.cfs_quota_us")?, &file("cpu.cfs_period_us")?),
+        Version::V2 => cgroup::cpu_max(&file("cpu.max")?),
     }
-    Some(smallest)
+}
+
+fn memory_limit(dir: &Path, version: Version) -> Option<Limit> {
+    let name = match version {
+        Version::V1 => "memory.limit_in_bytes",
+        Version::V2 => "memory.max",
+    };
+    cgroup::memory_max(&fs::read_to_string(dir.join(name)).ok()?)
 }
 
 /// What we may still write where the directory is, or will be made.

@@ -5,6 +5,7 @@
 //! are in `tidegate-system`; here are the files, the netlink socket, the samples
 //! that a scrape reads, and what the commands print.
 
+pub mod cgroups;
 pub mod diag;
 pub mod files;
 pub mod report;

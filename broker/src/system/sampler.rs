@@ -269,30 +269,15 @@ impl Sampler {
         };
         let (failed, to_mind) = (named(Outcome::Fail), named(Outcome::Warn));
         let connections = self.demand.connections_max;
+        info!(ok, warn, fail, unknown, failed, to_mind, connections, "preflight");
         // Nobody asked for the default's million.
         let asked_for = u64::from(Limits::default().connections_max) != connections;
-        match fail {
-            0 => info!(ok, warn, unknown, to_mind, connections, "preflight: fit for the limit"),
-            _ if !asked_for => info!(
-                ok,
-                warn,
-                fail,
-                unknown,
+        if fail > 0 && asked_for {
+            warn!(
                 failed,
-                to_mind,
                 connections,
-                "preflight: this machine is not fit for the default limits.connections_max"
-            ),
-            _ => warn!(
-                ok,
-                warn,
-                fail,
-                unknown,
-                failed,
-                to_mind,
-                connections,
-                "preflight: not fit for limits.connections_max; `tidegate preflight` says who can change what"
-            ),
+                "this machine is not fit for limits.connections_max; `tidegate preflight` says who can change what"
+            );
         }
     }
 
