@@ -10,6 +10,8 @@ pub mod faces;
 pub mod identity;
 pub mod intervals;
 pub mod latency;
+pub mod layers;
 pub mod ledger;
 pub mod outcome;
 pub mod plan;
+pub mod transport;

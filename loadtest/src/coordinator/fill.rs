@@ -52,7 +52,7 @@ pub(crate) fn begin(plan: &Plan, workers: u32, label: &str) -> Outcome {
             scenario: plan.scenario.label().to_owned(),
             targets: plan.targets.iter().map(ToString::to_string).collect(),
             version: plan.protocol.label().to_owned(),
-            transport: plan.transport.label().to_owned(),
+            transport: plan.transport.to_string(),
             clients: u64::from(plan.clients()),
             publishers: u64::from(plan.publishers),
             subscribers: u64::from(plan.subscribers),

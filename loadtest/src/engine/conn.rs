@@ -6,7 +6,7 @@ use anyhow::Result;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 
-use super::layers::{Broken, Stack};
+use tidegate_loadtest::layers::{Broken, Stack};
 
 /// A buffer larger than this is not kept for another connection.
 const SPARE_BYTES_MAX: usize = 64 * 1024;

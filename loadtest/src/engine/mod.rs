@@ -7,10 +7,8 @@
 
 pub(crate) mod clock;
 mod conn;
-mod layers;
 pub(crate) mod source;
 mod speech;
-mod transport;
 
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
@@ -29,9 +27,9 @@ use tidegate_codec::{Version, frame};
 
 pub(crate) use conn::Gone;
 use conn::{Conn, Spares, mark};
-use layers::{Stack, tls_config};
 pub(crate) use speech::{Codec, Heard, Malformed, Said};
-pub(crate) use transport::Transport;
+use tidegate_loadtest::layers::{Stack, tls_config};
+pub(crate) use tidegate_loadtest::transport::Transport;
 
 const READ_BYTES: usize = 256 * 1024;
 const EVENTS_MAX: usize = 1_024;
@@ -86,7 +84,8 @@ impl Net {
             version,
             codec,
             transport,
-            tls: tls_config()?,
+            // Each from the beginning: resumption would hide what new clients cost.
+            tls: tls_config(false)?,
             conns,
             generation: 0,
             read_buffer: vec![0; READ_BYTES],

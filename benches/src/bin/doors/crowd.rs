@@ -12,8 +12,8 @@ use anyhow::Result;
 
 use crate::net::{Net, News};
 use crate::traffic::KEEP_ALIVE_S;
-use crate::transport::Transport;
 use crate::wire::{self, Version};
+use tidegate_loadtest::transport::Transport;
 
 /// The first wait of a refused client, and the longest.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(8));

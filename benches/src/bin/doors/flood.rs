@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow, bail, ensure};
 
 use crate::cgroup::Cgroup;
-use crate::layers::tls_config;
 use crate::net::{Net, News};
 use crate::report::{Report, mib, short};
 use crate::server::{Broker, Running};
 use crate::storm::{ahead_of_others, resident, show};
 use crate::traffic::{KEEP_ALIVE_S, Pairs, Percentiles, Tally};
-use crate::transport::Transport;
 use crate::wire::{self, Template, Version};
+use tidegate_loadtest::layers::tls_config;
+use tidegate_loadtest::transport::Transport;
 
 const MEMORY_BYTES: u64 = 256 << 20;
 /// Half of them publish with QoS 0, half with QoS 1.

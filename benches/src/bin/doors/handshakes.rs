@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 
-use crate::layers::tls_config;
 use crate::net::{Net, News};
 use crate::process::cpu_nanoseconds;
 use crate::report::{Report, median, short};
 use crate::server::Broker;
 use crate::traffic::KEEP_ALIVE_S;
-use crate::transport::Transport;
 use crate::wire::{self, Version};
+use tidegate_loadtest::layers::tls_config;
+use tidegate_loadtest::transport::Transport;
 
 /// Under way at once.
 const AT_ONCE: usize = 16;

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use crate::crowd::{Crowd, GENTLE};
-use crate::layers::tls_config;
 use crate::net::Net;
 use crate::process::{anonymous_bytes, cpu_nanoseconds};
 use crate::report::{Report, short};
 use crate::server::Broker;
-use crate::transport::Transport;
+use tidegate_loadtest::layers::tls_config;
+use tidegate_loadtest::transport::Transport;
 
 /// First, so that what the broker needs once is there.
 const WARM: usize = 200;

@@ -9,7 +9,6 @@ mod crowd;
 mod flood;
 mod handshakes;
 mod idle;
-mod layers;
 mod messages;
 mod net;
 #[path = "../peers/process.rs"]
@@ -20,7 +19,6 @@ mod server;
 mod siege;
 mod storm;
 mod traffic;
-mod transport;
 #[path = "../peers/wire.rs"]
 #[allow(dead_code)]
 mod wire;
@@ -37,7 +35,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::report::Report;
 use crate::server::Broker;
-use crate::transport::Transport;
+use tidegate_loadtest::transport::Transport;
 
 /// Measures Tidegate's transports, and how it takes storms.
 #[derive(Debug, Parser)]

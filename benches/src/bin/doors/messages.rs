@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use crate::layers::tls_config;
 use crate::net::Net;
 use crate::process::cpu_nanoseconds;
 use crate::report::{Report, median, short};
 use crate::server::Broker;
 use crate::traffic::{Pairs, Percentiles};
-use crate::transport::Transport;
+use tidegate_loadtest::layers::tls_config;
+use tidegate_loadtest::transport::Transport;
 
 /// QoS and messages a second.
 const RATES: [(u8, f64); 2] = [(0, 20_000.0), (1, 10_000.0)];

@@ -19,9 +19,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::ClientConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::layers::{Broken, Stack};
-use crate::transport::Transport;
 use crate::wire::{self, Frame};
+use tidegate_loadtest::layers::{Broken, Stack};
+use tidegate_loadtest::transport::Transport;
 
 const READ_BYTES: usize = 128 * 1024;
 const EVENTS_MAX: usize = 512;

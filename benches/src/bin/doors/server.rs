@@ -16,8 +16,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::cgroup::Cgroup;
-use crate::layers::WS_PATH;
-use crate::transport::Transport;
+use tidegate_loadtest::layers::WS_PATH;
+use tidegate_loadtest::transport::Transport;
 
 const CORE_BROKER: usize = 0;
 const CORE_LOAD: usize = 1;

@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow, bail, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::layers::tls_config;
 use crate::net::Net;
 use crate::process::cpu_nanoseconds;
 use crate::report::{Report, short};
 use crate::server::{Broker, Running};
 use crate::storm::{ahead_of_others, show};
 use crate::traffic::{Pairs, Percentiles};
-use crate::transport::Transport;
+use tidegate_loadtest::layers::tls_config;
+use tidegate_loadtest::transport::Transport;
 
 const PAIRS: usize = 100;
 const PAIRS_RATE: f64 = 1_000.0;

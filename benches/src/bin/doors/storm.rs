@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::crowd::{Crowd, GENTLE};
-use crate::layers::tls_config;
 use crate::net::Net;
 use crate::process::cpu_nanoseconds;
 use crate::report::{Report, mib, short};
 use crate::server::{Broker, Running};
 use crate::traffic::{Delivery, Pairs, Percentiles, Tally};
-use crate::transport::Transport;
+use tidegate_loadtest::layers::tls_config;
+use tidegate_loadtest::transport::Transport;
 
 /// Before anything is measured.
 const WARM: Duration = Duration::from_secs(2);

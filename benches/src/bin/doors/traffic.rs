@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 
 use crate::net::{Net, News};
-use crate::transport::Transport;
 use crate::wire::{self, Frame, PAYLOAD_TAIL, Template, Version};
+use tidegate_loadtest::transport::Transport;
 
 /// Bytes of a payload.
 const PAYLOAD: usize = 64;

@@ -11,12 +11,14 @@ use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, Error, HandshakeKind, SignatureScheme,
+};
 
-use super::transport::Transport;
+use crate::transport::Transport;
 
 /// Path of the WebSocket on every broker.
-const WS_PATH: &str = "/mqtt";
+pub const WS_PATH: &str = "/mqtt";
 /// A longer answer to the upgrade is none.
 const UPGRADE_BYTES_MAX: usize = 8 * 1024;
 /// Any key that is not zero costs the broker the same.
@@ -24,7 +26,7 @@ const MASK: [u8; 4] = [0x5a, 0x0f, 0xc3, 0x96];
 
 /// Why nothing more can come.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Broken {
+pub enum Broken {
     /// A close frame.
     Closed,
     /// An alert, an HTTP refusal, a frame that cannot be.
@@ -32,27 +34,29 @@ pub(super) enum Broken {
 }
 
 /// What lies between a socket and MQTT.
-pub(super) struct Stack {
+pub struct Stack {
     tls: Option<Box<ClientConnection>>,
     websocket: Option<WebSocket>,
 }
 
-/// TLS 1.3 alone, each session from the beginning: resumption would hide what a crowd of new
-/// clients costs.
-pub(super) fn tls_config() -> Result<Arc<ClientConfig>> {
+/// TLS 1.3 alone. With `resume`, tickets of earlier sessions are used.
+pub fn tls_config(resume: bool) -> Result<Arc<ClientConfig>> {
     let provider = Arc::new(ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Unverified))
         .with_no_client_auth();
-    config.resumption = Resumption::disabled();
+    config.resumption = match resume {
+        true => Resumption::in_memory_sessions(1_024),
+        false => Resumption::disabled(),
+    };
     Ok(Arc::new(config))
 }
 
 impl Stack {
     /// Of a connection that is about to be made.
-    pub(super) fn new(transport: Transport, config: &Arc<ClientConfig>) -> Result<Self> {
+    pub fn new(transport: Transport, config: &Arc<ClientConfig>) -> Result<Self> {
         let tls = match transport.tls() {
             true => {
                 let name = ServerName::try_from("localhost")?;
@@ -68,7 +72,7 @@ impl Stack {
     }
 
     /// TCP is up: what is said first.
-    pub(super) fn begin(&mut self, out: &mut Vec<u8>) {
+    pub fn begin(&mut self, out: &mut Vec<u8>) {
         if let Some(websocket) = &mut self.websocket {
             let request = format!(
                 "GET {WS_PATH} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
@@ -82,13 +86,19 @@ impl Stack {
     }
 
     /// Whether MQTT may begin.
-    pub(super) fn ready(&self) -> bool {
+    pub fn ready(&self) -> bool {
         self.tls.as_ref().is_none_or(|tls| !tls.is_handshaking())
             && self.websocket.as_ref().is_none_or(|websocket| websocket.open)
     }
 
+    /// Whether the TLS session was resumed.
+    pub fn resumed(&self) -> bool {
+        let kind = self.tls.as_ref().and_then(|tls| tls.handshake_kind());
+        kind == Some(HandshakeKind::Resumed)
+    }
+
     /// Appends a packet as it goes over the wire.
-    pub(super) fn wrap(&mut self, packet: &[u8], out: &mut Vec<u8>) {
+    pub fn wrap(&mut self, packet: &[u8], out: &mut Vec<u8>) {
         if self.websocket.is_none() {
             self.seal(packet, out);
             return;
@@ -108,7 +118,7 @@ impl Stack {
     }
 
     /// Appends what TLS has to send.
-    pub(super) fn drain(&mut self, out: &mut Vec<u8>) {
+    pub fn drain(&mut self, out: &mut Vec<u8>) {
         if let Some(tls) = &mut self.tls {
             while tls.wants_write() {
                 if tls.write_tls(out).is_err() {
@@ -119,7 +129,7 @@ impl Stack {
     }
 
     /// Takes in what the socket had; MQTT goes to `plain`, answers of the layers to `out`.
-    pub(super) fn unwrap(
+    pub fn unwrap(
         &mut self,
         mut bytes: &[u8],
         plain: &mut Vec<u8>,

@@ -1,15 +1,20 @@
-//! The four ways in.
+//! The four ways into a broker.
 
 use std::fmt;
 
 use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 
 /// What carries MQTT.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, ValueEnum)]
-pub(crate) enum Transport {
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize, ValueEnum,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
     /// Nothing but TCP
+    #[default]
     Tcp,
-    /// TLS 1.3
+    /// TLS 1.3, the server's certificate unverified
     Tls,
     /// WebSocket
     Ws,
@@ -19,15 +24,15 @@ pub(crate) enum Transport {
 
 impl Transport {
     /// All of them, in the order of the tables.
-    pub(crate) const ALL: [Self; 4] = [Self::Tcp, Self::Tls, Self::Ws, Self::Wss];
+    pub const ALL: [Self; 4] = [Self::Tcp, Self::Tls, Self::Ws, Self::Wss];
 
     /// With TLS.
-    pub(crate) fn tls(self) -> bool {
+    pub fn tls(self) -> bool {
         matches!(self, Self::Tls | Self::Wss)
     }
 
     /// With a WebSocket.
-    pub(crate) fn websocket(self) -> bool {
+    pub fn websocket(self) -> bool {
         matches!(self, Self::Ws | Self::Wss)
     }
 }
