@@ -8,6 +8,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::OnceLock;
 
 use serde_json::Value;
 use testkit::Broker;
@@ -17,7 +18,15 @@ const HIDE: &str = "mount -t tmpfs none /proc/sys/net/netfilter && \
 
 /// A program that runs the broker where there is no connection tracking; none
 /// where that cannot be had.
+///
+/// It is written once: a file that one test starts while another has it open
+/// to write is refused by the kernel (`ETXTBSY`).
 fn hidden() -> Option<PathBuf> {
+    static WRAPPER: OnceLock<Option<PathBuf>> = OnceLock::new();
+    WRAPPER.get_or_init(wrapper).clone()
+}
+
+fn wrapper() -> Option<PathBuf> {
     if std::env::var_os("TIDEGATE_BIN").is_some() {
         eprintln!("not run: TIDEGATE_BIN stands in for the wrapper");
         return None;
