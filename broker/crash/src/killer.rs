@@ -1,0 +1,191 @@
+//! Starts and kills brokers on a thread of its own, so that no kill waits for
+//! a client.
+
+use std::net::SocketAddr;
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle, sleep};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::dice::Dice;
+use crate::history::What;
+use crate::process::{Process, Recipe, Start};
+
+/// What the killer tells the stage.
+#[derive(Debug, Default)]
+pub(crate) struct Board {
+    /// Where the broker listens, while it does.
+    pub(crate) address: Option<SocketAddr>,
+    /// What happened to the broker, until the stage takes it.
+    pub(crate) happened: Vec<(Instant, What)>,
+    /// The plan is through; the broker runs.
+    pub(crate) done: bool,
+    /// The broker did what it never may.
+    pub(crate) faults: Vec<String>,
+    /// Kills so far, and of them during the start.
+    pub(crate) kills: u64,
+    pub(crate) early_kills: u64,
+    /// Kills within 100 ms of the one before.
+    pub(crate) double_kills: u64,
+    /// The longest time from the launch to `ready`.
+    pub(crate) start_max: Duration,
+}
+
+/// A broker that is killed and started as a plan says.
+#[derive(Debug)]
+pub(crate) struct Killer {
+    recipe: Recipe,
+    board: Arc<Mutex<Board>>,
+    dice: Dice,
+    process: Option<Process>,
+    lives: u64,
+    last_kill: Option<Instant>,
+    /// How long the last start took.
+    start: Duration,
+}
+
+impl Killer {
+    /// One that has not begun.
+    pub(crate) fn new(recipe: Recipe, board: Arc<Mutex<Board>>, seed: u64) -> Killer {
+        let start = Duration::from_millis(50);
+        let dice = Dice::new(seed, "killer");
+        Killer { recipe, board, dice, process: None, lives: 0, last_kill: None, start }
+    }
+
+    /// Kills so often on a thread of its own, and leaves a broker running.
+    pub(crate) fn rampage(mut self, kills: u64) -> JoinHandle<Killer> {
+        thread::spawn(move || {
+            if let Err(error) = self.plan(kills) {
+                board(&self.board).faults.push(format!("{error:#}"));
+            }
+            board(&self.board).done = true;
+            self
+        })
+    }
+
+    fn plan(&mut self, kills: u64) -> Result<()> {
+        for _ in 0..kills {
+            if self.dice.chance(18) {
+                self.launch()?;
+                // Anywhere in the start, and a little behind it.
+                let most = self.start.as_micros() as u64 * 6 / 5;
+                sleep(Duration::from_micros(self.dice.within(0, most.max(1))));
+                self.note_if_ready();
+                self.kill();
+                board(&self.board).early_kills += 1;
+            } else {
+                if !self.start()? {
+                    return Ok(());
+                }
+                let up = match self.dice.within(0, 100) {
+                    0..30 => self.dice.within(0, 60),
+                    30..85 => self.dice.within(60, 900),
+                    _ => self.dice.within(900, 3_500),
+                };
+                if !self.stays_up(Duration::from_millis(up)) {
+                    return Ok(());
+                }
+                self.kill();
+            }
+            if self.dice.chance(20) {
+                sleep(Duration::from_millis(self.dice.within(10, 900)));
+            }
+        }
+        self.start().map(|_| ())
+    }
+
+    /// Starts a broker and waits until it is ready; false if that is a fault.
+    pub(crate) fn start(&mut self) -> Result<bool> {
+        self.launch()?;
+        let launched = Instant::now();
+        let Some(process) = &mut self.process else { return Ok(false) };
+        let fault = match process.wait_ready()? {
+            Start::Ready(address) => {
+                self.start = launched.elapsed();
+                let mut board = board(&self.board);
+                board.start_max = board.start_max.max(self.start);
+                board.happened.push((Instant::now(), What::Ready));
+                board.address = Some(address);
+                return Ok(true);
+            }
+            Start::Ended(status) => format!("life {} ended in its start: {status}", self.lives),
+            Start::Silent => format!("life {} was not ready after a minute", self.lives),
+        };
+        let words = process.last_words();
+        board(&self.board).faults.push(format!("{fault}\n{words}"));
+        Ok(false)
+    }
+
+    fn launch(&mut self) -> Result<()> {
+        self.lives += 1;
+        self.process = Some(self.recipe.launch(self.lives)?);
+        Ok(())
+    }
+
+    /// The process, if one runs.
+    pub(crate) fn process(&mut self) -> Option<&mut Process> {
+        self.process.as_mut()
+    }
+
+    /// What every start has in common, to be changed for the next one.
+    pub(crate) fn recipe(&mut self) -> &mut Recipe {
+        &mut self.recipe
+    }
+
+    /// Whether it is there for so long; that it is not is a fault.
+    pub(crate) fn stays_up(&mut self, long: Duration) -> bool {
+        let Some(process) = &mut self.process else { return false };
+        let Some(status) = process.ended_within(long) else { return true };
+        let words = process.last_words();
+        let mut board = board(&self.board);
+        board.address = None;
+        board.happened.push((Instant::now(), What::Down));
+        board.faults.push(format!("life {} ended by itself: {status}\n{words}", self.lives));
+        false
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        let now = Instant::now();
+        {
+            let mut board = board(&self.board);
+            board.kills += 1;
+            let double = self.last_kill.is_some_and(|at| now - at < Duration::from_millis(100));
+            board.double_kills += u64::from(double);
+            board.address = None;
+            board.happened.push((now, What::Down));
+        }
+        self.last_kill = Some(now);
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// The process ended by itself, as it should.
+    pub(crate) fn gone(&mut self) -> Option<ExitStatus> {
+        let status = self.process.as_mut()?.ended()?;
+        self.process = None;
+        let mut board = board(&self.board);
+        board.address = None;
+        board.happened.push((Instant::now(), What::Down));
+        Some(status)
+    }
+
+    fn note_if_ready(&mut self) {
+        let Some(process) = &mut self.process else { return };
+        // Ready or not, who is killed so early is not told apart; only the
+        // clients can tell, by connecting.
+        if let Some(status) = process.ended() {
+            let words = process.last_words();
+            let fault = format!("life {} ended in its start: {status}\n{words}", self.lives);
+            board(&self.board).faults.push(fault);
+        }
+    }
+}
+
+/// The board, for a moment.
+pub(crate) fn board(board: &Mutex<Board>) -> MutexGuard<'_, Board> {
+    board.lock().expect("nobody panics with it")
+}
