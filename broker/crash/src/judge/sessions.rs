@@ -13,6 +13,8 @@ enum State {
     /// There is none.
     #[default]
     None,
+    /// The first CONNECT is on its way.
+    Asked,
     /// A CONNECT left, and nobody knows what became of it.
     Maybe,
     /// The broker has said CONNACK.
@@ -32,9 +34,8 @@ pub(crate) fn judge(cast: &Cast, events: &[Event], lives: &Lives, verdict: &mut 
         let state = states.entry(client).or_default();
         match event.what {
             What::ConnectSent { .. } => {
-                // It decides what the broker knows only once it is answered.
                 if matches!(state, State::None) {
-                    *state = State::Maybe;
+                    *state = State::Asked;
                 }
             }
             What::Connected { present, .. } => {
@@ -52,6 +53,7 @@ pub(crate) fn judge(cast: &Cast, events: &[Event], lives: &Lives, verdict: &mut 
                         *state = State::Maybe;
                     }
                 }
+                State::Asked => *state = State::Maybe,
                 State::None | State::Maybe => {}
             },
             _ => {}
@@ -76,7 +78,7 @@ fn connected(
     };
     let (left, wanted, rule) = match (state, seconds) {
         (State::Maybe, _) => return,
-        (State::None, _) => (at, Some(false), Rule::Session),
+        (State::None | State::Asked, _) => (at, Some(false), Rule::Session),
         // A connection of the same client that the history has not seen end.
         (State::Here, _) => (at, Some(true), Rule::Session),
         (State::Left { at: left, .. }, None) => (left, Some(true), Rule::Session),
