@@ -118,6 +118,18 @@ impl Killer {
         Ok(false)
     }
 
+    /// Starts a broker that need not get ready, though it may.
+    pub(crate) fn start_badly(&mut self) -> Result<()> {
+        self.launch()?;
+        let Some(process) = &mut self.process else { return Ok(()) };
+        if let Start::Ready(address) = process.wait_ready()? {
+            let mut board = board(&self.board);
+            board.happened.push((Instant::now(), What::Ready));
+            board.address = Some(address);
+        }
+        Ok(())
+    }
+
     fn launch(&mut self) -> Result<()> {
         self.lives += 1;
         self.process = Some(self.recipe.launch(self.lives)?);

@@ -8,6 +8,7 @@
 
 mod cast;
 mod dice;
+mod faults;
 mod history;
 mod judge;
 mod killer;
@@ -20,6 +21,7 @@ mod role;
 mod scenario;
 mod session;
 mod stage;
+mod volume;
 
 use std::fs;
 use std::process::ExitCode;

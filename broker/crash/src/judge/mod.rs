@@ -56,6 +56,8 @@ pub(crate) enum Rule {
     Expiry,
     /// No acknowledgement while no sync succeeds.
     Synced,
+    /// A full disk refuses durable publishes, nothing else, and not for ever.
+    Pressure,
     /// Every publish is answered in the end.
     Answered,
     /// No packet that nobody sent.
@@ -66,7 +68,7 @@ pub(crate) enum Rule {
 
 impl Rule {
     /// Every rule, in the order of the table.
-    pub(crate) const ALL: [Rule; 16] = [
+    pub(crate) const ALL: [Rule; 17] = [
         Rule::Loss,
         Rule::Duplicate,
         Rule::Order,
@@ -80,6 +82,7 @@ impl Rule {
         Rule::WillWithdrawn,
         Rule::Expiry,
         Rule::Synced,
+        Rule::Pressure,
         Rule::Answered,
         Rule::Intact,
         Rule::Process,
@@ -101,6 +104,7 @@ impl Rule {
             Rule::WillWithdrawn => "will_withdrawn",
             Rule::Expiry => "expiry",
             Rule::Synced => "synced",
+            Rule::Pressure => "pressure",
             Rule::Answered => "answered",
             Rule::Intact => "intact",
             Rule::Process => "process",
@@ -123,6 +127,7 @@ impl Rule {
             Rule::WillWithdrawn => "wills that are withdrawn or not due do not come",
             Rule::Expiry => "expired messages stay away, the rest counts down",
             Rule::Synced => "no acknowledgement while no sync succeeds",
+            Rule::Pressure => "a full disk refuses durable publishes, nothing else",
             Rule::Answered => "every publish is answered in the end",
             Rule::Intact => "packets and payloads intact",
             Rule::Process => "the process starts, stays and ends as it should",

@@ -1,12 +1,12 @@
 //! `kill -9` at random moments under load, then everything that is owed is
 //! fetched and judged; then once more, to see that nothing fetched comes back.
 
-use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 
-use super::{Outcome, Set, load};
+use super::{LAST_WORDS, Outcome, Set, load};
+use crate::cast::FilterId;
 use crate::killer::{Killer, board};
 use crate::options::{Options, Scenario};
 
@@ -21,7 +21,7 @@ const DRAIN: Duration = Duration::from_secs(600);
 
 /// Runs it.
 pub(crate) fn run(options: &Options) -> Result<Outcome> {
-    let (mut set, killer) = Set::build(options, Scenario::Kill, None, "")?;
+    let (mut set, killer) = Set::build(options, Scenario::Kill, None, "segment_bytes = 4194304\n")?;
     load::everyone(&mut set.stage, options.rate);
     let retained = set.stage.world.cast.filter("r/#");
     set.stage.reads = Some((retained, Duration::from_millis(300)));
@@ -35,11 +35,8 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
         let last = if options.kills == 0 { CONTROL } else { Duration::from_millis(500) };
         set.stage.play(last)?;
         let settled = finish(&mut set, retained)?;
-        if options.kills > 0 && kill_once_more(&mut killer)? {
-            set.stage.settle(DRAIN)?;
-            set.stage.probe()?;
-            set.stage.drain(QUIET, DRAIN)?;
-            set.stage.read_all(retained)?;
+        if options.kills > 0 && kill_once_more(&mut set, &mut killer)? {
+            fetch_again(&mut set, retained)?;
         }
         set.told.insert("settled".into(), settled.into());
         killer.stays_up(Duration::ZERO);
@@ -47,14 +44,23 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
     Ok(set.judge())
 }
 
-fn kill_once_more(killer: &mut Killer) -> Result<bool> {
+/// Another life after the one that was judged, in which nothing is owed.
+pub(crate) fn kill_once_more(set: &mut Set, killer: &mut Killer) -> Result<bool> {
     killer.kill();
-    sleep(Duration::from_millis(50));
+    set.stage.play(LAST_WORDS)?;
     killer.start()
 }
 
+/// Everyone comes back, and gets what was kept and not fetched: nothing.
+pub(crate) fn fetch_again(set: &mut Set, retained: FilterId) -> Result<()> {
+    set.stage.settle(DRAIN)?;
+    set.stage.probe()?;
+    set.stage.drain(QUIET, DRAIN)?;
+    set.stage.read_all(retained)
+}
+
 /// Calms down, waits for every answer, and fetches everything.
-pub(crate) fn finish(set: &mut Set, retained: crate::cast::FilterId) -> Result<bool> {
+pub(crate) fn finish(set: &mut Set, retained: FilterId) -> Result<bool> {
     let stage = &mut set.stage;
     stage.calm_down();
     let mut settled = stage.settle(DRAIN)?;

@@ -2,12 +2,14 @@
 
 pub(crate) mod kill;
 pub(crate) mod load;
+pub(crate) mod pressure;
+pub(crate) mod sync;
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
@@ -19,6 +21,10 @@ use crate::killer::{Board, Killer, board};
 use crate::options::{Options, Scenario};
 use crate::process::Recipe;
 use crate::stage::Stage;
+
+/// After a kill the clients read what the dead process had sent, before the
+/// next one is started on their thread.
+pub(crate) const LAST_WORDS: Duration = Duration::from_millis(20);
 
 /// A run that is over.
 #[derive(Debug)]
@@ -37,9 +43,8 @@ pub(crate) struct Outcome {
 pub(crate) fn run(options: &Options, scenario: Scenario) -> Result<Result<Outcome, String>> {
     match scenario {
         Scenario::Kill => kill::run(options).map(Ok),
-        Scenario::Full | Scenario::DiskWatermarks | Scenario::FsyncFails => {
-            Ok(Err("not built yet".to_owned()))
-        }
+        Scenario::FsyncFails => sync::run(options),
+        Scenario::Full | Scenario::DiskWatermarks => pressure::run(options, scenario),
     }
 }
 
@@ -84,11 +89,17 @@ impl Set {
     }
 
     /// Judges what happened.
-    pub(crate) fn judge(mut self) -> Outcome {
+    pub(crate) fn judge(self) -> Outcome {
+        self.judge_with(|_| {})
+    }
+
+    /// The same, with what only the scenario knows.
+    pub(crate) fn judge_with(mut self, further: impl FnOnce(&mut Verdict)) -> Outcome {
         let Set { scenario, stage, dir, .. } = self;
         let (cast, history) = (stage.world.cast, stage.world.history);
         let events = history.into_events();
         let mut verdict = judge(&cast, &events);
+        further(&mut verdict);
         let board = board(&self.board);
         verdict.check(Rule::Process);
         for fault in &board.faults {
