@@ -149,11 +149,6 @@ impl Cast {
         &self.filters[usize::from(id.0)]
     }
 
-    /// The number of a filter that is known.
-    pub(crate) fn known_filter(&self, name: &str) -> Option<FilterId> {
-        self.filters.iter().position(|known| known == name).map(|at| FilterId(number(at)))
-    }
-
     /// A message by number; none if there was no such message.
     pub(crate) fn get(&self, id: MessageId) -> Option<&Message> {
         self.messages.get(id.0 as usize)

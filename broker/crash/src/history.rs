@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::time::Instant;
 
 use crate::cast::{Cast, ClientId, FilterId, MessageId, TopicId};
+use crate::judge::Concern;
 
 /// How a connection ended, from the client's side.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -245,44 +246,42 @@ impl What {
                 | What::Subscribed { .. }
                 | What::UnsubscribeSent { .. }
                 | What::Unsubscribed { .. }
+                | What::ReadBegan { .. }
+                | What::ReadEnded { .. }
         )
     }
 }
 
 /// Lines of a story: beyond them the middle is left out.
-const STORY_LINES_MAX: usize = 120;
+const STORY_LINES_MAX: usize = 60;
+
+/// How much of a story comes before and after what it is about.
+const BEFORE_US: u64 = 5_000_000;
+const AFTER_US: u64 = 3_000_000;
 
 /// What happened to a message and to a client, with what happened to the
 /// broker in between, as lines for a person.
-pub(crate) fn story(
-    cast: &Cast,
-    events: &[Event],
-    message: Option<MessageId>,
-    client: Option<ClientId>,
-) -> Vec<String> {
+pub(crate) fn story(cast: &Cast, events: &[Event], concern: Concern) -> Vec<String> {
+    let Concern { message, client, at } = concern;
     let publisher = message.and_then(|id| cast.get(id)).map(|message| message.publisher);
-    let about = |what: What| {
-        (message.is_some() && what.message() == message && {
-            // Of all who got it only the one concerned.
-            client.is_none()
-                || what.client().is_none_or(|c| Some(c) == client || Some(c) == publisher)
-        }) || (what.is_of_the_connection()
-            && what.client().is_some_and(|c| Some(c) == client || Some(c) == publisher))
+    let concerned = |who: Option<ClientId>| who.is_some() && (who == client || who == publisher);
+    // Of all who got the message only the one concerned.
+    let of_message = |what: What| {
+        message.is_some()
+            && what.message() == message
+            && (client.is_none() || what.client().is_none() || concerned(what.client()))
     };
-    let hits: Vec<usize> = (0..events.len()).filter(|&at| about(events[at].what)).collect();
-    let own: Vec<usize> = match message {
-        Some(_) => {
-            hits.iter().copied().filter(|&at| events[at].what.message() == message).collect()
-        }
-        None => hits.clone(),
-    };
-    let (Some(&first), Some(&last)) = (own.first(), own.last()) else { return Vec::new() };
-    // Two seconds before and ten after what concerns the message itself.
-    let from = events[first].at.saturating_sub(2_000_000);
-    let to = events[last].at + 10_000_000;
+    let own = |event: &&Event| of_message(event.what);
+    let first = events.iter().find(own).map(|event| event.at).or(at);
+    let last = events.iter().rfind(own).map(|event| event.at).or(at);
+    let (Some(first), Some(last)) = (first, last) else { return Vec::new() };
+    // Somewhat before and after what concerns the message itself.
+    let (from, to) = (first.saturating_sub(BEFORE_US), last + AFTER_US);
     let mut lines = Vec::new();
     for event in events.iter().filter(|event| (from..=to).contains(&event.at)) {
-        if about(event.what) || event.what.is_of_the_broker() {
+        let what = event.what;
+        let around = what.is_of_the_connection() && concerned(what.client());
+        if of_message(what) || around || what.is_of_the_broker() {
             lines.push(line(cast, event));
         }
     }

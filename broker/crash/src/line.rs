@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use testkit::client::{DISCONNECT, Version, read};
 
-use crate::cast::{Kind, Message, MessageId};
+use crate::cast::{FilterId, Kind, Message, MessageId};
 use crate::dice::Dice;
 use crate::history::{End, What};
 use crate::role::{Role, Standing};
@@ -173,7 +173,7 @@ impl Line {
             }
             if wanted != actual {
                 self.session.request(world, filter, wanted, qos);
-            } else if turns && self.dice.next() % 400 == 0 {
+            } else if turns && self.dice.within(0, 400) == 0 {
                 self.role.standing[at].wanted = !wanted;
             }
         }
@@ -280,7 +280,7 @@ impl Line {
         self.phase = Phase::Online(stays.map(|stays| Instant::now() + stays));
     }
 
-    fn answered(&mut self, filter: crate::cast::FilterId, adds: bool, done: bool) {
+    fn answered(&mut self, filter: FilterId, adds: bool, done: bool) {
         let known = self.role.standing.iter_mut().find(|standing| standing.filter == filter);
         let Some(standing) = known else { return };
         if done {

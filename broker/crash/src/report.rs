@@ -46,10 +46,10 @@ pub(crate) fn text(outcome: &Outcome, options: &Options) -> String {
     // The first of each rule, then others.
     let mut told = Vec::new();
     for breach in &verdict.breaches {
-        if told.len() < TOLD_MAX && !told.iter().any(|rule| *rule == breach.rule) {
+        if told.len() < TOLD_MAX && !told.contains(&breach.rule) {
             told.push(breach.rule);
             let _ = writeln!(text, "\n{}: {}", breach.rule.name(), breach.what);
-            for line in story(&outcome.cast, &outcome.events, breach.message, breach.client) {
+            for line in story(&outcome.cast, &outcome.events, breach.concern) {
                 let _ = writeln!(text, "  {line}");
             }
         }
@@ -71,7 +71,7 @@ pub(crate) fn json(outcome: &Outcome, options: &Options, passed: bool) -> Value 
         .breaches
         .iter()
         .map(|breach| {
-            let lines = story(&outcome.cast, &outcome.events, breach.message, breach.client);
+            let lines = story(&outcome.cast, &outcome.events, breach.concern);
             json!({ "rule": breach.rule.name(), "what": breach.what, "history": lines })
         })
         .collect();

@@ -375,3 +375,136 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use testkit::client::{Connack, read};
+
+    use super::*;
+    use crate::cast::Message;
+
+    /// A session at its first connection, and the world around it.
+    fn fresh() -> (World, Session) {
+        let mut cast = Cast::default();
+        let me = cast.client("alice", Version::V311, Lasting::Always);
+        cast.topic("t");
+        let mut world = World { cast, history: History::new(Instant::now()), run: 7 };
+        let mut session = Session::new(&world.cast, me, None);
+        assert_eq!(connack(&mut session, &mut world, false), Heard::Welcome { kept: true });
+        (world, session)
+    }
+
+    fn connack(session: &mut Session, world: &mut World, present: bool) -> Heard {
+        let connack = Connack { flags: u8::from(present), ..Connack::default() };
+        session.hear(world, Packet::Connack(connack))
+    }
+
+    fn publish(session: &mut Session, world: &mut World, qos: u8) -> MessageId {
+        let topic = world.cast.topic("t");
+        let message = Message { publisher: session.me, topic, qos, kind: Kind::Plain };
+        let id = world.cast.message(message);
+        session.publish(world, id, 20);
+        id
+    }
+
+    fn heard(session: &mut Session, world: &mut World, kind: u8, id: u16) {
+        let ack = Packet::Ack { kind, id, reason: 0, props: Props::default(), size: 4 };
+        session.hear(world, ack);
+    }
+
+    fn delivered(session: &mut Session, world: &mut World, message: MessageId, qos: u8, id: u16) {
+        let body = payload(world.run, message, 20);
+        let publish = Publish::new("t", qos, &body).id(id);
+        session.hear(world, Packet::Publish(publish));
+    }
+
+    /// What the session has written: the kind, the packet id, and DUP.
+    fn written(session: &mut Session) -> Vec<(u8, u16, bool)> {
+        let (mut rest, mut found) = (std::mem::take(&mut session.out), Vec::new());
+        while !rest.is_empty() {
+            let one: Vec<u8> = rest.drain(..2 + usize::from(rest[1])).collect();
+            found.push(match read(Version::V311, &one) {
+                Packet::Publish(publish) => (3, publish.id, publish.dup),
+                Packet::Ack { kind, id, .. } => (kind, id, false),
+                other => panic!("{other:?} was written"),
+            });
+        }
+        found
+    }
+
+    #[test]
+    fn what_is_open_is_sent_again_in_its_order() {
+        let (mut world, mut session) = fresh();
+        for qos in [1, 2, 2, 1] {
+            publish(&mut session, &mut world, qos);
+        }
+        heard(&mut session, &mut world, PUBREC, 3);
+        heard(&mut session, &mut world, PUBACK, 4);
+        session.disconnected();
+        connack(&mut session, &mut world, true);
+        let again = [(3, 1, true), (3, 2, true), (PUBREL, 3, false)];
+        assert_eq!(written(&mut session), again);
+        assert_eq!(session.in_flight(), 3);
+    }
+
+    #[test]
+    fn where_the_session_is_gone_what_was_taken_is_not_sent_again() {
+        let (mut world, mut session) = fresh();
+        publish(&mut session, &mut world, 2);
+        publish(&mut session, &mut world, 1);
+        heard(&mut session, &mut world, PUBREC, 1);
+        session.disconnected();
+        assert_eq!(connack(&mut session, &mut world, false), Heard::Welcome { kept: false });
+        assert_eq!(written(&mut session), [(3, 2, false)]);
+    }
+
+    #[test]
+    fn a_qos_2_id_is_held_over_connections_until_its_pubrel() {
+        let (mut world, mut session) = fresh();
+        let message = publish(&mut session, &mut world, 2);
+        written(&mut session);
+        delivered(&mut session, &mut world, message, 2, 9);
+        session.disconnected();
+        connack(&mut session, &mut world, true);
+        written(&mut session);
+        delivered(&mut session, &mut world, message, 2, 9);
+        assert_eq!((session.got, written(&mut session)), (1, vec![(PUBREC, 9, false)]));
+
+        heard(&mut session, &mut world, PUBREL, 9);
+        assert_eq!(written(&mut session), [(PUBCOMP, 9, false)]);
+        delivered(&mut session, &mut world, message, 2, 9);
+        assert_eq!(session.got, 2, "after PUBREL the id may carry another message");
+    }
+
+    #[test]
+    fn answers_that_are_late_keep_their_order_and_die_with_the_connection() {
+        let (mut world, mut session) = fresh();
+        let message = publish(&mut session, &mut world, 1);
+        written(&mut session);
+        session.slow = true;
+        delivered(&mut session, &mut world, message, 1, 5);
+        session.slow = false;
+        delivered(&mut session, &mut world, message, 1, 6);
+        assert_eq!(written(&mut session), []);
+        session.catch_up(&mut world);
+        assert_eq!(written(&mut session), [(PUBACK, 5, false), (PUBACK, 6, false)]);
+
+        session.slow = true;
+        delivered(&mut session, &mut world, message, 1, 7);
+        session.disconnected();
+        session.catch_up(&mut world);
+        assert_eq!(written(&mut session), []);
+    }
+
+    #[test]
+    fn a_refused_publish_is_over() {
+        let (mut world, mut session) = fresh();
+        publish(&mut session, &mut world, 2);
+        let (kind, id, reason) = (PUBREC, 1, 0x97);
+        let refusal = Packet::Ack { kind, id, reason, props: Props::default(), size: 5 };
+        session.hear(&mut world, refusal);
+        assert_eq!((session.in_flight(), session.quota_refusals), (0, 1));
+    }
+}

@@ -169,7 +169,7 @@ impl Stage {
         self.play_until(Duration::from_secs(10), |stage| stage.reader.is_none())?;
         let quiet = Duration::from_secs(2);
         self.reader = Some(Reader::new(&mut self.world, filter, quiet, self.seed));
-        self.play_until(Duration::from_secs(60), |stage| stage.reader.is_none())?;
+        self.play_until(Duration::from_secs(20), |stage| stage.reader.is_none())?;
         Ok(())
     }
 

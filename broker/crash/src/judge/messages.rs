@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::account::{Account, Delivery};
-use super::{Rule, SECOND, Verdict};
+use super::{Concern, Rule, SECOND, Verdict};
 use crate::cast::{Cast, ClientId, Kind, LONG_EXPIRY_SECONDS, Message, MessageId, TopicId};
 use crate::history::{Event, What};
 
@@ -22,7 +22,7 @@ pub(crate) fn judge(cast: &Cast, events: &[Event], account: &Account, verdict: &
         }
         if let What::Damaged { client } = event.what {
             let what = format!("{} got a packet that nobody sent", cast.of(client).name);
-            verdict.breach(Rule::Intact, None, Some(client), what);
+            verdict.breach(Rule::Intact, Concern::at(client, event.at), what);
         }
     }
 }
@@ -47,7 +47,7 @@ fn lost(cast: &Cast, account: &Account, verdict: &mut Verdict) {
                 cast.of(span.client).name,
                 cast.filter_name(span.filter),
             );
-            verdict.breach(rule, Some(id), Some(span.client), what);
+            verdict.breach(rule, Concern::of(id, span.client), what);
         }
     }
 }
@@ -70,7 +70,7 @@ fn deliveries(cast: &Cast, account: &Account, verdict: &mut Verdict) {
                     cast.of(delivery.client).name,
                     account.got(delivery.client, id),
                 );
-                verdict.breach(Rule::Duplicate, Some(id), Some(delivery.client), what);
+                verdict.breach(Rule::Duplicate, Concern::of(id, delivery.client), what);
             }
         }
         if !first || matches!(message.kind, Kind::Will { .. }) {
@@ -86,7 +86,7 @@ fn deliveries(cast: &Cast, account: &Account, verdict: &mut Verdict) {
                 cast.topic_name(message.topic),
                 cast.of(delivery.client).name,
             );
-            verdict.breach(Rule::Order, Some(id), Some(delivery.client), what);
+            verdict.breach(Rule::Order, Concern::of(id, delivery.client), what);
         }
         *before = id.max(*before);
         if let Kind::Expiring { seconds } = message.kind {
@@ -122,7 +122,7 @@ fn quality(
             from as f64 / 1e6,
             cast.of(delivery.client).name,
         );
-        verdict.breach(Rule::Unsubscribed, Some(id), Some(delivery.client), what);
+        verdict.breach(Rule::Unsubscribed, Concern::of(id, delivery.client), what);
         return;
     }
     let mut granted = allowed.iter().filter(|span| span.acked.is_some()).map(|span| span.granted);
@@ -135,7 +135,7 @@ fn quality(
             cast.of(delivery.client).name,
             delivery.qos,
         );
-        verdict.breach(Rule::Quality, Some(id), Some(delivery.client), what);
+        verdict.breach(Rule::Quality, Concern::of(id, delivery.client), what);
     }
 }
 
@@ -153,7 +153,7 @@ fn expiry(
     let age = delivery.at.saturating_sub(fate.last_sent);
     verdict.check(Rule::Expiry);
     let name = &cast.of(delivery.client).name;
-    let mut breach = |what| verdict.breach(Rule::Expiry, Some(id), Some(delivery.client), what);
+    let mut breach = |what| verdict.breach(Rule::Expiry, Concern::of(id, delivery.client), what);
     let life = u64::from(seconds) * SECOND;
     if !delivery.dup && age > life + SLACK {
         breach(format!(
@@ -195,7 +195,7 @@ fn answered(cast: &Cast, account: &Account, verdict: &mut Verdict) {
         if fate.completed.is_none() && fate.rejected.is_none() {
             let publisher = message.publisher;
             let what = format!("{id} of {} was never answered", cast.of(publisher).name);
-            verdict.breach(Rule::Answered, Some(id), Some(publisher), what);
+            verdict.breach(Rule::Answered, Concern::of(id, publisher), what);
         }
     }
 }
@@ -226,7 +226,7 @@ fn synced(cast: &Cast, events: &[Event], account: &Account, verdict: &mut Verdic
                         cast.of(known.publisher).name,
                         id = message,
                     );
-                    verdict.breach(Rule::Synced, Some(message), Some(known.publisher), what);
+                    verdict.breach(Rule::Synced, Concern::of(message, known.publisher), what);
                 }
             }
             _ => {}

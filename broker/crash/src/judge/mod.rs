@@ -142,10 +142,34 @@ pub(crate) struct Breach {
     pub(crate) rule: Rule,
     /// In words.
     pub(crate) what: String,
-    /// The message concerned.
+    /// Whose history tells it.
+    pub(crate) concern: Concern,
+}
+
+/// Whom a breach concerns.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Concern {
+    /// The message.
     pub(crate) message: Option<MessageId>,
-    /// The client concerned.
+    /// The client.
     pub(crate) client: Option<ClientId>,
+    /// When, if no message says it.
+    pub(crate) at: Option<u64>,
+}
+
+impl Concern {
+    /// Nobody in particular.
+    pub(crate) const NOBODY: Concern = Concern { message: None, client: None, at: None };
+
+    /// What a message and a client went through.
+    pub(crate) fn of(message: MessageId, client: ClientId) -> Concern {
+        Concern { message: Some(message), client: Some(client), at: None }
+    }
+
+    /// What a client went through then.
+    pub(crate) fn at(client: ClientId, at: u64) -> Concern {
+        Concern { message: None, client: Some(client), at: Some(at) }
+    }
 }
 
 /// How one rule fared.
@@ -205,17 +229,11 @@ impl Verdict {
     }
 
     /// The case last looked at is a breach.
-    pub(crate) fn breach(
-        &mut self,
-        rule: Rule,
-        message: Option<MessageId>,
-        client: Option<ClientId>,
-        what: String,
-    ) {
+    pub(crate) fn breach(&mut self, rule: Rule, concern: Concern, what: String) {
         let row = self.rows.entry(rule).or_default();
         row.breaches += 1;
         if row.breaches <= KEPT_MAX {
-            self.breaches.push(Breach { rule, what, message, client });
+            self.breaches.push(Breach { rule, what, concern });
         }
     }
 }

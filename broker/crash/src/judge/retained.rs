@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::account::Account;
-use super::{Rule, Verdict};
+use super::{Concern, Rule, Verdict};
 use crate::cast::{Cast, ClientId, Kind, MessageId, TopicId};
 use crate::history::{Event, What};
 
@@ -45,7 +45,7 @@ pub(crate) fn judge(cast: &Cast, events: &[Event], account: &Account, verdict: &
                     let value = value.map(|(_, message)| message);
                     let window = Window::at(account, writes, reading.began, end);
                     if !window.allows(cast, value) {
-                        window.breach(cast, client, topic, value, verdict);
+                        window.breach(cast, client, event.at, topic, value, verdict);
                     }
                 }
             }
@@ -86,6 +86,7 @@ impl<'a> Window<'a> {
         &self,
         cast: &Cast,
         client: ClientId,
+        at: u64,
         topic: TopicId,
         value: Option<MessageId>,
         verdict: &mut Verdict,
@@ -102,6 +103,10 @@ impl<'a> Window<'a> {
             self.settled.map_or("nothing".to_owned(), kind),
             self.later.len(),
         );
-        verdict.breach(Rule::Retained, self.settled.or(value), Some(client), what);
+        let concern = match self.settled.or(value) {
+            Some(message) => Concern::of(message, client),
+            None => Concern::at(client, at),
+        };
+        verdict.breach(Rule::Retained, concern, what);
     }
 }

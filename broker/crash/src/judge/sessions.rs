@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Rule, SECOND, Verdict};
+use super::{Concern, Rule, SECOND, Verdict};
 use crate::cast::{Cast, ClientId, Lasting};
 use crate::history::{End, Event, What};
 use crate::lives::Lives;
@@ -105,6 +105,6 @@ fn connected(
             u8::from(present),
             u8::from(wanted),
         );
-        verdict.breach(rule, None, Some(client), what);
+        verdict.breach(rule, Concern::at(client, at), what);
     }
 }

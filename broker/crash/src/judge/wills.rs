@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use super::account::Account;
-use super::{Rule, SECOND, Verdict};
+use super::{Concern, Rule, SECOND, Verdict};
 use crate::cast::{Cast, ClientId, Kind, MessageId};
 use crate::history::{End, Event, What};
 use crate::lives::Lives;
@@ -96,7 +96,7 @@ pub(crate) fn judge(
             verdict.check(rule);
             if let Some(what) = what {
                 let what = format!("{story}: {what}");
-                verdict.breach(rule, Some(one.will), Some(message.publisher), what);
+                verdict.breach(rule, Concern::of(one.will, message.publisher), what);
             }
         };
         if how == End::Goodbye {

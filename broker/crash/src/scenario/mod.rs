@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cast::Cast;
 use crate::history::Event;
-use crate::judge::{Rule, Verdict, judge};
+use crate::judge::{Concern, Rule, Verdict, judge};
 use crate::killer::{Board, Killer, board};
 use crate::options::{Options, Scenario};
 use crate::process::Recipe;
@@ -103,7 +103,7 @@ impl Set {
         let board = board(&self.board);
         verdict.check(Rule::Process);
         for fault in &board.faults {
-            verdict.breach(Rule::Process, None, None, fault.clone());
+            verdict.breach(Rule::Process, Concern::NOBODY, fault.clone());
         }
         self.told.extend([
             ("kills".to_owned(), json!(board.kills)),

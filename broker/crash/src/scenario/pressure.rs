@@ -5,17 +5,18 @@
 //! the broker watches. `full` moves the marks out of the way, so that the log
 //! itself meets ENOSPC, and kills the broker while there is no block left.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use testkit::client::Version::{self, V5, V311};
 
 use super::{LAST_WORDS, Outcome, Set, kill, load};
 use crate::cast::{FilterId, Kind, Lasting};
-use crate::judge::{Rule, Verdict};
+use crate::judge::{Concern, Rule, Verdict};
 use crate::killer::Killer;
 use crate::options::{Options, Scenario};
 use crate::role::{Presence, Role, Span};
+use crate::stage::Stage;
 use crate::volume::Volume;
 
 /// How long the broker may take to see that the disk is full, or is not.
@@ -86,7 +87,7 @@ pub(crate) fn run(options: &Options, scenario: Scenario) -> Result<Result<Outcom
 fn company(set: &mut Set) -> Places {
     let stage = &mut set.stage;
     let topics: Vec<_> = (0..3).map(|n| stage.world.cast.topic(&format!("p/{n}"))).collect();
-    let mut enter = |stage: &mut crate::stage::Stage, version: Version| {
+    let enter = |stage: &mut Stage, version: Version| {
         let mut places = Vec::new();
         for qos in [1, 2] {
             let plain = load::publishing(&topics, &[qos], &[Kind::Plain], (100, 400), 20);
@@ -142,7 +143,7 @@ fn squeeze(
         .map(|&at| refusals(set, at))
         .chain(places.old.iter().map(|&at| closes(set, at)))
         .collect();
-    let all = |stage: &crate::stage::Stage| {
+    let all = |stage: &Stage| {
         let now = places.new.iter().map(|&at| stage.lines[at].session.quota_refusals);
         let now = now.chain(places.old.iter().map(|&at| stage.lines[at].closes));
         now.zip(&before).all(|(now, before)| now > *before)
@@ -158,7 +159,7 @@ fn squeeze(
     set.stage.read_all(retained)?;
     // A session with something to fetch can fetch it.
     let got = set.stage.lines[places.absent].session.got;
-    set.stage.lines[places.absent].come(std::time::Instant::now());
+    set.stage.lines[places.absent].come(Instant::now());
     let fetches =
         set.stage.play_until(NOTICE, |stage| stage.lines[places.absent].session.got > got)?;
     findings.note(format!("at {percent} %: a session fetches what waits for it"), fetches);
@@ -203,7 +204,7 @@ impl Findings {
         for (what, good) in &self.0 {
             verdict.check(Rule::Pressure);
             if !good {
-                verdict.breach(Rule::Pressure, None, None, format!("not so: {what}"));
+                verdict.breach(Rule::Pressure, Concern::NOBODY, format!("not so: {what}"));
             }
         }
     }

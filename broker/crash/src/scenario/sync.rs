@@ -19,7 +19,7 @@ use super::{LAST_WORDS, Outcome, Set, kill, load};
 use crate::dice::Dice;
 use crate::faults::{Faults, files_below};
 use crate::history::What;
-use crate::judge::Rule;
+use crate::judge::{Concern, Rule, Verdict};
 use crate::killer::{Killer, board};
 use crate::options::{Options, Scenario};
 
@@ -107,7 +107,8 @@ fn round(
             let fds = files_below(process, &data);
             if fds.is_empty() {
                 // A broker that keeps no file open has none to fail on.
-                return Ok(killer.kill());
+                killer.kill();
+                return Ok(());
             }
             faults.order_write(&fds)?;
         }
@@ -163,10 +164,10 @@ impl Seen {
         set.told.insert("slowest_exit_ms".into(), json!(self.slowest.as_millis() as u64));
     }
 
-    fn judge(&self, verdict: &mut crate::judge::Verdict) {
+    fn judge(&self, verdict: &mut Verdict) {
         (0..self.rounds).for_each(|_| verdict.check(Rule::Process));
         for fault in &self.faults {
-            verdict.breach(Rule::Process, None, None, fault.clone());
+            verdict.breach(Rule::Process, Concern::NOBODY, fault.clone());
         }
     }
 }
