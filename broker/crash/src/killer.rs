@@ -12,6 +12,7 @@ use anyhow::Result;
 use crate::dice::Dice;
 use crate::history::What;
 use crate::process::{Process, Recipe, Start};
+use crate::volume::Volume;
 
 /// What the killer tells the stage.
 #[derive(Debug, Default)]
@@ -44,6 +45,9 @@ pub(crate) struct Killer {
     last_kill: Option<Instant>,
     /// How long the last start took.
     start: Duration,
+    /// What loses its power with every kill. Behind the process, so that it is
+    /// dropped after it.
+    volume: Option<Volume>,
 }
 
 impl Killer {
@@ -51,7 +55,21 @@ impl Killer {
     pub(crate) fn new(recipe: Recipe, board: Arc<Mutex<Board>>, seed: u64) -> Killer {
         let start = Duration::from_millis(50);
         let dice = Dice::new(seed, "killer");
-        Killer { recipe, board, dice, process: None, lives: 0, last_kill: None, start }
+        Killer {
+            recipe,
+            board,
+            dice,
+            process: None,
+            lives: 0,
+            last_kill: None,
+            start,
+            volume: None,
+        }
+    }
+
+    /// From now on what this volume has not synced is lost with each kill.
+    pub(crate) fn cuts_power_of(&mut self, volume: Volume) {
+        self.volume = Some(volume);
     }
 
     /// Kills so often on a thread of its own, and leaves a broker running.
@@ -73,7 +91,7 @@ impl Killer {
                 let most = self.start.as_micros() as u64 * 6 / 5;
                 sleep(Duration::from_micros(self.dice.within(0, most.max(1))));
                 self.note_if_ready();
-                self.kill();
+                self.kill()?;
                 board(&self.board).early_kills += 1;
             } else {
                 if !self.start()? {
@@ -87,7 +105,7 @@ impl Killer {
                 if !self.stays_up(Duration::from_millis(up)) {
                     return Ok(());
                 }
-                self.kill();
+                self.kill()?;
             }
             if self.dice.chance(20) {
                 sleep(Duration::from_millis(self.dice.within(10, 900)));
@@ -159,7 +177,7 @@ impl Killer {
     }
 
     /// SIGKILL.
-    pub(crate) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) -> Result<()> {
         let now = Instant::now();
         {
             let mut board = board(&self.board);
@@ -173,6 +191,7 @@ impl Killer {
         if let Some(mut process) = self.process.take() {
             process.kill();
         }
+        self.volume.as_mut().map_or(Ok(()), Volume::cut_power)
     }
 
     /// The process ended by itself, as it should.

@@ -9,15 +9,15 @@ use anyhow::{Context, Result, bail};
 pub(crate) const USAGE: &str = "\
 usage: cargo xtask crash-test [OPTIONS]
 
-  --scenario NAME    kill (default), full, disk-watermarks, fsync-fails, or all
+  --scenario NAME    kill (default), power-cut, full, disk-watermarks, fsync-fails, or all
   --kills N          kill -9 so often (40); 0: twenty seconds of load and none, the control
   --seed S           decides the plan of the run (chosen by the clock)
   --binary PATH      the broker (tidegate in the debug profile, which is built)
   --data DIR         where the run keeps its files (crash-test in the target directory)
   --rate N           messages a second of all publishers together (400)
   --durability MODE  fsync (default), os or memory
-  --plant            a mode that must be found wanting: memory, or os for fsync-fails;
-                     exit 0 only if it is
+  --plant            a mode that must be found wanting: memory, or os for power-cut and
+                     fsync-fails; exit 0 only if it is
   --fs KIND          small file system of full and disk-watermarks: ext4 (default) or tmpfs
   --keep             keep the data directory of a run without a breach
 ";
@@ -27,6 +27,8 @@ usage: cargo xtask crash-test [OPTIONS]
 pub(crate) enum Scenario {
     /// kill -9 at random moments.
     Kill,
+    /// The same, and what was not synced is lost.
+    PowerCut,
     /// A file system with no byte left.
     Full,
     /// A file system above 85 % and above 95 %.
@@ -36,13 +38,19 @@ pub(crate) enum Scenario {
 }
 
 impl Scenario {
-    const ALL: [Scenario; 4] =
-        [Scenario::Kill, Scenario::Full, Scenario::DiskWatermarks, Scenario::FsyncFails];
+    const ALL: [Scenario; 5] = [
+        Scenario::Kill,
+        Scenario::PowerCut,
+        Scenario::Full,
+        Scenario::DiskWatermarks,
+        Scenario::FsyncFails,
+    ];
 
     /// Its name.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Scenario::Kill => "kill",
+            Scenario::PowerCut => "power-cut",
             Scenario::Full => "full",
             Scenario::DiskWatermarks => "disk-watermarks",
             Scenario::FsyncFails => "fsync-fails",
@@ -126,7 +134,7 @@ impl Options {
     /// The durability that a scenario runs with.
     pub(crate) fn durability(&self, scenario: Scenario) -> &str {
         match (self.plant, scenario) {
-            (true, Scenario::FsyncFails) => "os",
+            (true, Scenario::FsyncFails | Scenario::PowerCut) => "os",
             (true, Scenario::Kill | Scenario::Full | Scenario::DiskWatermarks) => "memory",
             (false, _) if self.durability.is_empty() => "fsync",
             (false, _) => &self.durability,

@@ -1,14 +1,19 @@
 //! `kill -9` at random moments under load, then everything that is owed is
 //! fetched and judged; then once more, to see that nothing fetched comes back.
+//!
+//! `kill -9` leaves the page cache as it is. `power-cut` takes it away too: the
+//! data is on a file system of its own, and after each kill the next life gets
+//! what its device has, no more.
 
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 
-use super::{LAST_WORDS, Outcome, Set, load};
+use super::{LAST_WORDS, Outcome, Set, load, run_dir};
 use crate::cast::FilterId;
 use crate::killer::{Killer, board};
 use crate::options::{Options, Scenario};
+use crate::volume::Volume;
 
 /// No delivery for so long: all that was owed has come.
 const QUIET: Duration = Duration::from_secs(3);
@@ -19,9 +24,26 @@ const CONTROL: Duration = Duration::from_secs(20);
 /// How long fetching may take.
 const DRAIN: Duration = Duration::from_secs(600);
 
+/// The file system whose power is cut: sparse, so that its size costs nothing.
+const BYTES: u64 = 2 << 30;
+
 /// Runs it.
-pub(crate) fn run(options: &Options) -> Result<Outcome> {
-    let (mut set, killer) = Set::build(options, Scenario::Kill, None, "segment_bytes = 4194304\n")?;
+pub(crate) fn run(options: &Options, scenario: Scenario) -> Result<Result<Outcome, String>> {
+    let dir = run_dir(options, scenario);
+    let volume = match scenario {
+        Scenario::PowerCut => Some(Volume::ext4(&dir, BYTES)?),
+        Scenario::Kill | Scenario::Full | Scenario::DiskWatermarks | Scenario::FsyncFails => None,
+    };
+    let volume = match volume.transpose() {
+        Ok(volume) => volume,
+        Err(why) => return Ok(Err(why)),
+    };
+    let data = volume.as_ref().map(|volume| volume.path().join("data"));
+    let further = "segment_bytes = 4194304\n";
+    let (mut set, mut killer) = Set::build(options, scenario, data, further)?;
+    if let Some(volume) = volume {
+        killer.cuts_power_of(volume);
+    }
     load::everyone(&mut set.stage, options.rate);
     let retained = set.stage.world.cast.filter("r/#");
     set.stage.reads = Some((retained, Duration::from_millis(300)));
@@ -41,12 +63,14 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
         set.told.insert("settled".into(), settled.into());
         killer.stays_up(Duration::ZERO);
     }
-    Ok(set.judge())
+    // Unmounts the volume, if there is one.
+    drop(killer);
+    Ok(Ok(set.judge()))
 }
 
 /// Another life after the one that was judged, in which nothing is owed.
 pub(crate) fn kill_once_more(set: &mut Set, killer: &mut Killer) -> Result<bool> {
-    killer.kill();
+    killer.kill()?;
     set.stage.play(LAST_WORDS)?;
     killer.start()
 }

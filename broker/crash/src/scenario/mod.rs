@@ -42,7 +42,7 @@ pub(crate) struct Outcome {
 /// Runs one scenario; an outcome, or why there is none.
 pub(crate) fn run(options: &Options, scenario: Scenario) -> Result<Result<Outcome, String>> {
     match scenario {
-        Scenario::Kill => kill::run(options).map(Ok),
+        Scenario::Kill | Scenario::PowerCut => kill::run(options, scenario),
         Scenario::FsyncFails => sync::run(options),
         Scenario::Full | Scenario::DiskWatermarks => pressure::run(options, scenario),
     }

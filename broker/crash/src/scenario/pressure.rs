@@ -19,6 +19,9 @@ use crate::role::{Presence, Role, Span};
 use crate::stage::Stage;
 use crate::volume::Volume;
 
+/// Size of the file system.
+const BYTES: u64 = 64 << 20;
+
 /// How long the broker may take to see that the disk is full, or is not.
 const NOTICE: Duration = Duration::from_secs(15);
 
@@ -44,13 +47,17 @@ struct Findings(Vec<(String, bool)>);
 /// Runs it.
 pub(crate) fn run(options: &Options, scenario: Scenario) -> Result<Result<Outcome, String>> {
     let dir = super::run_dir(options, scenario);
-    let volume = match Volume::mount(&dir, options.tmpfs)? {
+    let volume = match options.tmpfs {
+        true => Volume::tmpfs(&dir, BYTES)?,
+        false => Volume::ext4(&dir, BYTES)?,
+    };
+    let volume = match volume {
         Ok(volume) => volume,
         Err(why) => return Ok(Err(why)),
     };
     let marks = match scenario {
         Scenario::Full => "disk_refuse_percent = 100\ndisk_stop_percent = 100\n",
-        Scenario::Kill | Scenario::DiskWatermarks | Scenario::FsyncFails => "",
+        Scenario::Kill | Scenario::PowerCut | Scenario::DiskWatermarks | Scenario::FsyncFails => "",
     };
     let further = format!("segment_bytes = 2097152\n{marks}");
     let data = Some(volume.path().join("data"));
@@ -169,7 +176,7 @@ fn squeeze(
 /// Killed and started without a block to write to. That it starts is more
 /// than is promised, and told; that it loses nothing is judged.
 fn kill_while_full(set: &mut Set, killer: &mut Killer, volume: &Volume) -> Result<()> {
-    killer.kill();
+    killer.kill()?;
     set.stage.play(LAST_WORDS)?;
     killer.start_badly()?;
     let starts = killer.process().is_some_and(|process| process.ended().is_none());

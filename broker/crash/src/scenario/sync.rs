@@ -95,7 +95,7 @@ fn round(
     match failing {
         Failing::Sync => faults.order_sync()?,
         Failing::SyncInStart => {
-            killer.kill();
+            killer.kill()?;
             set.stage.play(LAST_WORDS)?;
             faults.order_sync()?;
             sleep(Duration::from_millis(dice.within(0, 20)));
@@ -107,7 +107,7 @@ fn round(
             let fds = files_below(process, &data);
             if fds.is_empty() {
                 // A broker that keeps no file open has none to fail on.
-                killer.kill();
+                killer.kill()?;
                 return Ok(());
             }
             faults.order_write(&fds)?;
@@ -126,7 +126,7 @@ fn round(
         }
     }
     seen.stayed(failing);
-    killer.kill();
+    killer.kill()?;
     Ok(())
 }
 
