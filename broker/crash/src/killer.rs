@@ -14,6 +14,9 @@ use crate::history::What;
 use crate::process::{Process, Recipe, Start};
 use crate::volume::Volume;
 
+/// How long a broker may take to stop; its drain has two seconds.
+const STOP: Duration = Duration::from_secs(10);
+
 /// What the killer tells the stage.
 #[derive(Debug, Default)]
 pub(crate) struct Board {
@@ -25,6 +28,8 @@ pub(crate) struct Board {
     pub(crate) done: bool,
     /// The broker did what it never may.
     pub(crate) faults: Vec<String>,
+    /// Times it was stopped with SIGTERM.
+    pub(crate) stops: u64,
     /// Kills so far, and of them during the start.
     pub(crate) kills: u64,
     pub(crate) early_kills: u64,
@@ -105,7 +110,11 @@ impl Killer {
                 if !self.stays_up(Duration::from_millis(up)) {
                     return Ok(());
                 }
-                self.kill()?;
+                if self.volume.is_none() && self.dice.chance(8) {
+                    self.stop();
+                } else {
+                    self.kill()?;
+                }
             }
             if self.dice.chance(20) {
                 sleep(Duration::from_millis(self.dice.within(10, 900)));
@@ -192,6 +201,21 @@ impl Killer {
             process.kill();
         }
         self.volume.as_mut().map_or(Ok(()), Volume::cut_power)
+    }
+
+    /// SIGTERM: for once as it should be; it has to end well and in time.
+    fn stop(&mut self) {
+        let Some(mut process) = self.process.take() else { return };
+        board(&self.board).address = None;
+        let ended = process.stop(STOP);
+        let mut board = board(&self.board);
+        board.stops += 1;
+        board.happened.push((Instant::now(), What::Down));
+        if !ended.is_some_and(|status| status.success()) {
+            let words = process.last_words();
+            let how = ended.map_or("not at all".to_owned(), |status| status.to_string());
+            board.faults.push(format!("life {} ended on SIGTERM: {how}\n{words}", self.lives));
+        }
     }
 
     /// The process ended by itself, as it should.

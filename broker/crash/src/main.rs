@@ -65,7 +65,7 @@ fn perform(options: &Options, scenario: Scenario) -> Result<bool> {
         Ok(outcome) => outcome,
         Err(why) => {
             println!("{}: SKIPPED, {why}", scenario.name());
-            return Ok(true);
+            return Ok(!options.no_skip);
         }
     };
     let broken = outcome.verdict.breaches() > 0;

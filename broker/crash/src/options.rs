@@ -19,6 +19,7 @@ usage: cargo xtask crash-test [OPTIONS]
   --plant            a mode that must be found wanting: memory, or os for power-cut and
                      fsync-fails; exit 0 only if it is
   --fs KIND          small file system of full and disk-watermarks: ext4 (default) or tmpfs
+  --no-skip          a scenario that cannot run here is a failure
   --keep             keep the data directory of a run without a breach
 ";
 
@@ -70,6 +71,7 @@ pub(crate) struct Options {
     pub(crate) durability: String,
     pub(crate) plant: bool,
     pub(crate) tmpfs: bool,
+    pub(crate) no_skip: bool,
     pub(crate) keep: bool,
 }
 
@@ -88,12 +90,14 @@ impl Options {
             durability: String::new(),
             plant: false,
             tmpfs: false,
+            no_skip: false,
             keep: false,
         };
         let mut args = args.iter();
         while let Some(flag) = args.next() {
             match flag.as_str() {
                 "--plant" => options.plant = true,
+                "--no-skip" => options.no_skip = true,
                 "--keep" => options.keep = true,
                 _ => {
                     let value =

@@ -8,6 +8,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// How long a start may take.
 const START: Duration = Duration::from_secs(60);
@@ -120,6 +121,13 @@ impl Process {
             }
             sleep(LOOK);
         }
+    }
+
+    /// SIGTERM, as an operator stops it; how it ended, if it did in time.
+    pub(crate) fn stop(&mut self, patience: Duration) -> Option<ExitStatus> {
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)?;
+        kill_process(id, Signal::TERM).ok()?;
+        self.ended_within(patience)
     }
 
     /// SIGKILL, and the wait until it is gone.

@@ -107,6 +107,7 @@ impl Set {
         }
         self.told.extend([
             ("kills".to_owned(), json!(board.kills)),
+            ("stops".to_owned(), json!(board.stops)),
             ("kills_during_start".to_owned(), json!(board.early_kills)),
             ("kills_within_100_ms".to_owned(), json!(board.double_kills)),
             ("longest_start_ms".to_owned(), json!(board.start_max.as_millis() as u64)),
@@ -125,7 +126,7 @@ pub(crate) fn run_dir(options: &Options, scenario: Scenario) -> PathBuf {
 
 fn config() -> String {
     // Room for everything: a limit that is reached drops messages rightly.
-    "[limits]\nqueue_messages_max = 10000000\nqueue_bytes_max = 17179869184\n\
+    "[node]\ndrain_seconds = 2\n[limits]\nqueue_messages_max = 10000000\nqueue_bytes_max = 17179869184\n\
      [mqtt]\nsys_interval_seconds = 0\n\
      [ebpf]\nsteer = \"off\"\ntcpstat = \"off\"\nconntrack = \"off\"\n"
         .to_owned()
