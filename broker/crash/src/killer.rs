@@ -50,6 +50,8 @@ pub(crate) struct Killer {
     last_kill: Option<Instant>,
     /// How long the last start took.
     start: Duration,
+    /// SIGTERM in place of SIGKILL.
+    gentle: bool,
     /// What loses its power with every kill. Behind the process, so that it is
     /// dropped after it.
     volume: Option<Volume>,
@@ -57,7 +59,7 @@ pub(crate) struct Killer {
 
 impl Killer {
     /// One that has not begun.
-    pub(crate) fn new(recipe: Recipe, board: Arc<Mutex<Board>>, seed: u64) -> Killer {
+    pub(crate) fn new(recipe: Recipe, board: Arc<Mutex<Board>>, seed: u64, gentle: bool) -> Killer {
         let start = Duration::from_millis(50);
         let dice = Dice::new(seed, "killer");
         Killer {
@@ -68,6 +70,7 @@ impl Killer {
             lives: 0,
             last_kill: None,
             start,
+            gentle,
             volume: None,
         }
     }
@@ -90,7 +93,7 @@ impl Killer {
 
     fn plan(&mut self, kills: u64) -> Result<()> {
         for _ in 0..kills {
-            if self.dice.chance(18) {
+            if !self.gentle && self.dice.chance(18) {
                 self.launch()?;
                 // Anywhere in the start, and a little behind it.
                 let most = self.start.as_micros() as u64 * 6 / 5;
@@ -110,7 +113,7 @@ impl Killer {
                 if !self.stays_up(Duration::from_millis(up)) {
                     return Ok(());
                 }
-                if self.volume.is_none() && self.dice.chance(8) {
+                if self.gentle || self.volume.is_none() && self.dice.chance(8) {
                     self.stop();
                 } else {
                     self.kill()?;
@@ -187,6 +190,10 @@ impl Killer {
 
     /// SIGKILL.
     pub(crate) fn kill(&mut self) -> Result<()> {
+        if self.gentle {
+            self.stop();
+            return Ok(());
+        }
         let now = Instant::now();
         {
             let mut board = board(&self.board);

@@ -23,12 +23,16 @@ mod session;
 mod stage;
 mod volume;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
+use history::line;
 use options::{Options, Scenario, USAGE};
+use scenario::Outcome;
 
 #[allow(clippy::print_stderr, clippy::print_stdout)]
 fn main() -> ExitCode {
@@ -57,6 +61,13 @@ fn main() -> ExitCode {
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Every event, for whoever looks for the cause of a breach.
+fn write_history(outcome: &Outcome, file: &Path) -> io::Result<()> {
+    let mut out = BufWriter::new(File::create(file)?);
+    outcome.events.iter().try_for_each(|event| writeln!(out, "{}", line(&outcome.cast, event)))?;
+    out.flush()
+}
+
 /// Runs a scenario and says how it went; whether it is as it should be.
 #[allow(clippy::print_stderr, clippy::print_stdout)]
 fn perform(options: &Options, scenario: Scenario) -> Result<bool> {
@@ -75,6 +86,11 @@ fn perform(options: &Options, scenario: Scenario) -> Result<bool> {
     let json = report::json(&outcome, options, passed);
     fs::write(&file, format!("{json:#}\n")).with_context(|| format!("cannot write {file:?}"))?;
     println!("\nrecorded in {}", file.display());
+    if broken && !options.plant {
+        let whole = outcome.dir.join("history.txt");
+        write_history(&outcome, &whole).with_context(|| format!("cannot write {whole:?}"))?;
+        println!("all that happened is in {}", whole.display());
+    }
     match (options.plant, broken) {
         (false, false) => println!("{}: PASSED", scenario.name()),
         (false, true) => {

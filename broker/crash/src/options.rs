@@ -19,6 +19,7 @@ usage: cargo xtask crash-test [OPTIONS]
   --plant            a mode that must be found wanting: memory, or os for power-cut and
                      fsync-fails; exit 0 only if it is
   --fs KIND          small file system of full and disk-watermarks: ext4 (default) or tmpfs
+  --gentle           SIGTERM in place of every SIGKILL
   --no-skip          a scenario that cannot run here is a failure
   --keep             keep the data directory of a run without a breach
 ";
@@ -71,6 +72,7 @@ pub(crate) struct Options {
     pub(crate) durability: String,
     pub(crate) plant: bool,
     pub(crate) tmpfs: bool,
+    pub(crate) gentle: bool,
     pub(crate) no_skip: bool,
     pub(crate) keep: bool,
 }
@@ -90,6 +92,7 @@ impl Options {
             durability: String::new(),
             plant: false,
             tmpfs: false,
+            gentle: false,
             no_skip: false,
             keep: false,
         };
@@ -97,6 +100,7 @@ impl Options {
         while let Some(flag) = args.next() {
             match flag.as_str() {
                 "--plant" => options.plant = true,
+                "--gentle" => options.gentle = true,
                 "--no-skip" => options.no_skip = true,
                 "--keep" => options.keep = true,
                 _ => {

@@ -22,7 +22,7 @@ const QUIET: Duration = Duration::from_secs(3);
 const CONTROL: Duration = Duration::from_secs(20);
 
 /// How long fetching may take.
-const DRAIN: Duration = Duration::from_secs(600);
+const DRAIN: Duration = Duration::from_secs(180);
 
 /// The file system whose power is cut: sparse, so that its size costs nothing.
 const BYTES: u64 = 2 << 30;

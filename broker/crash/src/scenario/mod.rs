@@ -83,7 +83,7 @@ impl Set {
         }
         let recipe = Recipe::new(options.binary.clone(), dir.clone(), data, &config)?;
         let board = Arc::<Mutex<Board>>::default();
-        let killer = Killer::new(recipe, board.clone(), options.seed);
+        let killer = Killer::new(recipe, board.clone(), options.seed, options.gentle);
         let stage = Stage::new(board.clone(), options.seed);
         Ok((Set { scenario, stage, board, dir, told, began: Instant::now() }, killer))
     }
