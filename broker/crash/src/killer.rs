@@ -251,3 +251,83 @@ impl Killer {
 pub(crate) fn board(board: &Mutex<Board>) -> MutexGuard<'_, Board> {
     board.lock().expect("nobody panics with it")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// A broker that is a line of shell, and a killer for it.
+    struct Rig {
+        dir: PathBuf,
+        killer: Killer,
+        board: Arc<Mutex<Board>>,
+    }
+
+    impl Rig {
+        fn new(word: &str, script: &str) -> Rig {
+            let dir = std::env::temp_dir().join(format!("crash-{word}-{}", std::process::id()));
+            fs::create_dir_all(&dir).expect("a scratch directory");
+            let binary = dir.join("broker");
+            fs::write(&binary, format!("#!/bin/sh\n{script}\n")).expect("write the script");
+            fs::set_permissions(&binary, Permissions::from_mode(0o755)).expect("make it run");
+            let recipe = Recipe::new(binary, dir.clone(), dir.join("data"), "").expect("a recipe");
+            let board = Arc::<Mutex<Board>>::default();
+            let killer = Killer::new(recipe, board.clone(), 1, false);
+            Rig { dir, killer, board }
+        }
+
+        fn faults(&self) -> Vec<String> {
+            board(&self.board).faults.clone()
+        }
+    }
+
+    impl Drop for Rig {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+
+    const READY: &str = "echo listening mqtt default 127.0.0.1:9; echo ready";
+
+    #[test]
+    fn a_broker_that_does_not_come_up_is_a_fault_with_its_last_words() {
+        let mut rig = Rig::new("start", "echo the log is damaged; exit 3");
+        assert!(!rig.killer.start().expect("it can be started"));
+        let faults = rig.faults();
+        assert!(faults[0].contains("exit status: 3"), "{faults:?}");
+        assert!(faults[0].contains("the log is damaged"), "{faults:?}");
+    }
+
+    #[test]
+    fn a_broker_that_ends_by_itself_is_a_fault() {
+        let mut rig = Rig::new("end", &format!("{READY}; exit 70"));
+        assert!(rig.killer.start().expect("it can be started"));
+        assert!(!rig.killer.stays_up(Duration::from_secs(5)));
+        assert!(rig.faults()[0].contains("ended by itself: exit status: 70"));
+    }
+
+    #[test]
+    fn a_broker_that_does_not_stop_well_is_a_fault() {
+        let script = format!("trap 'exit 9' TERM; {READY}; while :; do sleep 0.05; done");
+        let mut rig = Rig::new("stop", &script);
+        assert!(rig.killer.start().expect("it can be started"));
+        rig.killer.stop();
+        assert!(rig.faults()[0].contains("on SIGTERM: exit status: 9"));
+    }
+
+    #[test]
+    fn a_kill_is_no_fault_and_tells_the_clients_that_nobody_listens() {
+        let mut rig = Rig::new("kill", &format!("{READY}; exec sleep 60"));
+        assert!(rig.killer.start().expect("it can be started"));
+        assert!(board(&rig.board).address.is_some());
+        rig.killer.kill().expect("nothing else goes with it");
+        let board = board(&rig.board);
+        assert_eq!((board.address, board.kills, board.faults.len()), (None, 1, 0));
+        let told: Vec<What> = board.happened.iter().map(|(_, what)| *what).collect();
+        assert_eq!(told, [What::Ready, What::Down]);
+    }
+}
