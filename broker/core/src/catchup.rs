@@ -30,9 +30,11 @@ pub(crate) struct Catchup {
     deferred_bytes: u64,
     /// Where the retained ones among them are, with the replays begun by then: a
     /// replay that finds such a message leaves it to its live copy.
-    deferred_retained: BTreeMap<usize, u64>,
+    deferred_retained: BTreeMap<u64, u64>,
     /// Counts the replays.
     begun: u64,
+    /// How many had begun when its end was proposed.
+    ending: u64,
 }
 
 impl Catchup {
@@ -40,6 +42,21 @@ impl Catchup {
     #[inline]
     pub(crate) fn is_on(&self) -> bool {
         self.running > 0 || !self.waiting.is_empty()
+    }
+
+    /// How many have begun.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun
+    }
+
+    /// Whether its end is to be proposed: the last replay has ended, and
+    /// nobody has said so. How many had begun.
+    pub(crate) fn end(&mut self) -> Option<u64> {
+        if self.is_on() || self.ending == self.begun {
+            return None;
+        }
+        self.ending = self.begun;
+        Some(self.begun)
     }
 
     /// A subscription asks for what is retained.
@@ -90,12 +107,12 @@ impl Catchup {
                 QueuePolicy::DropOldest => self.deferred.pop_front(),
             };
             let Some(oldest) = oldest else { return dropped };
-            self.deferred_retained.remove(&address(&oldest.message));
+            self.deferred_retained.remove(&oldest.message.id);
             self.deferred_bytes -= oldest.message.bytes() as u64;
         }
         self.deferred_bytes += bytes;
         if delivery.message.retain {
-            self.deferred_retained.insert(address(&delivery.message), self.begun);
+            self.deferred_retained.insert(delivery.message.id, self.begun);
         }
         self.deferred.push_back(delivery);
         dropped
@@ -109,7 +126,7 @@ impl Catchup {
     /// Whether this very message waits to be delivered live, and came after the
     /// subscription of the replay: then it is no retained message to it.
     pub(crate) fn defers(&self, message: &Arc<Message>, serial: u64) -> bool {
-        self.deferred_retained.get(&address(message)).is_some_and(|&begun| begun >= serial)
+        self.deferred_retained.get(&message.id).is_some_and(|&begun| begun >= serial)
     }
 
     /// What was kept back, to go on its way now.
@@ -118,9 +135,4 @@ impl Catchup {
         self.deferred_retained.clear();
         std::mem::take(&mut self.deferred)
     }
-}
-
-/// Tells messages apart; good while the message is kept.
-fn address(message: &Arc<Message>) -> usize {
-    Arc::as_ptr(message).addr()
 }

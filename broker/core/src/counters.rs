@@ -214,6 +214,20 @@ impl Counters {
         self.messages_dropped[reason as usize].add(n);
     }
 
+    /// Adds the gauges of durable sessions that `other` has.
+    pub(crate) fn adopt(&self, other: &Counters) {
+        let pairs = [
+            (&self.sessions_offline, &other.sessions_offline),
+            (&self.queued_messages, &other.queued_messages),
+            (&self.queued_bytes, &other.queued_bytes),
+            (&self.inflight[1], &other.inflight[1]),
+        ];
+        let subscriptions = self.subscriptions.iter().zip(&other.subscriptions);
+        for (own, more) in pairs.into_iter().chain(subscriptions) {
+            own.add(more.value());
+        }
+    }
+
     /// Moves the gauges of queues by what one queue changed.
     pub(crate) fn track(&self, before: Load, after: Load) {
         let shift = |gauge: &Count, from: u64, to: u64| gauge.add(to.wrapping_sub(from));

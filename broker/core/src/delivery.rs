@@ -57,6 +57,7 @@ pub(crate) mod tests {
             retain: false,
             origin: 0,
             expires: u64::MAX,
+            id: 0,
             shared: None,
         };
         Delivery {

@@ -14,6 +14,7 @@ mod debug;
 mod delivery;
 pub mod ids;
 pub mod index;
+pub mod journal;
 mod keepalive;
 pub mod limits;
 pub mod log;
@@ -35,6 +36,7 @@ pub mod transit;
 mod will;
 
 pub use node::Node;
+pub use partition::RecordError;
 pub use shard::{
     Event, Hangup, Layer, Opened, Opening, Received, Refused, Shard, Then, Verdict, Written,
 };

@@ -32,6 +32,47 @@ pub(crate) struct Confirm {
     pub(crate) token: u32,
 }
 
+impl Confirm {
+    /// The slot that no connection has: an errand of a partition waits.
+    const ERRAND: u32 = u32::MAX - 1;
+
+    /// Of the errand `number` of a partition of this shard.
+    pub(crate) fn errand(shard: ShardId, lane: Lane) -> Confirm {
+        let generation = u32::from(lane.partition);
+        let conn = ConnRef { shard, slot: Confirm::ERRAND, generation };
+        Confirm { conn, token: lane.number as u32 }
+    }
+
+    /// The partition whose errand it is, if it is one.
+    pub(crate) fn partition(&self) -> Option<PartitionId> {
+        (self.conn.slot == Confirm::ERRAND).then_some(PartitionId(self.conn.generation as u8))
+    }
+}
+
+/// Which errand of which partition a message is, so that it is taken once.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Lane {
+    pub(crate) partition: u8,
+    pub(crate) number: u64,
+    /// Numbers below it do not come again.
+    pub(crate) low: u64,
+    /// Tells apart what one partition gets of one errand: see [`part`].
+    pub(crate) part: u32,
+}
+
+/// What a partition may get of one errand.
+pub(crate) mod part {
+    /// The message, for its sessions.
+    pub(crate) const SESSIONS: u32 = 0;
+    /// The message, to be retained.
+    pub(crate) const RETAIN: u32 = 1;
+
+    /// The message, for a member of this share group.
+    pub(crate) fn share(hash: u64) -> u32 {
+        (hash as u32).max(2)
+    }
+}
+
 /// A claim in its partition. `generation` grows with each owner.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct ClaimRef {
@@ -57,6 +98,8 @@ pub(crate) enum Kind {
         session: SessionKey,
         packet_id: u16,
         held: bool,
+        /// What came in, if the partition is to see to its delivery.
+        message: Option<Arc<Message>>,
         confirm: Option<Confirm>,
     },
     // To a connection.
@@ -93,6 +136,8 @@ pub(crate) enum Kind {
         conn: ConnRef,
     },
     Confirmed(Confirm),
+    /// A journal that was behind has caught up.
+    Relieved,
     /// The retained message of this publish found no place.
     NotRetained(Confirm),
     JobDone {
@@ -108,6 +153,7 @@ pub(crate) enum Kind {
         targets: Arc<Targets>,
         durable: bool,
         publisher: ConnRef,
+        lane: Option<Lane>,
         /// The acknowledgement waits for the durable targets.
         confirm: Option<Confirm>,
         /// The publisher waits for the end of a long fan-out.
@@ -116,12 +162,14 @@ pub(crate) enum Kind {
     DeliverShared {
         session: SessionKey,
         delivery: Delivery,
+        lane: Option<Lane>,
         confirm: Option<Confirm>,
     },
     // Retained messages.
     Retain {
         message: Arc<Message>,
         clear: bool,
+        lane: Option<Lane>,
         confirm: Option<Confirm>,
     },
     Query(Box<Replay>),
@@ -141,13 +189,14 @@ impl Mail {
                 delivery.message.bytes()
             }
             Kind::Answer { messages, .. } => messages.iter().map(|m| m.bytes()).sum(),
+            Kind::Incoming { message: Some(message), .. } => message.bytes(),
             Kind::Claim(_)
             | Kind::Release(_)
             | Kind::Subscribe(_)
             | Kind::Unsubscribe(_)
             | Kind::Recheck(_)
             | Kind::Acknowledge { .. }
-            | Kind::Incoming { .. }
+            | Kind::Incoming { message: None, .. }
             | Kind::Granted(_)
             | Kind::Refused { .. }
             | Kind::Evict { .. }
@@ -156,6 +205,7 @@ impl Mail {
             | Kind::Owe { .. }
             | Kind::Mismatch { .. }
             | Kind::Confirmed(_)
+            | Kind::Relieved
             | Kind::NotRetained(_)
             | Kind::JobDone { .. }
             | Kind::Pace { .. }
@@ -175,6 +225,10 @@ pub(crate) struct ClaimRequest {
     pub(crate) expiry: u32,
     /// PUBLISHes that may be unacknowledged towards this client.
     pub(crate) window: u16,
+    /// Of a session that outlives its connection.
+    pub(crate) will: Option<Arc<Will>>,
+    /// Whether a new session has been counted for it.
+    pub(crate) counted: bool,
 }
 
 #[derive(Debug)]
@@ -196,8 +250,8 @@ pub(crate) struct ReleaseRequest {
     pub(crate) claim: ClaimRef,
     /// A Session Expiry Interval from DISCONNECT.
     pub(crate) expiry: Option<u32>,
-    /// The will of a durable session, if the end was not a clean one.
-    pub(crate) will: Option<Box<Will>>,
+    /// Whether the end was not a clean one: the will of a durable session is due.
+    pub(crate) will: bool,
 }
 
 /// A filter of a SUBSCRIBE that passed the checks of its connection.

@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use foldhash::quality::FixedState;
 
@@ -10,7 +10,7 @@ use tidegate_codec::Filter;
 
 use crate::access::{Access, Who};
 use crate::counters::Counters;
-use crate::ids::{PARTITIONS, PartitionId, ShardId};
+use crate::ids::{Millis, PARTITIONS, PartitionId, ShardId};
 use crate::index::Index;
 use crate::limits::{Limits, SHARDS_MAX};
 use crate::pressure::{Stage, last, tight};
@@ -60,6 +60,10 @@ pub struct Node {
     pressure: AtomicU8,
     pub(crate) shards: u16,
     pub(crate) seed: u64,
+    /// Milliseconds of the wall clock when the shell's clock stood at 0.
+    pub(crate) epoch: Millis,
+    /// By shard: whether its journal is behind, see `press`.
+    pub(crate) behind: Box<[AtomicBool]>,
 }
 
 impl Node {
@@ -69,8 +73,24 @@ impl Node {
     /// # Panics
     /// When `shards` is 0 or above [`SHARDS_MAX`].
     pub fn new(settings: Settings, shards: u16, seed: u64, access: Box<dyn Access>) -> Arc<Node> {
+        Arc::new(Node::kept(settings, shards, seed, access, 0))
+    }
+
+    /// The same for a node whose state is kept. `seed` is then the one that
+    /// its records were written with; `epoch` is what the wall clock showed, in
+    /// milliseconds since 1970, when the shell's clock stood at 0.
+    ///
+    /// # Panics
+    /// As [`Node::new`].
+    pub fn kept(
+        settings: Settings,
+        shards: u16,
+        seed: u64,
+        access: Box<dyn Access>,
+        epoch: Millis,
+    ) -> Node {
         assert!((1..=SHARDS_MAX as u16).contains(&shards), "{shards} shards: 1 to {SHARDS_MAX}");
-        Arc::new(Node {
+        Node {
             index: Index::new(seed),
             counters: (0..shards).map(|_| Counters::default()).collect(),
             totals: Totals::default(),
@@ -82,7 +102,9 @@ impl Node {
             settings,
             shards,
             seed,
-        })
+            epoch,
+            behind: (0..shards).map(|_| AtomicBool::new(false)).collect(),
+        }
     }
 
     /// Whether `who` may not have a subscription that it has.
@@ -129,9 +151,19 @@ impl Node {
         hash(topic, !self.seed)
     }
 
+    /// The partition of the retained message of a topic.
+    pub(crate) fn retained_partition(&self, topic: &str) -> PartitionId {
+        PartitionId::of(self.topic_hash(topic))
+    }
+
     /// The shard that keeps the retained message of a topic.
     pub(crate) fn retained_shard(&self, topic: &str) -> ShardId {
-        PartitionId::of(self.topic_hash(topic)).shard(self.shards)
+        self.retained_partition(topic).shard(self.shards)
+    }
+
+    /// The hash of a share group, for lanes.
+    pub(crate) fn share_hash(&self, name: &str, filter: &str) -> u64 {
+        hash(name, self.seed) ^ hash(filter, !self.seed)
     }
 
     /// The partitions pinned to a shard, in the order of their local number.

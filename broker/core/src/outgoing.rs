@@ -1,8 +1,12 @@
 //! QoS 1 and 2 towards one client: what is in flight, and what waits.
 //!
 //! Both halves of a session use it: an ephemeral session keeps it beside its
-//! socket, a durable one in its partition. In flight is what has a packet id;
-//! ids are given in order and never while still owed [MQTT-2.2.1-3], [MQTT-4.3.2-1].
+//! socket, a durable one in its partition. A message has its number when it
+//! comes, and with it its packet id: what a durable session's client knows by
+//! an id is the same message after a crash, whatever was acknowledged just
+//! before. An id is never used while it is still owed [MQTT-2.2.1-3],
+//! [MQTT-4.3.2-1]: a client that leaves one exchange open and finishes the
+//! 65,534 behind it gets nothing new until it has finished that one.
 //! On a new connection everything in flight is owed again, in its first order,
 //! before anything new [MQTT-4.4.0-1], [MQTT-4.6.0-1].
 
@@ -24,7 +28,7 @@ const CYCLES_MAX: u64 = 8;
 /// One exchange that has begun.
 #[derive(Debug)]
 pub(crate) struct Flight {
-    /// Counts the messages sent; the packet id is `1 + sequence % 65,535`.
+    /// Counts the messages that came; the packet id is `1 + sequence % 65,535`.
     sequence: u64,
     qos: QoS,
     state: FlightState,
@@ -95,20 +99,38 @@ pub(crate) enum Queued {
     Dropped(u64),
 }
 
+/// A message that has not been sent.
+#[derive(Debug)]
+struct Waiting {
+    sequence: u64,
+    delivery: Delivery,
+}
+
 /// The outgoing side of one session.
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
     flights: VecDeque<Flight>,
     /// Flights before this one have been sent on the present connection.
     current: usize,
-    waiting: VecDeque<Delivery>,
+    waiting: VecDeque<Waiting>,
     waiting_bytes: u64,
+    /// Of the next message.
     sequence: u64,
     expired: u64,
 }
 
 impl Outgoing {
-    /// Messages that have no packet id yet.
+    /// Empty, after so many messages.
+    pub(crate) fn after(sequence: u64) -> Outgoing {
+        Outgoing { sequence, ..Outgoing::default() }
+    }
+
+    /// How many messages have come.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Messages that have not been sent.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.len()
     }
@@ -139,8 +161,16 @@ impl Outgoing {
     /// Begins an exchange for a message that leaves now. `keep`: for resending.
     #[inline]
     pub(crate) fn begin(&mut self, qos: QoS, keep: Option<Delivery>) -> u16 {
-        let sequence = self.free_sequence();
+        while self.is_owed(self.sequence) {
+            self.sequence += 1;
+        }
+        let sequence = self.sequence;
         self.sequence = sequence + 1;
+        self.start(sequence, qos, keep)
+    }
+
+    #[inline]
+    fn start(&mut self, sequence: u64, qos: QoS, keep: Option<Delivery>) -> u16 {
         self.flights.push_back(Flight {
             sequence,
             qos,
@@ -161,6 +191,8 @@ impl Outgoing {
 
     /// Appends a message that has to wait, within the limits.
     pub(crate) fn wait(&mut self, delivery: Delivery, limits: &Limits) -> Queued {
+        let sequence = self.sequence;
+        self.sequence += 1;
         let bytes = delivery.message.bytes() as u64;
         if bytes > limits.queue_bytes_max || limits.queue_messages_max == 0 {
             return Queued::Dropped(1); // whatever gave way, it would not fit
@@ -177,10 +209,10 @@ impl Outgoing {
                 QueuePolicy::DropOldest => self.waiting.pop_front(),
             };
             let Some(oldest) = oldest else { return Queued::Dropped(dropped) };
-            self.waiting_bytes -= oldest.message.bytes() as u64;
+            self.waiting_bytes -= oldest.delivery.message.bytes() as u64;
         }
         self.waiting_bytes += bytes;
-        self.waiting.push_back(delivery);
+        self.waiting.push_back(Waiting { sequence, delivery });
         if dropped == 0 { Queued::Kept } else { Queued::Dropped(dropped) }
     }
 
@@ -190,7 +222,7 @@ impl Outgoing {
         while self.waiting_bytes > bytes
             && let Some(oldest) = self.waiting.pop_front()
         {
-            self.waiting_bytes -= oldest.message.bytes() as u64;
+            self.waiting_bytes -= oldest.delivery.message.bytes() as u64;
             dropped += 1;
         }
         dropped
@@ -215,14 +247,18 @@ impl Outgoing {
             });
         }
         loop {
-            let delivery = self.waiting.pop_front()?;
+            let front = self.waiting.front()?.sequence;
+            if self.is_owed(front) {
+                return None;
+            }
+            let Waiting { sequence, delivery } = self.waiting.pop_front()?;
             self.waiting_bytes -= delivery.message.bytes() as u64;
             if delivery.message.expired(now) {
                 self.expired += 1; // [MQTT-3.3.2-5]
                 continue;
             }
             let keep = (durable || delivery.ticket.is_some()).then(|| delivery.clone());
-            let packet_id = self.begin(delivery.qos, keep);
+            let packet_id = self.start(sequence, delivery.qos, keep);
             return Some(Next::Publish { packet_id, dup: false, delivery });
         }
     }
@@ -268,7 +304,7 @@ impl Outgoing {
             .into_iter()
             .filter(|f| f.qos == QoS::AtLeastOnce)
             .filter_map(|f| f.delivery)
-            .chain(waiting)
+            .chain(waiting.into_iter().map(|waiting| waiting.delivery))
             .filter(|d| d.ticket.is_some())
             .collect()
     }
@@ -287,7 +323,7 @@ impl Outgoing {
         });
         self.current = 0;
         let bytes = &mut self.waiting_bytes;
-        self.waiting.retain(|delivery| {
+        self.waiting.retain(|Waiting { delivery, .. }| {
             if shared(delivery) {
                 *bytes -= delivery.message.bytes() as u64;
                 taken.push(delivery.clone());
@@ -298,17 +334,12 @@ impl Outgoing {
         taken
     }
 
-    /// The next sequence whose packet id nobody owes.
+    /// Whether the packet id of this number is still owed by an earlier one.
     #[inline]
-    fn free_sequence(&self) -> u64 {
-        let mut sequence = self.sequence;
-        while let Some(first) = self.flights.front()
-            && sequence - first.sequence >= IDS
-            && self.find(packet_id(sequence)).is_some()
-        {
-            sequence += 1;
-        }
-        sequence
+    fn is_owed(&self, sequence: u64) -> bool {
+        self.flights.front().is_some_and(|first| {
+            sequence - first.sequence >= IDS && self.find(packet_id(sequence)).is_some()
+        })
     }
 
     /// Where the exchange with this id is. Flights are sorted by sequence; the

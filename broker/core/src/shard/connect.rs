@@ -242,7 +242,7 @@ impl Shard {
             connect.properties.topic_alias_maximum.min(settings.topic_alias_out_max);
         conn.response_information = connect.properties.request_response_information;
         conn.assigned = assigned;
-        conn.will = connect.will.as_ref().map(|will| Box::new(Will::from_wire(will)));
+        conn.will = connect.will.as_ref().map(|will| Arc::new(Will::from_wire(will)));
         conn.hash = hash;
         conn.client = Some(Arc::clone(&client));
         conn.phase = Phase::Claiming;
@@ -254,6 +254,8 @@ impl Shard {
             clean_start: connect.clean_start,
             expiry: conn.expiry,
             window: conn.window,
+            will: conn.will.clone(),
+            counted: false,
         };
         let home = PartitionId::of(hash).shard(self.node.shards);
         self.send(home, Kind::Claim(Box::new(request)));
@@ -414,7 +416,7 @@ impl Shard {
     }
 
     /// Gives a claim back that nobody uses any more.
-    pub(super) fn give_back(&mut self, slot: u32, expiry: Option<u32>, will: Option<Box<Will>>) {
+    pub(super) fn give_back(&mut self, slot: u32, expiry: Option<u32>, will: bool) {
         let Some(conn) = self.conns.at(slot) else { return };
         let partition = PartitionId::of(conn.hash);
         let home = partition.shard(self.node.shards);

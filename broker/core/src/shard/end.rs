@@ -94,7 +94,7 @@ impl Shard {
             orphans.extend(held.map(|held| held.delivery).filter(|d| d.ticket.is_some()));
         }
         if durable {
-            self.give_back(slot, Some(expiry), will);
+            self.give_back(slot, Some(expiry), will.is_some());
             for replay in replays {
                 self.return_replay(replay);
             }
@@ -106,9 +106,10 @@ impl Shard {
             }
             if let Some(will) = will {
                 counters.wills[0].add(1);
-                self.publish_message(now, will.message(hash, now));
+                let id = self.next_message();
+                self.publish_message(now, will.message(hash, now, id));
             }
-            self.give_back(slot, None, None);
+            self.give_back(slot, None, false);
         }
         self.redispatch(now, orphans);
         if silent {

@@ -8,7 +8,6 @@ use tidegate_codec::defect;
 use super::receive::qos_of;
 use super::{Shard, has_room};
 use crate::conn::{Conn, Phase};
-use crate::counters::DropReason;
 use crate::delivery::Delivery;
 use crate::ids::{ConnRef, Millis, PartitionId, ShardId};
 use crate::limits::{REPLAY_BATCH_MAX, REPLAY_BYTES_MAX, REPLAYS_MAX, STEP_ITEMS_MAX};
@@ -23,16 +22,12 @@ const QUERY_COST: usize = 8;
 
 impl Shard {
     /// Replaces, or with an empty payload removes, the message of a topic
-    /// [MQTT-3.3.1-5], [MQTT-3.3.1-6]. False: a limit is reached, and the
-    /// message was not kept.
-    pub(super) fn retain(&mut self, now: Millis, message: &Arc<Message>, clear: bool) -> bool {
+    /// [MQTT-3.3.1-5], [MQTT-3.3.1-6]. Whether there is place was asked before.
+    pub(super) fn retain(&mut self, now: Millis, message: &Arc<Message>, clear: bool) {
         let topic = message.topic();
         let old = if (clear && !defect::on("5:3.3.1-6")) || message.expired(now) {
             // What has expired on its way replaces too [MQTT-3.3.1-5].
             self.retained.remove(topic)
-        } else if !self.has_place(message) {
-            self.counters().dropped(DropReason::RetainedFull, 1);
-            return false;
         } else {
             self.count_retained(message, true);
             self.retained.set(topic.into(), Arc::clone(message))
@@ -40,12 +35,11 @@ impl Shard {
         if let Some(old) = old {
             self.count_retained(&old, false);
         }
-        true
     }
 
     /// Whether a message fits the node's limits; one that replaces another
     /// takes its place.
-    fn has_place(&self, message: &Message) -> bool {
+    pub(super) fn has_place(&self, message: &Message) -> bool {
         let (limits, totals) = (self.node.limits(), &self.node.totals);
         let old = self.retained.get(message.topic()).map(|old| old.bytes() as u64);
         let bytes = totals.retained_bytes.load(Relaxed) + message.bytes() as u64;

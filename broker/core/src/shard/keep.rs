@@ -1,0 +1,186 @@
+//! What a shard has to do with the store: what is written, what is durable,
+//! what was read back.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::Shard;
+use super::distribute::Source;
+use crate::conn::pause;
+use crate::counters::DropReason;
+use crate::ids::{ConnRef, Millis, PartitionId, ShardId};
+use crate::journal::Batch;
+use crate::mail::{Confirm, Kind, Lane, part};
+use crate::message::Message;
+use crate::partition::{Change, Context, Errand, RecordError};
+
+impl Shard {
+    /// From now on what has to survive is written: the shell takes it with
+    /// [`Shard::take_batch`].
+    pub fn keep(&mut self) {
+        self.journal.get_or_insert_default();
+    }
+
+    /// Whether there are records to take; if so, whether somebody waits for them.
+    #[inline]
+    pub fn has_batch(&self) -> Option<bool> {
+        self.journal.as_ref()?.is_open()
+    }
+
+    /// What this turn wants written. Batches are to be written in order.
+    pub fn take_batch(&mut self) -> Option<Batch> {
+        let journal = self.journal.as_mut()?;
+        let batch = journal.take();
+        if journal.is_over() {
+            self.node.behind[self.id.index()].store(true, Relaxed);
+        }
+        batch
+    }
+
+    /// The batch with this number is as durable as promised; its records lie at
+    /// `positions`. Batches are told in order.
+    pub fn durable(&mut self, now: Millis, number: u64, positions: &[u64]) {
+        let Some(journal) = &mut self.journal else { return };
+        journal.durable(number, positions);
+        let relieved = journal.is_relieved();
+        self.transit.leave();
+        for at in 0..self.partitions.len() {
+            if self.partitions[at].is_waiting() {
+                self.with_partition(now, at, |partition, cx| partition.go_on(cx));
+            }
+        }
+        let behind = &self.node.behind[self.id.index()];
+        if relieved && behind.swap(false, Relaxed) {
+            for shard in 0..self.node.shards {
+                self.send(ShardId(shard), Kind::Relieved);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Bytes of records that are not durable.
+    pub fn journal_bytes(&self) -> usize {
+        self.journal.as_ref().map_or(0, |journal| journal.bytes())
+    }
+
+    /// Applies a record of one of this shard's partitions that was read back.
+    /// To be called for each, in order, before anything else.
+    ///
+    /// # Errors
+    /// It is no record that this version knows.
+    pub fn replay(
+        &mut self,
+        now: Millis,
+        partition: u8,
+        index: u64,
+        body: &[u8],
+    ) -> Result<Millis, RecordError> {
+        let at = self.local_number(PartitionId(partition));
+        let counters = self.replayed.get_or_insert_default();
+        let (mut mails, mut errands, mut retains) = (Vec::new(), Vec::new(), Vec::new());
+        let mut cx = Context {
+            node: &self.node,
+            counters,
+            journal: None,
+            mails: &mut mails,
+            errands: &mut errands,
+            retains: &mut retains,
+            replaying: true,
+        };
+        let Some(partition) = self.partitions.get_mut(at) else { return Ok(0) };
+        let at = partition.replay(index, body, &mut cx)?;
+        for retain in retains {
+            self.retain(now, &retain.message, retain.clear);
+        }
+        Ok(at)
+    }
+
+    /// All shards have read their records back.
+    pub fn resume(&mut self, now: Millis) {
+        // What is counted as lost was counted before; gauges are adopted.
+        if let Some(counters) = self.replayed.take() {
+            self.counters().adopt(&counters);
+        }
+        for at in 0..self.partitions.len() {
+            self.with_partition(now, at, |partition, cx| partition.resume(now, cx));
+        }
+        self.settle(now);
+    }
+
+    /// A message id that no other message has.
+    #[inline]
+    pub(super) fn next_message(&mut self) -> u64 {
+        self.message += 1;
+        self.message << 6 | u64::from(self.id.0)
+    }
+
+    /// A retained message for a topic of this shard.
+    pub(super) fn propose_retain(
+        &mut self,
+        now: Millis,
+        message: Arc<Message>,
+        clear: bool,
+        lane: Option<Lane>,
+        confirm: Option<Confirm>,
+    ) {
+        if !clear && !message.expired(now) && !self.has_place(&message) {
+            self.counters().dropped(DropReason::RetainedFull, 1);
+            if let Some(confirm) = confirm {
+                self.send(confirm.conn.shard, Kind::NotRetained(confirm));
+            }
+            return;
+        }
+        let partition = self.node.retained_partition(message.topic());
+        self.propose(now, partition, Change::Retain { message, clear, lane, confirm });
+    }
+
+    /// Routes the message of an errand; whoever has to keep it confirms.
+    pub(super) fn run_errand(
+        &mut self,
+        now: Millis,
+        partition: PartitionId,
+        number: u64,
+        errand: Errand,
+    ) {
+        let at = self.local_number(partition);
+        let Some(lane) = self.partitions.get(at).map(|partition| partition.lane(number)) else {
+            return;
+        };
+        let confirm = Confirm::errand(self.id, lane);
+        let mut source = Source::errand(confirm, lane);
+        let Errand { message, share } = errand;
+        match share {
+            None => self.distribute(now, &mut message.draft(), &mut source),
+            Some((name, filter)) => {
+                let hash = self.node.share_hash(&name, &filter);
+                source.lane = Some(Lane { part: part::share(hash), ..lane });
+                self.to_a_member(now, &message, &name, &filter, &mut source);
+            }
+        }
+        let confirms = source.confirms;
+        self.with_partition(now, at, |partition, cx| partition.expect(now, number, confirms, cx));
+    }
+
+    /// Pauses a publisher whose messages go to a shard whose journal is behind.
+    #[inline]
+    pub(super) fn press_journal(&mut self, to: ShardId, publisher: ConnRef) {
+        if !self.node.behind[to.index()].load(Relaxed) || publisher.shard != self.id {
+            return;
+        }
+        let Some(conn) = self.conn(publisher) else { return };
+        if conn.pause & pause::OUTBOX == 0 {
+            conn.pause |= pause::OUTBOX;
+            self.counters().mailbox_pauses.add(1);
+            self.journal_paused.push(publisher);
+        }
+    }
+
+    /// A journal has caught up.
+    pub(super) fn relieved(&mut self) {
+        for publisher in std::mem::take(&mut self.journal_paused) {
+            if self.conn(publisher).is_some() {
+                self.unpause(publisher.slot, pause::OUTBOX);
+            }
+        }
+    }
+}
