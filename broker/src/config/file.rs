@@ -567,10 +567,8 @@ fn hint_for_table(typed: &str) -> String {
     }
     match nearest(typed, TABLE_NAMES) {
         Some(name) => format!("did you mean [{name}]?"),
-        None => {
-            "the tables are [node], [mqtt], [limits], [store], [auth], [admin], [log], [ebpf] \
+        None => "the tables are [node], [mqtt], [limits], [store], [auth], [admin], [log], [ebpf] \
              and [listener.NAME]"
-                .into()
-        }
+            .into(),
     }
 }

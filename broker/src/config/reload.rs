@@ -14,6 +14,7 @@ use anyhow::Context;
 
 use super::file::{
     AdminTable, AuthTable, EbpfTable, File, ListenerTable, LogTable, MqttTable, NodeTable,
+    StoreTable,
 };
 use super::file::{LimitsTable, key_at};
 use super::key::Fallback;

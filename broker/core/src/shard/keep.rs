@@ -125,8 +125,7 @@ impl Shard {
         confirm: Option<Confirm>,
     ) {
         // What the broker says of itself is not written.
-        let no_room =
-            self.node.room() != Room::Enough && !message.topic().starts_with("$SYS/");
+        let no_room = self.node.room() != Room::Enough && !message.topic().starts_with("$SYS/");
         if !clear && !message.expired(now) && (no_room || !self.has_place(&message)) {
             let reason = match no_room {
                 true => DropReason::DiskFull,

@@ -259,13 +259,7 @@ impl Shard {
 
     /// A PUBLISH for which the disk has no room. Before 5.0 there is no way to
     /// say so: the connection is closed, and the client still has the message.
-    fn refuse_for_room(
-        &mut self,
-        now: Millis,
-        slot: u32,
-        version: Version,
-        packet: &Publish<'_>,
-    ) {
+    fn refuse_for_room(&mut self, now: Millis, slot: u32, version: Version, packet: &Publish<'_>) {
         self.counters().dropped(DropReason::DiskFull, 1);
         match version {
             Version::V5 => {
