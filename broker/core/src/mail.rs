@@ -173,6 +173,11 @@ pub(crate) enum Kind {
         confirm: Option<Confirm>,
     },
     Query(Box<Replay>),
+    /// A replay that a connection had when it went.
+    Returned {
+        conn: ConnRef,
+        replay: Box<Replay>,
+    },
     Answer {
         replay: Box<Replay>,
         messages: Vec<Arc<Message>>,
@@ -209,7 +214,8 @@ impl Mail {
             | Kind::NotRetained(_)
             | Kind::JobDone { .. }
             | Kind::Pace { .. }
-            | Kind::Query(_) => 0,
+            | Kind::Query(_)
+            | Kind::Returned { .. } => 0,
         };
         size_of::<Mail>() + content
     }

@@ -408,6 +408,25 @@ impl Partition {
         self.end_catchup(at, slot, cx);
     }
 
+    /// A connection went and had this replay. While its end is not committed
+    /// the replay must not be sent to it again.
+    pub(crate) fn take_back(
+        &mut self,
+        at: Millis,
+        conn: ConnRef,
+        replay: Box<Replay>,
+        cx: &mut Context<'_>,
+    ) {
+        let Some((slot, session)) = self.session_mut(replay.owner) else { return };
+        let wanted = session.subscriptions.holds(&replay.filter);
+        let Some(catchup) = &mut session.catchup else { return };
+        catchup.back(replay, wanted);
+        if self.claims.at(slot).is_some_and(|claim| claim.live != Some(conn)) {
+            self.resume_replays(slot, cx);
+        }
+        self.end_catchup(at, slot, cx);
+    }
+
     /// Proposes the end of a catch-up whose last replay has ended.
     pub(super) fn end_catchup(&mut self, at: Millis, slot: u32, cx: &mut Context<'_>) {
         if cx.replaying {

@@ -629,6 +629,7 @@ impl Shard {
                 self.propose_retain(now, message, clear, lane, confirm);
             }
             Kind::Query(replay) => self.queries.push_back(replay),
+            Kind::Returned { conn, replay } => self.replay_returned(now, conn, replay),
             Kind::Answer { replay, messages, more } => self.replayed(now, replay, messages, more),
         }
     }

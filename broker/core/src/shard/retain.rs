@@ -211,15 +211,21 @@ impl Shard {
             conn.active().paced.push(replay);
             self.resume_replays(at.slot);
         } else {
-            self.return_replay(replay);
+            self.return_replay(at, replay);
         }
     }
 
     /// The connection of a durable session has gone: its half keeps the replay
     /// for the next one.
-    pub(super) fn return_replay(&mut self, replay: Box<Replay>) {
-        let to = replay.owner.shard;
-        self.send(to, Kind::Answer { replay, messages: Vec::new(), more: true });
+    pub(super) fn return_replay(&mut self, conn: ConnRef, replay: Box<Replay>) {
+        self.send(replay.owner.shard, Kind::Returned { conn, replay });
+    }
+
+    /// One is back with its durable half.
+    pub(super) fn replay_returned(&mut self, now: Millis, conn: ConnRef, replay: Box<Replay>) {
+        let (partition, _) = PartitionId::split(replay.owner.slot);
+        let at = self.local_number(partition);
+        self.with_partition(now, at, |partition, cx| partition.take_back(now, conn, replay, cx));
     }
 
     /// Asks for the next batches once nothing waits in front of them.
