@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 
+use crate::ids::Position;
 use crate::journal::{Journal, Place};
 
 /// Who may propose.
@@ -37,7 +38,7 @@ pub struct Committed<R> {
     /// What was proposed.
     pub record: R,
     /// Where its bytes lie, if it was waited for.
-    pub position: Option<u64>,
+    pub position: Option<Position>,
 }
 
 /// The index of a partition's first record: in front of it is what the only
@@ -152,7 +153,7 @@ mod tests {
         assert_eq!(next(&mut log, &journal), None, "written is not durable");
         journal.durable(batch.number, &[4_096]);
         let first = log.committed(Some(&journal)).expect("committed");
-        assert_eq!((first.record, first.position), ("durable", Some(4_096)));
+        assert_eq!((first.record, first.position), ("durable", Position::of(4_096)));
         assert_eq!(next(&mut log, &journal), Some("behind it"));
     }
 }

@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 
-use tidegate_codec::ReasonCode;
+use tidegate_codec::{Filter, ReasonCode};
 
 use crate::delivery::Delivery;
 use crate::ids::{ConnRef, PartitionId, SessionKey, ShardId};
 use crate::index::{Options, Targets};
 use crate::message::Message;
+use crate::node::Node;
 use crate::outgoing::Acked;
 use crate::retained::Cursor;
 use crate::transit::Stamp;
@@ -304,6 +305,24 @@ pub(crate) struct Replay {
     pub(crate) client: u64,
     /// Of two replays of one filter the later one counts.
     pub(crate) serial: u64,
+}
+
+impl Replay {
+    /// Of a subscription of `owner`, not begun.
+    pub(crate) fn new(
+        owner: SessionKey,
+        filter: &Filter<'_>,
+        options: Options,
+        id: u32,
+        client: u64,
+        node: &Node,
+    ) -> Replay {
+        let exact = !filter.is_wildcard();
+        let text = filter.filter();
+        let shard = if exact { node.retained_shard(text) } else { ShardId::default() };
+        let filter = text.into();
+        Replay { owner, filter, exact, shard, cursor: None, options, id, client, serial: 0 }
+    }
 }
 
 /// The subscriptions of a durable session are to be held against the rules.

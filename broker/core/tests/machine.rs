@@ -63,7 +63,9 @@ fn random_clients_get_what_mqtt_promises() {
 #[test]
 fn what_was_promised_outlives_the_node() {
     let op = prop_oneof![
-        60 => op(),
+        120 => op(),
+        2 => (0..64u8).prop_map(|partition| Op::Write { partition }),
+        1 => Just(Op::Compact),
         1 => (1..4u16).prop_map(|shards| Op::Crash { shards }),
     ];
     runner::run(op, |shards, ops| {

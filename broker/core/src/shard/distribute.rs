@@ -361,6 +361,7 @@ fn shared_delivery(
             0 => SubscriptionIds::None,
             id => SubscriptionIds::One(id),
         },
+        position: None,
         ticket: Some(Ticket::new(Arc::clone(group), Arc::clone(member))),
         message: Arc::clone(draft.share()),
     }

@@ -27,13 +27,30 @@ impl Shard {
         let topic = message.topic();
         let old = if (clear && !defect::on("5:3.3.1-6")) || message.expired(now) {
             // What has expired on its way replaces too [MQTT-3.3.1-5].
+            self.note_retained(topic, false);
             self.retained.remove(topic)
         } else {
             self.count_retained(message, true);
+            self.note_retained(topic, true);
             self.retained.set(topic.into(), Arc::clone(message))
         };
         if let Some(old) = old {
             self.count_retained(&old, false);
+        }
+    }
+
+    /// Notes which partition a topic is written with.
+    fn note_retained(&mut self, topic: &str, there: bool) {
+        if self.journal.is_none() || topic.starts_with("$SYS/") {
+            return;
+        }
+        let at = self.local_number(self.node.retained_partition(topic));
+        if there {
+            if !self.retained_of[at].contains(topic) {
+                self.retained_of[at].insert(topic.into());
+            }
+        } else {
+            self.retained_of[at].remove(topic);
         }
     }
 
@@ -131,6 +148,7 @@ impl Shard {
                     0 => SubscriptionIds::None,
                     id => SubscriptionIds::One(id),
                 },
+                position: None,
                 ticket: None,
                 message,
             });
@@ -138,10 +156,16 @@ impl Shard {
         if owner.durable {
             let (partition, _) = PartitionId::split(owner.slot);
             let deliveries: Vec<Delivery> = deliveries.collect();
-            let filter = Arc::clone(&replay.filter);
             let serial = replay.serial;
-            let change = Change::Retained { session: owner, filter, serial, deliveries };
-            self.propose(now, partition, change);
+            // A record with one message can be found again by its position.
+            let most = if self.journal.is_some() { 1 } else { usize::MAX };
+            let mut deliveries = deliveries.into_iter().peekable();
+            while deliveries.peek().is_some() {
+                let deliveries = deliveries.by_ref().take(most).collect();
+                let filter = Arc::clone(&replay.filter);
+                let change = Change::Retained { session: owner, filter, serial, deliveries };
+                self.propose(now, partition, change);
+            }
             let at = usize::from(partition.0) / usize::from(self.node.shards);
             self.with_partition(now, at, |partition, cx| {
                 partition.replay_on(now, replay, more, cx)
@@ -260,6 +284,7 @@ impl Shard {
             |_, message| gone.push(message),
         );
         for message in gone {
+            self.note_retained(message.topic(), false);
             self.count_retained(&message, false);
         }
     }

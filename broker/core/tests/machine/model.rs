@@ -205,6 +205,12 @@ impl Model {
             if std::mem::replace(&mut person.online, false) {
                 online.push(who);
             }
+            if let Some(session) = &mut person.session
+                && session.held_up
+            {
+                // A replay that had not ended begins again from its beginning.
+                session.loose = true;
+            }
         }
         for &who in &online {
             if self.people[who].session.as_ref().is_some_and(|session| !session.written) {

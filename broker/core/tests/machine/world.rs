@@ -66,6 +66,12 @@ pub enum Op {
     Advance {
         ms: u64,
     },
+    /// The state of a partition is written.
+    Write {
+        partition: u8,
+    },
+    /// All states are, and what nobody needs any more is given up.
+    Compact,
     /// The node ends, and starts again with so many shards.
     Crash {
         shards: u16,
@@ -195,6 +201,8 @@ impl World {
                 self.model.advance(self.now() + ms);
                 self.rig.advance(ms);
             }
+            Op::Write { partition } => self.rig.write_state(partition),
+            Op::Compact => self.rig.compact(),
             Op::Crash { shards } => {
                 let before = self.rig.now;
                 self.lines.iter_mut().for_each(|line| *line = None);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tidegate_codec::{Version, frame};
 use tidegate_core::access::{Access, Open};
 use tidegate_core::ids::ShardId;
-use tidegate_core::journal::Batch;
+use tidegate_core::journal::{Batch, Entry};
 use tidegate_core::mail::Mail;
 use tidegate_core::settings::Settings;
 use tidegate_core::{Event, Hangup, Node, Opened, Opening, Shard, Then, Verdict, Written};
@@ -41,8 +41,10 @@ pub struct Rig {
 /// What a node has written.
 #[derive(Default)]
 pub struct Disk {
-    /// Records that a crash leaves, in order: partition, index, body.
-    pub durable: Vec<(u8, u64, Vec<u8>)>,
+    /// Records that a crash leaves, in order; none: given up.
+    pub durable: Vec<Option<(Entry, Vec<u8>)>>,
+    /// The last state of each partition: where it begins, and its last record.
+    pub states: BTreeMap<u8, (usize, u64)>,
     /// Batches that it does not, with their shards.
     pub written: VecDeque<(usize, Batch)>,
     /// What the wall clock showed when the rig's stood at 0.
@@ -104,10 +106,20 @@ impl Rig {
         for shard in &mut self.shards {
             shard.keep();
         }
-        for (partition, index, body) in &disk.durable {
+        for (at, record) in disk.durable.iter().enumerate() {
+            let Some((Entry { partition, index, state, .. }, body)) = record else { continue };
             let shard = usize::from(*partition) % self.shards.len();
             let shard = &mut self.shards[shard];
-            shard.replay(NOW, *partition, *index, body).expect("what was written");
+            let (begin, last) = disk.states.get(partition).copied().unwrap_or((0, 0));
+            if at < begin || (*state && *index != last) {
+                continue;
+            }
+            if *state {
+                shard.restore(NOW, *partition, *index, body).expect("what was written");
+            } else {
+                let position = at as u64 + 1;
+                shard.replay(NOW, *partition, *index, position, body).expect("what was written");
+            }
         }
         self.disk = Some(disk);
         for shard in &mut self.shards {
@@ -306,6 +318,30 @@ impl Rig {
         panic!("the shards do not come to rest");
     }
 
+    /// Has the state of a partition written.
+    pub fn write_state(&mut self, partition: u8) {
+        let shard = usize::from(partition) % self.shards.len();
+        self.shards[shard].write_state(self.now, partition);
+        self.run();
+    }
+
+    /// Gives up all records that nothing needs, when what queues need of them
+    /// has been written again.
+    pub fn compact(&mut self) {
+        let limit = self.disk.as_ref().map_or(0, |disk| disk.durable.len());
+        for partition in 0..64u8 {
+            let shard = usize::from(partition) % self.shards.len();
+            self.shards[shard].relocate(self.now, partition, limit as u64 + 1);
+            self.run();
+            self.write_state(partition);
+        }
+        if let Some(disk) = &mut self.disk {
+            assert_eq!(disk.states.len(), 64);
+            let begin = disk.states.values().map(|(begin, _)| *begin).min().unwrap_or(0);
+            disk.durable[..begin.min(limit)].fill(None);
+        }
+    }
+
     /// Takes what a shard wants written, and makes durable what was taken before.
     fn write(&mut self, at: usize) -> bool {
         let Some(disk) = &mut self.disk else { return false };
@@ -317,11 +353,24 @@ impl Rig {
             // The log is one: what was taken before it is durable with it.
             for (shard, batch) in disk.written.drain(..=mine).collect::<Vec<_>>() {
                 let first = disk.durable.len() as u64;
-                let records = batch.records().map(|(e, body)| (e.partition, e.index, body.to_vec()));
+                let records = batch.records().map(|(entry, body)| Some((entry, body.to_vec())));
                 disk.durable.extend(records);
-                let positions: Vec<u64> = (first..disk.durable.len() as u64).collect();
+                for written in &batch.written {
+                    let begin = first as usize + written.first as usize;
+                    disk.states.insert(written.partition, (begin, written.index));
+                }
+                let positions: Vec<u64> = (first + 1..=disk.durable.len() as u64).collect();
                 self.shards[shard].durable(self.now, batch.number, &positions);
             }
+        }
+        for fetch in self.shards[at].take_fetches() {
+            busy = true;
+            let read = |&at: &u64| {
+                let record = disk.durable[at as usize - 1].as_ref();
+                record.expect("what is needed is still there").1.clone()
+            };
+            let bodies: Vec<Vec<u8>> = fetch.positions.iter().map(read).collect();
+            self.shards[at].fetched(self.now, &fetch, &bodies).expect("records of messages");
         }
         if let Some(batch) = self.shards[at].take_batch() {
             busy = true;
