@@ -19,10 +19,11 @@ mod session;
 mod snapshot;
 mod spill;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hashbrown::HashTable;
+use foldhash::fast::FixedState;
+use hashbrown::{HashMap, HashTable};
 
 use crate::access::Who;
 use crate::counters::{Counters, DropReason};
@@ -248,7 +249,7 @@ pub(crate) struct Partition {
     /// Records are being applied: what is proposed meanwhile is next.
     applying: bool,
     /// Slots by session, while records are read back.
-    sessions: Option<HashMap<u32, u32>>,
+    sessions: Option<HashMap<u32, u32, FixedState>>,
 }
 
 impl Partition {

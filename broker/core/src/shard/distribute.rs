@@ -181,11 +181,11 @@ impl Shard {
         let Some(ticket) = &delivery.ticket else { return };
         let group = &ticket.group;
         let mut source = Source::own(self.id);
-        self.to_a_member(now, &delivery.message, group.name(), group.filter(), &mut source);
+        self.give_a_member(now, &delivery.message, group.name(), group.filter(), &mut source);
     }
 
     /// A message for any member of a share group.
-    pub(super) fn to_a_member(
+    pub(super) fn give_a_member(
         &mut self,
         now: Millis,
         message: &Arc<Message>,

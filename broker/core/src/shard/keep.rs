@@ -253,7 +253,7 @@ impl Shard {
             Some((name, filter)) => {
                 let hash = self.node.share_hash(&name, &filter);
                 source.lane = Some(Lane { part: part::share(hash), ..lane });
-                self.to_a_member(now, &message, &name, &filter, &mut source);
+                self.give_a_member(now, &message, &name, &filter, &mut source);
             }
         }
         let confirms = source.confirms;
