@@ -199,8 +199,8 @@ pub(crate) struct Context<'a> {
     /// Where records are written; none: the state is memory alone.
     pub(crate) journal: Option<&'a mut Journal>,
     pub(crate) mails: &'a mut Vec<(ShardId, Mail)>,
-    /// Messages to be routed: of errands, with their partition and number.
-    pub(crate) errands: &'a mut Vec<(PartitionId, u64, Errand)>,
+    /// Messages to be routed: of errands, with their partition and token.
+    pub(crate) errands: &'a mut Vec<(PartitionId, u32, Errand)>,
     pub(crate) retains: &'a mut Vec<Retain>,
     /// What has to be read from the disk.
     pub(crate) fetches: &'a mut Vec<Fetch>,
@@ -313,8 +313,10 @@ impl Partition {
             return;
         }
         self.applying = true;
-        while let Some(Committed { record, position }) = self.log.committed(cx.journal.as_deref()) {
+        while let Some(committed) = self.log.committed(cx.journal.as_deref()) {
+            let Committed { index, record, position } = committed;
             cx.position = position;
+            self.outbox.begin(index);
             self.apply(record, cx);
         }
         cx.position = None;

@@ -23,6 +23,7 @@ impl Partition {
         let record = self.decode(body, cx.node)?;
         let at = record.at;
         self.log.resume_after(index);
+        self.outbox.begin(Some(index));
         self.apply(record, cx);
         Ok(at)
     }

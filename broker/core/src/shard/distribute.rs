@@ -48,8 +48,8 @@ impl Source {
     }
 
     /// A partition that has to see the message delivered.
-    pub(super) fn errand(confirm: Confirm, lane: Lane) -> Source {
-        Source { confirm: Some(confirm), lane: Some(lane), ..Source::client(confirm.conn) }
+    pub(super) fn errand(confirm: Confirm, lane: Option<Lane>) -> Source {
+        Source { confirm: Some(confirm), lane, ..Source::client(confirm.conn) }
     }
 
     /// The broker itself.

@@ -700,8 +700,8 @@ impl Shard {
         if mails.capacity() <= SPARE_MAILS_MAX {
             self.spare_mails = mails;
         }
-        for (partition, number, errand) in errands {
-            self.run_errand(now, partition, number, errand);
+        for (partition, token, errand) in errands {
+            self.run_errand(now, partition, token, errand);
         }
         if frozen {
             self.write_frozen(now, at);
