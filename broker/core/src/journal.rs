@@ -4,8 +4,9 @@
 //! a batch is durable, the partitions go on with what waited for it. The bytes
 //! are the records' bodies; how they lie on the disk is the store's business.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
+use crate::ids::Position;
 use crate::limits::JOURNAL_BYTES_MAX;
 
 /// A record's place: its batch, and its number within.
@@ -29,7 +30,28 @@ pub struct Entry {
     pub index: u64,
     /// Where its body ends in the batch; it begins where the one before ends.
     pub end: u32,
+    /// Whether it is a piece of the partition's state, as of `index`.
+    pub state: bool,
 }
+
+/// The state of a partition, written in the middle of its records.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Written {
+    /// Whose.
+    pub partition: u8,
+    /// The last record that is in it.
+    pub index: u64,
+    /// The number of its first piece in the batch.
+    pub first: u32,
+    /// Bytes of messages further back in the log that it refers to, by
+    /// [`LIVE_BUCKET_BYTES`] of the log.
+    pub live: BTreeMap<u64, u64>,
+    /// Its own bytes.
+    pub bytes: u64,
+}
+
+/// How finely what is still needed of the log is told.
+pub const LIVE_BUCKET_BYTES: u64 = 1 << 20;
 
 /// The records of one turn.
 #[derive(Debug, Default, Eq, PartialEq)]
@@ -42,6 +64,8 @@ pub struct Batch {
     pub bodies: Vec<u8>,
     /// Whether somebody waits for it. One that is not may lie for a while.
     pub urgent: bool,
+    /// States that are in it.
+    pub written: Vec<Written>,
 }
 
 impl Batch {
@@ -89,9 +113,30 @@ impl Journal {
         let start = open.bodies.len();
         write(&mut open.bodies);
         self.bytes += open.bodies.len() - start;
-        open.entries.push(Entry { partition, index, end: open.bodies.len() as u32 });
+        let end = open.bodies.len() as u32;
+        open.entries.push(Entry { partition, index, end, state: false });
         open.urgent |= urgent;
         place
+    }
+
+    /// Appends a piece of a partition's state.
+    pub(crate) fn append_state(&mut self, partition: u8, index: u64, body: &[u8]) {
+        let open = &mut self.open;
+        open.bodies.extend_from_slice(body);
+        self.bytes += body.len();
+        let end = open.bodies.len() as u32;
+        open.entries.push(Entry { partition, index, end, state: true });
+    }
+
+    /// The number that the next record has in its batch.
+    pub(crate) fn next_in_batch(&self) -> u32 {
+        self.open.entries.len() as u32
+    }
+
+    /// A state is complete.
+    pub(crate) fn state_written(&mut self, written: Written) {
+        self.open.written.push(written);
+        self.open.urgent = true;
     }
 
     /// The place of all that was written until now; none: it is durable.
@@ -132,9 +177,9 @@ impl Journal {
     }
 
     /// Where a record of the batch that became durable last lies.
-    pub(crate) fn position(&self, place: Place) -> Option<u64> {
+    pub(crate) fn position(&self, place: Place) -> Option<Position> {
         let nth = (place.batch == self.durable).then_some(place.nth as usize)?;
-        self.positions.get(nth).copied()
+        self.positions.get(nth).copied().and_then(Position::of)
     }
 
     /// Whether the open batch has records, and somebody waits for them.

@@ -37,7 +37,7 @@ pub mod transit;
 mod will;
 
 pub use node::Node;
-pub use partition::RecordError;
+pub use partition::{Fetch, RecordError, Why};
 pub use shard::{
     Event, Hangup, Layer, Opened, Opening, Received, Refused, Shard, Then, Verdict, Written,
 };

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 
+use crate::ids::Position;
 use crate::journal::{Journal, Place};
 
 /// Who may propose.
@@ -34,10 +35,12 @@ pub enum Hold {
 /// A record that is as durable as promised.
 #[derive(Debug, Eq, PartialEq)]
 pub struct Committed<R> {
+    /// Its index; none: it was not written.
+    pub index: Option<u64>,
     /// What was proposed.
     pub record: R,
     /// Where its bytes lie, if it was waited for.
-    pub position: Option<u64>,
+    pub position: Option<Position>,
 }
 
 /// The index of a partition's first record: in front of it is what the only
@@ -62,7 +65,7 @@ pub trait ReplicatedLog<R> {
 /// the journal has it.
 #[derive(Debug)]
 pub struct LocalLog<R> {
-    pending: VecDeque<(Hold, R)>,
+    pending: VecDeque<(Hold, Option<u64>, R)>,
     next: u64,
 }
 
@@ -85,11 +88,12 @@ impl<R> ReplicatedLog<R> for LocalLog<R> {
     }
 
     fn propose(&mut self, record: R, hold: Hold) {
-        match hold {
-            Hold::Written | Hold::Durable(_) => self.next += 1,
-            Hold::Volatile | Hold::Behind(_) => {}
-        }
-        self.pending.push_back((hold, record));
+        let index = match hold {
+            Hold::Written | Hold::Durable(_) => Some(self.next),
+            Hold::Volatile | Hold::Behind(_) => None,
+        };
+        self.next += u64::from(index.is_some());
+        self.pending.push_back((hold, index, record));
     }
 
     fn committed(&mut self, journal: Option<&Journal>) -> Option<Committed<R>> {
@@ -105,8 +109,8 @@ impl<R> ReplicatedLog<R> for LocalLog<R> {
                 }
             }
         }
-        let (_, record) = self.pending.pop_front()?;
-        Some(Committed { record, position })
+        let (_, index, record) = self.pending.pop_front()?;
+        Some(Committed { index, record, position })
     }
 
     fn is_waiting(&self) -> bool {
@@ -152,7 +156,7 @@ mod tests {
         assert_eq!(next(&mut log, &journal), None, "written is not durable");
         journal.durable(batch.number, &[4_096]);
         let first = log.committed(Some(&journal)).expect("committed");
-        assert_eq!((first.record, first.position), ("durable", Some(4_096)));
+        assert_eq!((first.record, first.position), ("durable", Position::of(4_096)));
         assert_eq!(next(&mut log, &journal), Some("behind it"));
     }
 }

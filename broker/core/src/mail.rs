@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 
-use tidegate_codec::ReasonCode;
+use tidegate_codec::{Filter, ReasonCode};
 
 use crate::delivery::Delivery;
 use crate::ids::{ConnRef, PartitionId, SessionKey, ShardId};
 use crate::index::{Options, Targets};
 use crate::message::Message;
+use crate::node::Node;
 use crate::outgoing::Acked;
 use crate::retained::Cursor;
 use crate::transit::Stamp;
@@ -36,11 +37,11 @@ impl Confirm {
     /// The slot that no connection has: an errand of a partition waits.
     const ERRAND: u32 = u32::MAX - 1;
 
-    /// Of the errand `number` of a partition of this shard.
-    pub(crate) fn errand(shard: ShardId, lane: Lane) -> Confirm {
-        let generation = u32::from(lane.partition);
+    /// Of an errand of a partition of this shard.
+    pub(crate) fn errand(shard: ShardId, partition: PartitionId, token: u32) -> Confirm {
+        let generation = u32::from(partition.0);
         let conn = ConnRef { shard, slot: Confirm::ERRAND, generation };
-        Confirm { conn, token: lane.number as u32 }
+        Confirm { conn, token }
     }
 
     /// The partition whose errand it is, if it is one.
@@ -173,6 +174,11 @@ pub(crate) enum Kind {
         confirm: Option<Confirm>,
     },
     Query(Box<Replay>),
+    /// A replay that a connection had when it went.
+    Returned {
+        conn: ConnRef,
+        replay: Box<Replay>,
+    },
     Answer {
         replay: Box<Replay>,
         messages: Vec<Arc<Message>>,
@@ -209,7 +215,8 @@ impl Mail {
             | Kind::NotRetained(_)
             | Kind::JobDone { .. }
             | Kind::Pace { .. }
-            | Kind::Query(_) => 0,
+            | Kind::Query(_)
+            | Kind::Returned { .. } => 0,
         };
         size_of::<Mail>() + content
     }
@@ -298,6 +305,24 @@ pub(crate) struct Replay {
     pub(crate) client: u64,
     /// Of two replays of one filter the later one counts.
     pub(crate) serial: u64,
+}
+
+impl Replay {
+    /// Of a subscription of `owner`, not begun.
+    pub(crate) fn new(
+        owner: SessionKey,
+        filter: &Filter<'_>,
+        options: Options,
+        id: u32,
+        client: u64,
+        node: &Node,
+    ) -> Replay {
+        let exact = !filter.is_wildcard();
+        let text = filter.filter();
+        let shard = if exact { node.retained_shard(text) } else { ShardId::default() };
+        let filter = text.into();
+        Replay { owner, filter, exact, shard, cursor: None, options, id, client, serial: 0 }
+    }
 }
 
 /// The subscriptions of a durable session are to be held against the rules.

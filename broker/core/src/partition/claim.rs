@@ -132,7 +132,7 @@ impl Partition {
         }
         let was = claim.live.take();
         claim.taken_from = was.filter(|_| claim.pending.is_some());
-        self.leave_session(at, slot, expiry, will, next, cx);
+        self.leave_session(at, slot, expiry, will, next, false, cx);
         let Some(claim) = self.claims.at_mut(slot) else { return };
         match claim.pending.take() {
             Some(next) => self.propose_claim(at, slot, next, cx),
@@ -148,6 +148,7 @@ impl Partition {
         expiry: Option<u32>,
         will: bool,
         next: Option<bool>,
+        crashed: bool,
         cx: &mut Context<'_>,
     ) {
         self.release_deferred(at, slot, cx);
@@ -160,6 +161,12 @@ impl Partition {
         }
         let will = session.armed.take().filter(|_| will);
         let orphans = session.disconnected(cx);
+        if let Some(outgoing) = &mut session.outgoing {
+            let before = outgoing.load();
+            // Of a connection of before the start it is not known what was sent.
+            outgoing.park((cx.replaying || crashed).then_some(session.window));
+            cx.counters.track(before, outgoing.load());
+        }
         let expiry = session.expiry;
         let delay = will.as_ref().map_or(0, |will| will.delay);
         // The session ends here, or nothing holds the will back [MQTT-3.1.3-9].
@@ -271,7 +278,7 @@ impl Partition {
         for slot in 0..self.claims.slots() {
             let Some(claim) = self.claims.at_mut(slot) else { continue };
             if claim.live.take().is_some() {
-                self.leave_session(at, slot, None, true, None, cx);
+                self.leave_session(at, slot, None, true, None, true, cx);
             }
             self.forget_if_empty(slot);
         }

@@ -83,7 +83,7 @@ impl Partition {
             Change::Retain { message, .. } if message.topic().starts_with("$SYS/") => {
                 Class::Volatile
             }
-            Change::Retain { .. } => Class::Wait,
+            Change::Retain { .. } | Change::Moved { .. } => Class::Wait,
             Change::CaughtUp { .. }
             | Change::Revoke { .. }
             | Change::Trim { .. }

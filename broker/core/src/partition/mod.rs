@@ -16,17 +16,19 @@ mod outbox;
 mod record;
 mod recover;
 mod session;
+mod snapshot;
+mod spill;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use std::collections::HashMap;
-
-use hashbrown::HashTable;
+use foldhash::fast::FixedState;
+use hashbrown::{HashMap, HashTable};
 
 use crate::access::Who;
 use crate::counters::{Counters, DropReason};
 use crate::delivery::Delivery;
-use crate::ids::{Millis, PartitionId, SessionKey, ShardId};
+use crate::ids::{Millis, PartitionId, Position, SessionKey, ShardId};
 use crate::index::{Options, Targets};
 use crate::journal::Journal;
 use crate::log::{Committed, Hold, LocalLog, ReplicatedLog};
@@ -42,6 +44,7 @@ pub(crate) use outbox::Errand;
 use outbox::{Outbox, Seen};
 pub use record::RecordError;
 pub(crate) use session::Session;
+pub use spill::{Fetch, Why};
 
 /// A change of a partition's state.
 #[derive(Debug)]
@@ -126,6 +129,12 @@ pub(crate) enum Change {
         lane: Option<Lane>,
         confirm: Option<Confirm>,
     },
+    /// A message of queues was written again, further on.
+    Moved {
+        message: Arc<Message>,
+        from: Position,
+        to: Vec<MovedTo>,
+    },
     /// An errand is done: all who had to have its message have it.
     ErrandDone {
         number: u64,
@@ -167,6 +176,14 @@ pub(crate) struct Recipient {
     pub(crate) ids: SubscriptionIds,
 }
 
+/// A queue's entry for a message that was written again.
+#[derive(Debug)]
+pub(crate) struct MovedTo {
+    pub(crate) session: SessionKey,
+    pub(crate) sequence: u64,
+    pub(crate) delivery: Delivery,
+}
+
 /// What a shard does with a retained message that was committed.
 #[derive(Debug)]
 pub(crate) struct Retain {
@@ -182,9 +199,13 @@ pub(crate) struct Context<'a> {
     /// Where records are written; none: the state is memory alone.
     pub(crate) journal: Option<&'a mut Journal>,
     pub(crate) mails: &'a mut Vec<(ShardId, Mail)>,
-    /// Messages to be routed: of errands, with their partition and number.
-    pub(crate) errands: &'a mut Vec<(PartitionId, u64, Errand)>,
+    /// Messages to be routed: of errands, with their partition and token.
+    pub(crate) errands: &'a mut Vec<(PartitionId, u32, Errand)>,
     pub(crate) retains: &'a mut Vec<Retain>,
+    /// What has to be read from the disk.
+    pub(crate) fetches: &'a mut Vec<Fetch>,
+    /// Where the record lies that is being applied.
+    pub(crate) position: Option<Position>,
     /// The records come from a log that is read back: nobody is connected, and
     /// nothing is said.
     pub(crate) replaying: bool,
@@ -220,10 +241,15 @@ pub(crate) struct Partition {
     seen: Seen,
     /// Where the next trim goes on.
     trim_next: u32,
+    /// What was proposed while the state waits to be written.
+    frozen: Option<Vec<Record>>,
+    /// Queue entries whose messages are being fetched to be written again, by
+    /// position: slot and number.
+    moving: BTreeMap<u64, Vec<(u32, u64)>>,
     /// Records are being applied: what is proposed meanwhile is next.
     applying: bool,
     /// Slots by session, while records are read back.
-    sessions: Option<HashMap<u32, u32>>,
+    sessions: Option<HashMap<u32, u32, FixedState>>,
 }
 
 impl Partition {
@@ -239,6 +265,8 @@ impl Partition {
             outbox: Outbox::default(),
             seen: Seen::default(),
             trim_next: 0,
+            frozen: None,
+            moving: BTreeMap::new(),
             applying: false,
             sessions: None,
         }
@@ -246,6 +274,10 @@ impl Partition {
 
     /// Proposes a change and applies whatever the log has committed by now.
     pub(crate) fn propose(&mut self, at: Millis, change: Change, cx: &mut Context<'_>) {
+        if let Some(frozen) = &mut self.frozen {
+            frozen.push(Record { at, change });
+            return;
+        }
         let class = match cx.journal {
             Some(_) => self.class(&change),
             None => Class::Volatile,
@@ -281,9 +313,13 @@ impl Partition {
             return;
         }
         self.applying = true;
-        while let Some(Committed { record, .. }) = self.log.committed(cx.journal.as_deref()) {
+        while let Some(committed) = self.log.committed(cx.journal.as_deref()) {
+            let Committed { index, record, position } = committed;
+            cx.position = position;
+            self.outbox.begin(index);
             self.apply(record, cx);
         }
+        cx.position = None;
         self.applying = false;
     }
 
@@ -339,6 +375,7 @@ impl Partition {
                     cx.confirm(confirm);
                 }
             }
+            Change::Moved { message: _, from, to } => self.moved(from, to, cx),
             Change::ErrandDone { number } => self.outbox.done(number),
             Change::Restarted => self.restarted(at, cx),
         }

@@ -11,9 +11,9 @@ use bytes::Bytes;
 use thiserror::Error;
 use tidegate_codec::{QoS, ReasonCode, RetainHandling};
 
-use super::{Change, Partition, Recipient, Recipients, Record, Released};
+use super::{Change, MovedTo, Partition, Recipient, Recipients, Record, Released};
 use crate::delivery::{Delivery, Ticket};
-use crate::ids::{ConnRef, Millis, PartitionId, SessionKey, ShardId};
+use crate::ids::{ConnRef, Millis, PartitionId, Position, SessionKey, ShardId};
 use crate::index::Options;
 use crate::mail::{ClaimRequest, Lane, SubscribeRequest, UnsubscribeRequest, Wanted};
 use crate::message::{Draft, Message};
@@ -22,7 +22,7 @@ use crate::outgoing::{Acked, SubscriptionIds};
 use crate::will::Will;
 
 /// A connection of before the restart.
-const NOWHERE: ConnRef = ConnRef { shard: ShardId(0), slot: u32::MAX, generation: 0 };
+pub(super) const NOWHERE: ConnRef = ConnRef { shard: ShardId(0), slot: u32::MAX, generation: 0 };
 /// The place of a session that is no more.
 const NO_SLOT: u32 = (1 << 26) - 1;
 
@@ -66,6 +66,7 @@ mod tag {
     pub(super) const RETAIN: u8 = 14;
     pub(super) const ERRAND_DONE: u8 = 15;
     pub(super) const RESTARTED: u8 = 16;
+    pub(super) const MOVED: u8 = 17;
 }
 
 /// Appends to a record.
@@ -80,7 +81,7 @@ impl Writer<'_> {
         self.out.push(value);
     }
 
-    fn u16(&mut self, value: u16) {
+    pub(super) fn u16(&mut self, value: u16) {
         self.out.extend_from_slice(&value.to_le_bytes());
     }
 
@@ -106,7 +107,7 @@ impl Writer<'_> {
         self.u64(at.saturating_add(self.epoch));
     }
 
-    fn option_u32(&mut self, value: Option<u32>) {
+    pub(super) fn option_u32(&mut self, value: Option<u32>) {
         self.u8(value.is_some().into());
         self.u32(value.unwrap_or(0));
     }
@@ -189,7 +190,7 @@ impl<'a> Reader<'a> {
         Ok(self.array::<1>(what)?[0])
     }
 
-    fn u16(&mut self, what: &'static str) -> Result<u16> {
+    pub(super) fn u16(&mut self, what: &'static str) -> Result<u16> {
         Ok(u16::from_le_bytes(self.array(what)?))
     }
 
@@ -223,7 +224,12 @@ impl<'a> Reader<'a> {
         Ok(if wall == Millis::MAX { wall } else { wall.saturating_sub(self.epoch) })
     }
 
-    fn option_u32(&mut self, what: &'static str) -> Result<Option<u32>> {
+    pub(super) fn position(&mut self) -> Result<Position> {
+        let offset = self.u64("position")?;
+        Position::of(offset).ok_or(RecordError::Unknown { what: "position", value: offset })
+    }
+
+    pub(super) fn option_u32(&mut self, what: &'static str) -> Result<Option<u32>> {
         let some = self.flag(what)?;
         let value = self.u32(what)?;
         Ok(some.then_some(value))
@@ -237,7 +243,7 @@ impl<'a> Reader<'a> {
     }
 
     /// QoS and retain flag.
-    fn flags(&mut self) -> Result<(QoS, bool)> {
+    pub(super) fn flags(&mut self) -> Result<(QoS, bool)> {
         let bits = self.u8("flags")?;
         let unknown = |_| RecordError::Unknown { what: "QoS", value: bits.into() };
         Ok((QoS::try_from(bits & 0b11).map_err(unknown)?, bits & 0b100 != 0))
@@ -311,7 +317,7 @@ impl<'a> Reader<'a> {
                 Some(Ticket::new(Arc::clone(group), Arc::clone(member)))
             });
         }
-        Ok(Delivery { message, qos, retain, ids, ticket })
+        Ok(Delivery { message, qos, retain, ids, position: None, ticket })
     }
 
     pub(super) fn end(&self) -> Result<()> {
@@ -448,6 +454,16 @@ impl Partition {
                 w.lane(*lane);
                 w.u8((*clear).into());
                 w.message(message);
+            }
+            Change::Moved { message, from, to } => {
+                at(&mut w, tag::MOVED);
+                w.u64(from.offset());
+                w.message(message);
+                for MovedTo { session, sequence, delivery } in to {
+                    w.u32(session.generation);
+                    w.u64(*sequence);
+                    w.delivery(delivery);
+                }
             }
             Change::ErrandDone { number } => {
                 at(&mut w, tag::ERRAND_DONE);
@@ -618,12 +634,90 @@ impl Partition {
                 let clear = r.flag("clear")?;
                 Change::Retain { message: r.message()?, clear, lane, confirm: None }
             }
+            tag::MOVED => {
+                let from = r.position()?;
+                let message = r.message()?;
+                let mut to = Vec::new();
+                while r.end().is_err() {
+                    let session = self.key_of(r.u32("session")?);
+                    let sequence = r.u64("number")?;
+                    let delivery = r.delivery(node, session, Arc::clone(&message))?;
+                    to.push(MovedTo { session, sequence, delivery });
+                }
+                Change::Moved { message, from, to }
+            }
             tag::ERRAND_DONE => Change::ErrandDone { number: r.u64("errand")? },
             tag::RESTARTED => Change::Restarted,
             value => return Err(RecordError::Unknown { what: "kind", value: value.into() }),
         };
         r.end()?;
         Ok(Record { at, change })
+    }
+
+    /// What a record that brought a message says of it to one session, read back
+    /// to be sent. None: the record is not of that session.
+    pub(super) fn delivery_of(
+        &self,
+        body: &[u8],
+        key: SessionKey,
+        node: &Node,
+    ) -> Result<Option<Delivery>> {
+        let mut r = Reader::new(body, node.epoch);
+        let tag = r.u8("kind")?;
+        r.time()?;
+        match tag {
+            tag::ENQUEUE => {
+                r.lane()?;
+                let message = r.message()?;
+                while r.end().is_err() {
+                    let generation = r.u32("session")?;
+                    let options = Options::of_bits(r.u8("options")?);
+                    let ids = r.ids()?;
+                    if generation == key.generation {
+                        let to = QoS::try_from(options.qos()).unwrap_or_default();
+                        return Ok(Some(Delivery {
+                            qos: message.qos.min(to),
+                            retain: message.retain && options.retain_as_published(),
+                            ids,
+                            position: None,
+                            ticket: None,
+                            message,
+                        }));
+                    }
+                }
+                Ok(None)
+            }
+            tag::ENQUEUE_ONE => {
+                r.lane()?;
+                let generation = r.u32("session")?;
+                let message = r.message()?;
+                let delivery = r.delivery(node, key, message)?;
+                Ok(Some(delivery).filter(|_| generation == key.generation))
+            }
+            tag::RETAINED => {
+                let generation = r.u32("session")?;
+                r.text("filter")?;
+                r.u64("serial")?;
+                let one = r.u32("deliveries")? == 1;
+                let message = r.message()?;
+                let delivery = r.delivery(node, key, message)?;
+                Ok(Some(delivery).filter(|_| one && generation == key.generation))
+            }
+            tag::MOVED => {
+                r.position()?;
+                let message = r.message()?;
+                while r.end().is_err() {
+                    let generation = r.u32("session")?;
+                    r.u64("number")?;
+                    let delivery = r.delivery(node, key, Arc::clone(&message))?;
+                    if generation == key.generation {
+                        return Ok(Some(delivery));
+                    }
+                }
+                Ok(None)
+            }
+            value => Err(RecordError::Unknown { what: "kind of a message", value: value.into() }),
+        }
     }
 
     fn slot_of(&self, session: u32) -> u32 {

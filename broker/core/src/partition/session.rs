@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tidegate_codec::{Filter, QoS, ReasonCode, RetainHandling};
 
-use super::{Change, Context, Errand, Partition, Recipient};
+use super::{Change, Context, Errand, Fetch, Partition, Recipient, Why};
 use crate::catchup::Catchup;
 use crate::counters::DropReason;
 use crate::delivery::Delivery;
 use crate::ids::{ConnRef, Millis, SessionKey};
-use crate::limits::SUBSCRIBE_FILTERS_MIN;
+use crate::limits::{FETCH_BYTES_MAX, FETCH_MAX, SUBSCRIBE_FILTERS_MIN};
 use crate::mail::{ClaimRequest, Kind, Replay, SubscribeRequest, UnsubscribeRequest};
 use crate::message::Message;
 use crate::outgoing::{Acked, Next, Outcome, Outgoing, Queued};
@@ -26,9 +26,9 @@ pub(crate) struct Session {
     pub(super) expiry: u32,
     /// When it ends; `Millis::MAX` while connected, and for ever.
     pub(super) ends: Millis,
-    window: u16,
+    pub(super) window: u16,
     /// Messages that came for it; see [`Outgoing::sequence`].
-    sequence: u64,
+    pub(super) sequence: u64,
     /// The will of the connection that speaks for it.
     pub(super) armed: Option<Arc<Will>>,
     pub(crate) subscriptions: Subscriptions,
@@ -36,10 +36,10 @@ pub(crate) struct Session {
     /// QoS 2 packet ids that came in and are not released.
     // Boxed: a million sessions have none, and 8 bytes are less than 24.
     #[allow(clippy::box_collection)]
-    incoming: Option<Box<Vec<u16>>>,
+    pub(super) incoming: Option<Box<Vec<u16>>>,
     /// A will that waits for its delay.
     pub(super) will: Option<(Millis, Arc<Will>)>,
-    catchup: Option<Box<Catchup>>,
+    pub(super) catchup: Option<Box<Catchup>>,
 }
 
 impl Session {
@@ -129,6 +129,11 @@ impl Session {
             return orphans;
         }
         Vec::new()
+    }
+
+    /// Its members of share groups are away.
+    pub(super) fn offline(&self) {
+        self.set_online(false);
     }
 
     fn set_online(&self, online: bool) {
@@ -285,6 +290,7 @@ impl Partition {
             qos: message.qos.min(QoS::try_from(options.qos()).unwrap_or_default()),
             retain: message.retain && options.retain_as_published(),
             ids,
+            position: cx.position,
             ticket: None,
         };
         if claim.live.is_some()
@@ -300,9 +306,11 @@ impl Partition {
         &mut self,
         at: Millis,
         key: SessionKey,
-        delivery: Delivery,
+        mut delivery: Delivery,
         cx: &mut Context<'_>,
     ) {
+        // One of a shared subscription stays in memory, and is written with the state.
+        delivery.position = cx.position.filter(|_| delivery.ticket.is_none());
         match self.session_mut(key) {
             Some((slot, _)) => self.accept(at, slot, delivery, cx),
             // The member left while the message was on its way.
@@ -329,7 +337,8 @@ impl Partition {
         let sequence = session.sequence;
         let outgoing = session.outgoing.get_or_insert_with(|| Box::new(Outgoing::after(sequence)));
         let before = outgoing.load();
-        if let Queued::Dropped(n) = outgoing.wait(delivery, limits) {
+        let warm = live.is_some() && !cx.replaying;
+        if let Queued::Dropped(n) = outgoing.wait(delivery, limits, warm) {
             cx.counters.dropped(DropReason::QueueFull, n);
         }
         session.sequence = outgoing.sequence();
@@ -349,7 +358,10 @@ impl Partition {
         let outcome = match &mut session.outgoing {
             Some(outgoing) => {
                 let before = outgoing.load();
-                let outcome = outgoing.acknowledge(packet_id, acked);
+                let outcome = match cx.replaying {
+                    true => outgoing.acknowledge_unsent(packet_id, acked),
+                    false => outgoing.acknowledge(packet_id, acked),
+                };
                 cx.counters.track(before, outgoing.load());
                 outcome
             }
@@ -380,7 +392,10 @@ impl Partition {
         deliveries: Vec<Delivery>,
         cx: &mut Context<'_>,
     ) {
-        for delivery in deliveries {
+        // A record with more than one could not say by its position which.
+        let position = cx.position.filter(|_| deliveries.len() == 1);
+        for mut delivery in deliveries {
+            delivery.position = position;
             let Some((slot, session)) = self.session_mut(key) else { return };
             if !session.subscriptions.holds(filter) {
                 return; // [MQTT-3.10.4-2]
@@ -405,6 +420,25 @@ impl Partition {
         let Some(catchup) = &mut session.catchup else { return };
         catchup.back(replay, more && wanted);
         self.resume_replays(slot, cx);
+        self.end_catchup(at, slot, cx);
+    }
+
+    /// A connection went and had this replay. While its end is not committed
+    /// the replay must not be sent to it again.
+    pub(crate) fn take_back(
+        &mut self,
+        at: Millis,
+        conn: ConnRef,
+        replay: Box<Replay>,
+        cx: &mut Context<'_>,
+    ) {
+        let Some((slot, session)) = self.session_mut(replay.owner) else { return };
+        let wanted = session.subscriptions.holds(&replay.filter);
+        let Some(catchup) = &mut session.catchup else { return };
+        catchup.back(replay, wanted);
+        if self.claims.at(slot).is_some_and(|claim| claim.live != Some(conn)) {
+            self.resume_replays(slot, cx);
+        }
         self.end_catchup(at, slot, cx);
     }
 
@@ -453,9 +487,16 @@ impl Partition {
 
     /// Sends what the window allows.
     pub(super) fn pump(&mut self, at: Millis, slot: u32, cx: &mut Context<'_>) {
+        let (shard, id) = (self.shard, self.id);
         let Some(claim) = self.claims.at_mut(slot) else { return };
-        let Some(conn) = claim.live else { return };
         let Some(session) = claim.session.as_deref_mut() else { return };
+        if cx.replaying {
+            if session.outgoing.as_ref().is_some_and(|outgoing| outgoing.is_empty()) {
+                session.outgoing = None;
+            }
+            return;
+        }
+        let Some(conn) = claim.live else { return };
         let window = session.window;
         if let Some(outgoing) = &mut session.outgoing {
             let before = outgoing.load();
@@ -473,6 +514,14 @@ impl Partition {
             cx.counters.dropped(DropReason::Expired, outgoing.take_expired());
             cx.counters.track(before, outgoing.load());
             session.sequence = outgoing.sequence();
+            let positions = outgoing.fetch(window, FETCH_MAX, FETCH_BYTES_MAX);
+            if !positions.is_empty() {
+                let slot = id.session_slot(slot);
+                let generation = session.generation;
+                let session = SessionKey { shard, durable: true, slot, generation };
+                let offsets = positions.iter().map(|position| position.offset()).collect();
+                cx.fetches.push(Fetch { session, positions: offsets, why: Why::Send });
+            }
             if outgoing.is_empty() {
                 session.outgoing = None;
             }
@@ -539,19 +588,7 @@ impl Subscriptions {
                 RetainHandling::Never => false,
             };
             if replay && filter.share().is_none() && node.settings.retain_available {
-                let exact = !filter.is_wildcard();
-                let text = filter.filter();
-                replays.push(Replay {
-                    owner: key,
-                    filter: text.into(),
-                    exact,
-                    shard: if exact { node.retained_shard(text) } else { Default::default() },
-                    cursor: None,
-                    options: wanted.options,
-                    id,
-                    client: 0,
-                    serial: 0,
-                });
+                replays.push(Replay::new(key, &filter, wanted.options, id, 0, node));
             }
         }
         (codes.into(), replays)

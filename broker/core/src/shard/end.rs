@@ -72,6 +72,7 @@ impl Shard {
         let active = conn.active.take();
         let subscriptions = std::mem::take(&mut conn.subscriptions);
         let generation = conn.generation;
+        let me = conn.reference(id, slot);
         let durable = conn.session_durable;
         let expiry = conn.expiry;
         let node = std::sync::Arc::clone(&self.node);
@@ -96,7 +97,7 @@ impl Shard {
         if durable {
             self.give_back(slot, Some(expiry), will.is_some());
             for replay in replays {
-                self.return_replay(replay);
+                self.return_replay(me, replay);
             }
         } else {
             let key = SessionKey { shard: id, durable: false, slot, generation };

@@ -8,11 +8,11 @@ use super::Shard;
 use super::distribute::Source;
 use crate::conn::pause;
 use crate::counters::DropReason;
-use crate::ids::{ConnRef, Millis, PartitionId, ShardId};
+use crate::ids::{ConnRef, Millis, PartitionId, Position, ShardId};
 use crate::journal::Batch;
 use crate::mail::{Confirm, Kind, Lane, part};
 use crate::message::Message;
-use crate::partition::{Change, Context, Errand, RecordError};
+use crate::partition::{Change, Context, Errand, Fetch, Partition, RecordError, Retain};
 use crate::room::Room;
 
 impl Shard {
@@ -64,8 +64,9 @@ impl Shard {
         self.journal.as_ref().map_or(0, |journal| journal.bytes())
     }
 
-    /// Applies a record of one of this shard's partitions that was read back.
-    /// To be called for each, in order, before anything else.
+    /// Applies a record of one of this shard's partitions that was read back
+    /// from `position`; its time. To be called for each, in order, before
+    /// anything else.
     ///
     /// # Errors
     /// It is no record that this version knows.
@@ -74,26 +75,124 @@ impl Shard {
         now: Millis,
         partition: u8,
         index: u64,
+        position: u64,
         body: &[u8],
     ) -> Result<Millis, RecordError> {
         let at = self.local_number(PartitionId(partition));
+        let position = Position::of(position);
+        let mut retains = Vec::new();
+        let outcome = self.with_replayed(at, position, &mut retains, |partition, cx| {
+            partition.replay(index, body, cx)
+        });
+        for retain in retains {
+            self.retain(now, &retain.message, retain.clear);
+        }
+        outcome.unwrap_or(Ok(0))
+    }
+
+    /// Takes a piece of a partition's state that was read back; whether it was
+    /// the last. To be called for each piece, in order, before the first record
+    /// behind them; records that the state has are passed over.
+    ///
+    /// # Errors
+    /// It is no piece that this version knows.
+    pub fn restore(
+        &mut self,
+        now: Millis,
+        partition: u8,
+        index: u64,
+        body: &[u8],
+    ) -> Result<bool, RecordError> {
+        let at = self.local_number(PartitionId(partition));
+        let outcome = self.with_replayed(at, None, &mut Vec::new(), |partition, cx| {
+            partition.restore(index, body, cx)
+        });
+        let Some(restored) = outcome.transpose()? else { return Ok(true) };
+        for message in restored.retained {
+            self.retain(now, &message, false);
+        }
+        Ok(restored.ended)
+    }
+
+    fn with_replayed<T>(
+        &mut self,
+        at: usize,
+        position: Option<Position>,
+        retains: &mut Vec<Retain>,
+        act: impl FnOnce(&mut Partition, &mut Context<'_>) -> T,
+    ) -> Option<T> {
         let counters = self.replayed.get_or_insert_default();
-        let (mut mails, mut errands, mut retains) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut mails, mut errands, mut fetches) = (Vec::new(), Vec::new(), Vec::new());
         let mut cx = Context {
             node: &self.node,
             counters,
             journal: None,
             mails: &mut mails,
             errands: &mut errands,
-            retains: &mut retains,
+            retains,
+            fetches: &mut fetches,
+            position,
             replaying: true,
         };
-        let Some(partition) = self.partitions.get_mut(at) else { return Ok(0) };
-        let at = partition.replay(index, body, &mut cx)?;
-        for retain in retains {
-            self.retain(now, &retain.message, retain.clear);
+        Some(act(self.partitions.get_mut(at)?, &mut cx))
+    }
+
+    /// Has the state of a partition written as soon as its records on the way
+    /// are durable. It is in the `written` of a batch then.
+    pub fn write_state(&mut self, now: Millis, partition: u8) {
+        let at = self.local_number(PartitionId(partition));
+        if self.journal.is_some() {
+            self.with_partition(now, at, |partition, _| partition.freeze());
+            self.settle(now);
         }
-        Ok(at)
+    }
+
+    /// Writes it, if that can be done now.
+    pub(super) fn write_frozen(&mut self, now: Millis, at: usize) {
+        let Shard { node, partitions, journal, retained, retained_of, .. } = self;
+        let (Some(journal), Some(partition)) = (journal, partitions.get(at)) else { return };
+        if !partition.is_frozen() {
+            return;
+        }
+        let mut topics: Vec<&Arc<str>> = retained_of[at].iter().collect();
+        topics.sort_unstable();
+        let messages = topics.into_iter().filter_map(|topic| retained.get(topic));
+        partition.write_state(journal, node, messages);
+        self.with_partition(now, at, |partition, cx| partition.thaw(cx));
+    }
+
+    /// Has what lies below `limit` in the log and is still needed by queues of
+    /// this partition written again; how many messages.
+    pub fn relocate(&mut self, now: Millis, partition: u8, limit: u64) -> usize {
+        let at = self.local_number(PartitionId(partition));
+        let mut found = 0;
+        self.with_partition(now, at, |partition, cx| found = partition.relocate(limit, cx));
+        found
+    }
+
+    /// What is to be read from the disk since the last call.
+    pub fn take_fetches(&mut self) -> Vec<Fetch> {
+        std::mem::take(&mut self.fetches)
+    }
+
+    /// What a fetch asked for: the bodies of its records, in order.
+    ///
+    /// # Errors
+    /// One is no record of a message: the log is not what was written.
+    pub fn fetched(
+        &mut self,
+        now: Millis,
+        fetch: &Fetch,
+        bodies: &[impl AsRef<[u8]>],
+    ) -> Result<(), RecordError> {
+        let at = self.local_number(PartitionId(fetch.partition()));
+        let mut outcome = Ok(());
+        self.transit.leave();
+        self.with_partition(now, at, |partition, cx| {
+            outcome = partition.fetched(now, fetch, bodies, cx);
+        });
+        self.settle(now);
+        outcome
     }
 
     /// All shards have read their records back.
@@ -146,26 +245,23 @@ impl Shard {
         &mut self,
         now: Millis,
         partition: PartitionId,
-        number: u64,
+        token: u32,
         errand: Errand,
     ) {
         let at = self.local_number(partition);
-        let Some(lane) = self.partitions.get(at).map(|partition| partition.lane(number)) else {
-            return;
-        };
-        let confirm = Confirm::errand(self.id, lane);
-        let mut source = Source::errand(confirm, lane);
+        let lane = self.partitions.get(at).and_then(|partition| partition.lane(token));
+        let mut source = Source::errand(Confirm::errand(self.id, partition, token), lane);
         let Errand { message, share } = errand;
         match share {
             None => self.distribute(now, &mut message.draft(), &mut source),
             Some((name, filter)) => {
                 let hash = self.node.share_hash(&name, &filter);
-                source.lane = Some(Lane { part: part::share(hash), ..lane });
-                self.to_a_member(now, &message, &name, &filter, &mut source);
+                source.lane = lane.map(|lane| Lane { part: part::share(hash), ..lane });
+                self.give_a_member(now, &message, &name, &filter, &mut source);
             }
         }
         let confirms = source.confirms;
-        self.with_partition(now, at, |partition, cx| partition.expect(now, number, confirms, cx));
+        self.with_partition(now, at, |partition, cx| partition.expect(now, token, confirms, cx));
     }
 
     /// Pauses a publisher whose messages go to a shard whose journal is behind.

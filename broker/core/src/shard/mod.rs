@@ -25,6 +25,8 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
+use hashbrown::HashSet;
 use tidegate_codec::ReasonCode;
 
 use crate::conn::{Conn, Phase, Throttle, pause};
@@ -39,7 +41,7 @@ use crate::mail::{Kind, Mail, Replay};
 use crate::message::Message;
 use crate::node::{Node, Totals};
 use crate::output::{Output, Pool};
-use crate::partition::{Change, Context, Partition};
+use crate::partition::{Change, Context, Fetch, Partition};
 use crate::rate::{Bucket, Rate};
 use crate::retained::{Retained, Sweep};
 use crate::slab::Slab;
@@ -202,6 +204,10 @@ pub struct Shard {
     partitions: Vec<Partition>,
     /// What is to be written; none: the state is memory alone.
     journal: Option<Box<Journal>>,
+    /// What is to be read from the disk.
+    fetches: Vec<Fetch>,
+    /// The topics of retained messages by partition, while they are written.
+    retained_of: Vec<HashSet<Arc<str>, FixedState>>,
     /// What was counted while records were read back.
     replayed: Option<Box<Counters>>,
     /// Publishers that wait for a journal, of this shard or another.
@@ -239,6 +245,8 @@ impl Shard {
             partitions: node.partitions_of(id).map(|p| Partition::new(p, id)).collect(),
             journal: None,
             replayed: None,
+            fetches: Vec::new(),
+            retained_of: node.partitions_of(id).map(|_| HashSet::default()).collect(),
             journal_paused: Vec::new(),
             message: (node.epoch + now) << MESSAGE_TIME_SHIFT,
             outboxes: (0..node.shards).map(|_| Outbox::default()).collect(),
@@ -629,6 +637,7 @@ impl Shard {
                 self.propose_retain(now, message, clear, lane, confirm);
             }
             Kind::Query(replay) => self.queries.push_back(replay),
+            Kind::Returned { conn, replay } => self.replay_returned(now, conn, replay),
             Kind::Answer { replay, messages, more } => self.replayed(now, replay, messages, more),
         }
     }
@@ -653,7 +662,7 @@ impl Shard {
         // A connect, an acknowledgement: a mail or two, into a vector that stays.
         let mut mails = std::mem::take(&mut self.spare_mails);
         let (mut errands, mut retains) = (Vec::new(), Vec::new());
-        let Shard { node, partitions, id, journal, .. } = self;
+        let Shard { node, partitions, id, journal, fetches, .. } = self;
         let mut cx = Context {
             node,
             counters: &node.counters[id.index()],
@@ -661,10 +670,13 @@ impl Shard {
             mails: &mut mails,
             errands: &mut errands,
             retains: &mut retains,
+            fetches,
+            position: None,
             replaying: false,
         };
         let Some(partition) = partitions.get_mut(at) else { return };
         act(partition, &mut cx);
+        let frozen = partition.is_frozen();
         if let Some(due) = partition.next_tick() {
             self.partitions_due = self.partitions_due.min(due);
         }
@@ -688,8 +700,11 @@ impl Shard {
         if mails.capacity() <= SPARE_MAILS_MAX {
             self.spare_mails = mails;
         }
-        for (partition, number, errand) in errands {
-            self.run_errand(now, partition, number, errand);
+        for (partition, token, errand) in errands {
+            self.run_errand(now, partition, token, errand);
+        }
+        if frozen {
+            self.write_frozen(now, at);
         }
     }
 
