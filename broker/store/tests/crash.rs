@@ -53,9 +53,12 @@ fn an_acknowledgement_before_the_sync_is_caught() {
         let mut ledger = Ledger { owner: vec![Vec::new()], ..Ledger::default() };
         let (mut log, _) = open(&disk).expect("new");
         disk.plant(40, Fault::PowerCut);
-        while let Ended::Done = ledger.work(&mut log, &mut Dice(seed), 1) {
-            ledger.durable = log.end();
+        let mut dice = Dice(seed);
+        let mut acknowledged = log.end();
+        while let Ended::Done = ledger.work(&mut log, &mut dice, 1) {
+            acknowledged = log.end();
         }
+        ledger.durable = acknowledged;
         disk.crash();
         let (log, _) = open(&disk).expect("a crash is no damage");
         ledger.check(&log).is_err()

@@ -108,7 +108,9 @@ impl Ledger {
                 let segments = log.segments();
                 let at = segments[dice.roll(segments.len() as u64) as usize].base;
                 // What is tried may have happened.
-                let limit = at.min(log.manifest().replay_from());
+                let manifest = log.manifest();
+                let none = manifest.partitions.is_empty();
+                let limit = if none { at } else { at.min(manifest.replay_from()) };
                 self.removable = self.removable.max(limit);
                 match log.remove_before(at) {
                     Ok(_) => Ok(()),
