@@ -20,7 +20,8 @@ impl Batch {
     }
 
     /// Adds a record whose body `body` appends, and says at which offset of the
-    /// batch it lies: its position is the batch's base and this.
+    /// batch it lies: its position is the batch's base and this. What `body` is
+    /// given holds the records before, which it must leave alone.
     ///
     /// # Panics
     ///

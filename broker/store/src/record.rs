@@ -223,7 +223,7 @@ pub(crate) fn encode(
     header[20..28].copy_from_slice(&index.to_le_bytes());
     out.extend_from_slice(&header);
     body(out);
-    let len = out.len() - start - RECORD_HEADER_BYTES;
+    let len = out.len().checked_sub(start + RECORD_HEADER_BYTES).expect("a body only appends");
     assert!(len <= RECORD_BODY_BYTES_MAX, "a body of {len} bytes passed the packet limit");
     out[start + 4..start + 8].copy_from_slice(&(len as u32).to_le_bytes());
     let crc = crc32c::crc32c(&out[start + 4..]);
