@@ -1,0 +1,109 @@
+//! The store: what has to survive is on the disk before anybody is told so.
+//!
+//! The shards hand the records of a turn to one thread, the writer, which puts
+//! what all of them sent into one commit group, makes it durable with one sync,
+//! and gives the batches back; only then do the partitions apply the records
+//! and the acknowledgements leave (ACK-1). Nobody waits for anybody: a shard
+//! whose batches have not come back goes on, and stops reading publishers when
+//! too much is on its way.
+//!
+//! At a start each shard reads the records of its own partitions back, all at
+//! once, and nobody is let in before the last one has.
+//!
+//! An error of a sync or write ends the process at once with
+//! [`EXIT_STORE_FAILED`]: what the disk holds is known again only to a new
+//! process that reads it.
+
+pub mod directory;
+pub mod meters;
+
+mod open;
+mod replay;
+mod submission;
+mod volume;
+mod writer;
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Thread;
+use std::time::Duration;
+
+use crossbeam_queue::ArrayQueue;
+use tidegate_core::ids::{Millis, ShardId};
+use tracing::info;
+
+use self::meters::StoreMeters;
+use crate::config::Durability;
+
+pub(crate) use self::open::open;
+pub(crate) use self::replay::{Recovery, ReplayError, Replayed};
+pub use self::submission::Submission;
+pub(crate) use self::submission::{SUBMISSIONS_MAX, Submitter};
+
+/// The exit status when the disk failed (EX_IOERR of sysexits.h).
+pub const EXIT_STORE_FAILED: i32 = 74;
+
+/// What the shards, the writer and the scrape share.
+#[derive(Debug)]
+pub struct Store {
+    /// How surely things are kept.
+    pub durability: Durability,
+    /// What is counted.
+    pub meters: StoreMeters,
+    /// What each shard sent; a shard never has more on its way than fits.
+    submitted: Box<[ArrayQueue<Submission>]>,
+    writer: OnceLock<Thread>,
+    /// The last append found no room.
+    full: AtomicBool,
+    ending: AtomicBool,
+    ended: AtomicBool,
+}
+
+impl Store {
+    pub(crate) fn new(durability: Durability, shards: usize) -> Store {
+        Store {
+            durability,
+            meters: StoreMeters::default(),
+            submitted: (0..shards).map(|_| ArrayQueue::new(SUBMISSIONS_MAX)).collect(),
+            writer: OnceLock::new(),
+            full: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    /// All shards have read their records back; the time of the newest one.
+    pub(crate) fn recovered(&self, replayed: &[Replayed], bytes: u64, took: Duration) -> Millis {
+        let records = replayed.iter().map(|replayed| replayed.records).sum();
+        let values = [records, bytes, took.as_micros() as u64];
+        for (gauge, value) in self.meters.recovery.iter().zip(values) {
+            gauge.set(value);
+        }
+        info!(records, bytes, took_ms = took.as_millis() as u64, "what was kept is back");
+        replayed.iter().map(|replayed| replayed.newest).max().unwrap_or(0)
+    }
+
+    fn submit(&self, shard: ShardId, submission: Submission) {
+        let room = self.submitted[shard.index()].push(submission);
+        assert!(room.is_ok(), "a shard has at most as many on their way as fit");
+        self.wake();
+    }
+
+    /// Wakes the writer if it sleeps; costs no system call if it does not.
+    fn wake(&self) {
+        if let Some(writer) = self.writer.get() {
+            writer.unpark();
+        }
+    }
+
+    /// All shards have ended: the writer may, after the rest.
+    pub(crate) fn end(&self) {
+        self.ending.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Whether everything is on the disk and the writer has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+}
