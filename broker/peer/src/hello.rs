@@ -104,6 +104,7 @@ impl Hello {
         out.u16(self.lanes_max);
         out.u16(u16::try_from(self.name.len()).expect("held against its bound"));
         out.u16(u16::try_from(self.address.len()).expect("held against its bound"));
+        out.u16(0);
         out.header_ends();
         out.bytes(self.name.as_bytes());
         out.bytes(self.address.as_bytes());
@@ -133,6 +134,7 @@ impl Hello {
         let lanes_max = open.u16()?;
         let name_len = bounded(open.u16()?, "the cluster's name", NAME_BYTES_MAX)?;
         let address_len = bounded(open.u16()?, "the address", ADDRESS_BYTES_MAX)?;
+        open.u16()?;
         let name = open.text(name_len, "the cluster's name")?;
         let address = open.text(address_len, "the address")?;
         open.ends()?;
