@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::body::Body;
 use crate::ids::{Group, LogId, Vote};
-use crate::layout::{BodyError, Opened, Row, Writer};
+use crate::layout::{BodyError, Opened, Row, Writer, flag};
 use crate::limits::ENTRIES_MAX;
 
 const VOTE_COMMITTED: u8 = 1 << 0;
@@ -32,9 +32,9 @@ pub struct Lead {
 
 impl Lead {
     pub(crate) fn flags(&self) -> u8 {
-        u8::from(self.vote.committed) * VOTE_COMMITTED
-            | u8::from(self.prev.is_some()) * PREV
-            | u8::from(self.commit.is_some()) * COMMIT
+        flag(self.vote.committed, VOTE_COMMITTED)
+            | flag(self.prev.is_some(), PREV)
+            | flag(self.commit.is_some(), COMMIT)
     }
 
     /// Writes vote, prev and commit: 64 bytes.
@@ -207,7 +207,7 @@ impl AppendAck {
     const HEADER: usize = 64;
 
     pub(crate) fn flags(&self) -> u8 {
-        u8::from(self.vote.committed) * VOTE_COMMITTED | u8::from(self.matched.is_some()) * MATCHED
+        flag(self.vote.committed, VOTE_COMMITTED) | flag(self.matched.is_some(), MATCHED)
     }
 
     /// Writes vote and matched: 40 bytes.

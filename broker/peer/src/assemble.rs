@@ -216,7 +216,8 @@ mod tests {
 
     #[test]
     fn rows_of_frames_that_make_no_message_are_refused() {
-        let cases: [(&str, &[(Flags, Vec<u8>)]); 8] = [
+        type Frames<'a> = &'a [(Flags, Vec<u8>)];
+        let cases: [(&str, Frames<'_>); 8] = [
             ("no beginning", &[(Flags::CONTINUED, b"x".to_vec())]),
             ("no length", &[(Flags::MORE, b"xyz".to_vec())]),
             ("nothing in it", &[(Flags::MORE, first(5, b""))]),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::body::Body;
 use crate::enqueue::Qos;
-use crate::layout::{BodyError, Opened, Row, Writer};
+use crate::layout::{BodyError, Opened, Row, Writer, flag};
 use crate::limits::{ACKS_MAX, RECEIVERS_MAX, SUBSCRIPTION_IDS_MAX};
 
 const EXPIRES: u8 = 1 << 0;
@@ -73,7 +73,7 @@ impl Receiver {
         out.u64(self.sequence);
         out.u16(self.packet_id);
         out.u8(self.qos as u8);
-        out.u8(u8::from(self.dup) * DUP | u8::from(self.retain) * RETAIN);
+        out.u8(flag(self.dup, DUP) | flag(self.retain, RETAIN));
         out.u16(self.ids_at);
         out.u16(self.ids_len);
     }
@@ -111,7 +111,7 @@ impl Deliver {
     pub fn encode(&self) -> Body {
         assert!(self.receivers.len() <= RECEIVERS_MAX, "the caller bounds its batches");
         assert!(self.subscription_ids.len() <= SUBSCRIPTION_IDS_MAX, "so it does these");
-        let mut out = Writer::new(1, u8::from(self.expiry_s.is_some()) * EXPIRES);
+        let mut out = Writer::new(1, flag(self.expiry_s.is_some(), EXPIRES));
         out.u32(self.partition);
         out.count(self.receivers.len());
         out.count(self.subscription_ids.len());

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::body::Body;
 use crate::ids::NodeId;
-use crate::layout::{BodyError, Opened, Writer};
+use crate::layout::{BodyError, Opened, Writer, flag};
 
 const RETAIN: u8 = 1 << 0;
 const EXPIRES: u8 = 1 << 1;
@@ -160,9 +160,9 @@ impl Enqueue {
     /// # Panics
     /// With a topic or client id longer than MQTT allows.
     pub fn encode(&self) -> Body {
-        let flags = u8::from(self.retain) * RETAIN
-            | u8::from(self.expiry_s.is_some()) * EXPIRES
-            | u8::from(self.will) * WILL;
+        let flags = flag(self.retain, RETAIN)
+            | flag(self.expiry_s.is_some(), EXPIRES)
+            | flag(self.will, WILL);
         let (partition, node, incarnation) = self.origin.fields();
         let mut out = Writer::new(1, flags);
         out.u8(self.origin.code());

@@ -53,6 +53,8 @@ pub struct Established {
     /// What this side offered of credit and lanes.
     pub lane_credit: u32,
     /// As above.
+    pub link_credit: u32,
+    /// As above.
     pub lanes_max: u16,
 }
 
@@ -347,6 +349,7 @@ impl Handshake {
             features: peer.features,
             is_caller,
             lane_credit: own.lane_credit,
+            link_credit: own.link_credit,
             lanes_max: own.lanes_max,
         }
     }

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use crate::auth::{AuthMethod, Nonce, PROOF_BYTES};
 use crate::ids::{ClusterId, NodeId, StoreId};
 use crate::layout::{BodyError, Opened, Writer};
-use crate::limits::{ADDRESS_BYTES_MAX, LANE_CREDIT_BYTES_MIN, LANES_MIN, NAME_BYTES_MAX};
+use crate::limits::{
+    ADDRESS_BYTES_MAX, LANE_CREDIT_BYTES_MIN, LANES_MIN, LINK_CREDIT_BYTES_MIN, NAME_BYTES_MAX,
+};
 use crate::message_type::ConnectionKind;
 
 /// What a node is to the cluster, by its own account.
@@ -67,6 +69,8 @@ pub struct Hello {
     pub auth: AuthMethod,
     /// Credit of each lane towards the sender of this Hello, before any grant.
     pub lane_credit: u32,
+    /// Credit of all lanes together, before any grant.
+    pub link_credit: u32,
     /// Lanes that it keeps account of.
     pub lanes_max: u16,
     /// The cluster's name. At most `NAME_BYTES_MAX`.
@@ -76,7 +80,7 @@ pub struct Hello {
 }
 
 impl Hello {
-    const HEADER: usize = 152;
+    const HEADER: usize = 156;
 
     /// The body.
     ///
@@ -105,6 +109,7 @@ impl Hello {
         out.u16(u16::try_from(self.name.len()).expect("held against its bound"));
         out.u16(u16::try_from(self.address.len()).expect("held against its bound"));
         out.u16(0);
+        out.u32(self.link_credit);
         out.header_ends();
         out.bytes(self.name.as_bytes());
         out.bytes(self.address.as_bytes());
@@ -135,6 +140,7 @@ impl Hello {
         let name_len = bounded(open.u16()?, "the cluster's name", NAME_BYTES_MAX)?;
         let address_len = bounded(open.u16()?, "the address", ADDRESS_BYTES_MAX)?;
         open.u16()?;
+        let link_credit = open.u32()?;
         let name = open.text(name_len, "the cluster's name")?;
         let address = open.text(address_len, "the address")?;
         open.ends()?;
@@ -154,6 +160,7 @@ impl Hello {
             stripe,
             auth,
             lane_credit,
+            link_credit,
             lanes_max,
             name,
             address,
@@ -178,6 +185,9 @@ impl Hello {
         }
         if self.lane_credit < LANE_CREDIT_BYTES_MIN {
             return value("the credit of a lane", self.lane_credit.into());
+        }
+        if self.link_credit < LINK_CREDIT_BYTES_MIN {
+            return value("the credit of all lanes", self.link_credit.into());
         }
         if self.lanes_max < LANES_MIN {
             return value("the number of lanes", self.lanes_max.into());

@@ -33,6 +33,8 @@ pub enum LaneClass {
 impl Lane {
     /// The connection itself.
     pub const LINK: Self = Self(0);
+    /// In grants alone: all lanes together.
+    pub const ALL: Self = Self(u32::MAX);
     const NUMBER_MAX: u32 = 0x00FF_FFFF;
 
     /// A lane of a class. The upper eight bits of `number` are dropped: groups

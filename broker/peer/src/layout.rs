@@ -200,6 +200,11 @@ impl<'a> Opened<'a> {
     }
 }
 
+/// A bit of a byte of flags.
+pub(crate) fn flag(is_set: bool, bit: u8) -> u8 {
+    if is_set { bit } else { 0 }
+}
+
 /// A body being written.
 pub(crate) struct Writer(BytesMut);
 

@@ -30,6 +30,11 @@ pub const LANES_MIN: u16 = 16;
 pub const LANE_CREDIT_BYTES: u32 = 1 << 20;
 /// Least credit of a lane that a Hello may offer.
 pub const LANE_CREDIT_BYTES_MIN: u32 = 64 << 10;
+/// Credit of all lanes of a connection together, by default: with one message
+/// more, what can wait at a receiver, however many lanes there are.
+pub const LINK_CREDIT_BYTES: u32 = 32 << 20;
+/// Least of it that a Hello may offer.
+pub const LINK_CREDIT_BYTES_MIN: u32 = 1 << 20;
 /// Grants in one Credit frame; more take further frames.
 pub const GRANTS_MAX: usize = 1_024;
 

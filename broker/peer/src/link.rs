@@ -61,10 +61,10 @@ pub enum LinkError {
     #[error("{} on this kind of connection", .0.name())]
     WrongConnection(MessageType),
     /// A type of lane 0 elsewhere, or the other way round.
-    #[error("{} on {lane}", kind.name())]
+    #[error("type {code:#06x} on {lane}")]
     WrongLane {
         /// The type.
-        kind: MessageType,
+        code: u16,
         /// Where it came.
         lane: Lane,
     },
@@ -108,6 +108,8 @@ pub struct Link {
     assembler: Assembler,
     receiving: BTreeMap<Lane, ReceiveCredit>,
     window: u32,
+    /// Of all lanes together.
+    all: ReceiveCredit,
     lanes_max: u16,
     outgoing: Outgoing,
     /// Lanes whose grant has to be told, each with the newest.
@@ -132,8 +134,9 @@ impl Link {
             assembler: Assembler::default(),
             receiving: BTreeMap::new(),
             window: established.lane_credit,
+            all: ReceiveCredit::new(established.link_credit),
             lanes_max: established.lanes_max,
-            outgoing: Outgoing::new(peer.lane_credit, peer.lanes_max),
+            outgoing: Outgoing::new(peer.lane_credit, peer.link_credit, peer.lanes_max),
             grants: BTreeMap::new(),
             pong: None,
             skipped: 0,
@@ -155,13 +158,15 @@ impl Link {
                 Parsed::Frame(header) => header,
             };
             let lane = header.lane;
-            if let Some(kind) = MessageType::from_code(header.kind) {
-                if !kind.is_allowed_on(self.kind) {
-                    return Err(LinkError::WrongConnection(kind));
-                }
-                if !kind.is_allowed_in(lane) {
-                    return Err(LinkError::WrongLane { kind, lane });
-                }
+            if let Some(kind) = MessageType::from_code(header.kind)
+                && !kind.is_allowed_on(self.kind)
+            {
+                return Err(LinkError::WrongConnection(kind));
+            }
+            // The lane of all lanes is for grants; no type, known or not, comes on it.
+            let kind = MessageType::from_code(header.kind);
+            if lane == Lane::ALL || kind.is_some_and(|kind| !kind.is_allowed_in(lane)) {
+                return Err(LinkError::WrongLane { code: header.kind, lane });
             }
             let mut frame = bytes.split_to(HEADER_BYTES + header.len as usize);
             let body = frame.split_off(HEADER_BYTES).freeze();
@@ -206,7 +211,8 @@ impl Link {
         }
         let window = self.window;
         let credit = self.receiving.entry(lane).or_insert_with(|| ReceiveCredit::new(window));
-        credit.receive(total).map_err(|error| LinkError::NoCredit { lane, error })
+        credit.receive(total).map_err(|error| LinkError::NoCredit { lane, error })?;
+        self.all.receive(total).map_err(|error| LinkError::NoCredit { lane: Lane::ALL, error })
     }
 
     fn skip(&mut self, code: u16) {
@@ -218,10 +224,12 @@ impl Link {
 
     /// A message of that lane was dealt with: its room is free.
     pub fn release(&mut self, lane: Lane, charge: usize) {
-        if let Some(credit) = self.receiving.get_mut(&lane)
-            && let Some(limit) = credit.release(charge)
-        {
+        let Some(credit) = self.receiving.get_mut(&lane) else { return };
+        if let Some(limit) = credit.release(charge) {
             self.grants.insert(lane, limit);
+        }
+        if let Some(limit) = self.all.release(charge) {
+            self.grants.insert(Lane::ALL, limit);
         }
     }
 
@@ -255,6 +263,9 @@ impl Link {
     ) -> Result<(), SendError> {
         if self.is_ending {
             return Err(SendError::Ending);
+        }
+        if lane == Lane::ALL {
+            return Err(SendError::Misplaced);
         }
         self.outgoing.push(lane, code, flags, body)
     }
@@ -325,7 +336,13 @@ impl Link {
         self.outgoing.queued_on(lane)
     }
 
-    /// Bytes that were received of a lane and not released.
+    /// Bytes that were received and not released; at most the credit of all
+    /// lanes together, and one message.
+    pub fn waiting(&self) -> u64 {
+        self.all.waiting()
+    }
+
+    /// The same, of one lane.
     pub fn waiting_on(&self, lane: Lane) -> u64 {
         self.receiving.get(&lane).map_or(0, ReceiveCredit::waiting)
     }

@@ -231,6 +231,6 @@ impl MessageType {
 
     /// Whether it belongs on that lane.
     pub fn is_allowed_in(self, lane: Lane) -> bool {
-        self.is_of_link() == (lane == Lane::LINK)
+        lane != Lane::ALL && self.is_of_link() == (lane == Lane::LINK)
     }
 }

@@ -90,6 +90,8 @@ pub struct Outgoing {
     lanes: BTreeMap<Lane, OutLane>,
     lanes_max: u16,
     lane_credit: u32,
+    /// Of all lanes together.
+    credit: SendCredit,
     /// Lanes with something to send and the credit for it, in turn.
     ring: VecDeque<Lane>,
     urgent: VecDeque<(u16, Flags, Bytes)>,
@@ -101,11 +103,12 @@ pub struct Outgoing {
 
 impl Outgoing {
     /// At the start, with what the peer's Hello offers.
-    pub fn new(lane_credit: u32, lanes_max: u16) -> Self {
+    pub fn new(lane_credit: u32, link_credit: u32, lanes_max: u16) -> Self {
         Self {
             lanes: BTreeMap::new(),
             lanes_max,
             lane_credit,
+            credit: SendCredit::new(link_credit),
             ring: VecDeque::new(),
             urgent: VecDeque::new(),
             urgent_bytes: 0,
@@ -175,7 +178,9 @@ impl Outgoing {
     /// The peer's grant. One for a lane that was never used is void: only what
     /// came can have been released.
     pub fn grant(&mut self, lane: Lane, limit: u64) {
-        if let Some(out) = self.lanes.get_mut(&lane)
+        if lane == Lane::ALL {
+            self.credit.grant(limit);
+        } else if let Some(out) = self.lanes.get_mut(&lane)
             && out.credit.grant(limit)
         {
             out.stand_in(lane, &mut self.ring);
@@ -194,7 +199,9 @@ impl Outgoing {
 
     /// Whether a pull would yield something.
     pub fn is_ready(&self) -> bool {
-        !self.urgent.is_empty() || !self.ring.is_empty()
+        // What has begun goes on, and is in the ring.
+        let goes = self.credit.is_open() || self.partials > 0;
+        !self.urgent.is_empty() || goes && !self.ring.is_empty()
     }
 
     /// Drops all that has not been pulled.
@@ -249,15 +256,16 @@ impl Outgoing {
         let prefix = if is_first && message.is_split() { TOTAL_BYTES } else { 0 };
         let len = message.body.left().min(FRAME_BODY_BYTES_MAX - prefix);
         let begins_partial = is_first && message.is_split();
-        let has_turn = !begins_partial
-            || self.partials < PARTIALS_MAX
-                && self.partial_bytes + message.total <= PARTIAL_BYTES_MAX;
+        let has_room =
+            self.partials < PARTIALS_MAX && self.partial_bytes + message.total <= PARTIAL_BYTES_MAX;
+        let has_turn = !is_first || self.credit.is_open() && (!begins_partial || has_room);
         if HEADER_BYTES + prefix + len > room || !has_turn {
             of_lane.stand_in(lane, &mut self.ring);
             return 0;
         }
         if is_first {
             of_lane.credit.charge(message.total);
+            self.credit.charge(message.total);
             message.is_begun = true;
         }
         if begins_partial {
@@ -338,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_heartbeat_goes_before_the_rest_of_a_long_message() {
-        let mut outgoing = Outgoing::new(1 << 20, 16);
+        let mut outgoing = Outgoing::new(1 << 20, 1 << 30, 16);
         outgoing.push(lane(1), CODE, Flags::NONE, body(16 << 20)).expect("room");
         let mut out = Vec::new();
         assert!(outgoing.pull(FRAME_BYTES_MAX, &mut out) > 0);
@@ -352,7 +360,7 @@ mod tests {
 
     #[test]
     fn lanes_take_turns_frame_by_frame() {
-        let mut outgoing = Outgoing::new(1 << 20, 16);
+        let mut outgoing = Outgoing::new(1 << 20, 1 << 30, 16);
         for number in 0..3 {
             outgoing.push(lane(number), CODE, Flags::NONE, body(200_000)).expect("room");
         }
@@ -366,7 +374,7 @@ mod tests {
 
     #[test]
     fn a_lane_without_credit_waits_and_holds_up_no_other() {
-        let mut outgoing = Outgoing::new(100, 16);
+        let mut outgoing = Outgoing::new(100, 1 << 30, 16);
         let mut out = Vec::new();
         for _ in 0..3 {
             outgoing.push(lane(1), CODE, Flags::NONE, body(60)).expect("room");
@@ -385,8 +393,25 @@ mod tests {
     }
 
     #[test]
+    fn without_credit_of_the_whole_connection_nothing_new_begins() {
+        let mut outgoing = Outgoing::new(1 << 20, 100_000, 16);
+        let mut out = Vec::new();
+        outgoing.push(lane(1), CODE, Flags::NONE, body(150_000)).expect("room");
+        outgoing.push(lane(2), CODE, Flags::NONE, body(10)).expect("room");
+        outgoing.pull(FRAME_BYTES_MAX, &mut out);
+        assert!(outgoing.is_ready(), "what has begun goes on");
+        outgoing.pull(usize::MAX, &mut out);
+        assert!(headers(&out).iter().all(|header| header.lane == lane(1)));
+        assert!(!outgoing.is_ready() && outgoing.queued_on(lane(2)) > 0);
+        outgoing.grant(Lane::ALL, 150_001);
+        assert!(outgoing.is_ready());
+        outgoing.pull(usize::MAX, &mut out);
+        assert_eq!(outgoing.queued_bytes(), 0);
+    }
+
+    #[test]
     fn no_more_messages_are_begun_than_may_be_partly_through() {
-        let mut outgoing = Outgoing::new(1 << 20, 64);
+        let mut outgoing = Outgoing::new(1 << 20, 1 << 30, 64);
         for number in 0..4 {
             outgoing.push(lane(number), CODE, Flags::NONE, body(15 << 20)).expect("room");
         }
@@ -413,7 +438,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_bounded() {
-        let mut outgoing = Outgoing::new(1 << 20, 2);
+        let mut outgoing = Outgoing::new(1 << 20, 1 << 30, 2);
         outgoing.push(lane(1), CODE, Flags::NONE, body(16 << 20)).expect("one of any size");
         let said = outgoing.push(lane(1), CODE, Flags::NONE, body(1));
         assert!(matches!(said, Err(SendError::Full { .. })), "{said:?}");

@@ -17,6 +17,7 @@ fn established(kind: ConnectionKind, lane_credit: u32) -> Established {
         is_caller: true,
         config_differs: false,
         lane_credit,
+        link_credit: 32 << 20,
         lanes_max: 64,
     }
 }
@@ -101,9 +102,15 @@ fn every_message_gets_through_where_it_belongs_and_nowhere_else() {
                 }
             }
             let elsewhere = if lane == Lane::LINK { self::lane(1) } else { Lane::LINK };
-            let mut bytes = BytesMut::from(&samples::frame_of(elsewhere, &message)[..]);
-            let said = link(place).receive(&mut bytes);
-            assert_eq!(said, Err(LinkError::WrongLane { kind, lane: elsewhere }), "{name}");
+            for elsewhere in [elsewhere, Lane::ALL] {
+                let mut bytes = BytesMut::from(&samples::frame_of(elsewhere, &message)[..]);
+                let said = link(place).receive(&mut bytes);
+                assert_eq!(
+                    said,
+                    Err(LinkError::WrongLane { code: kind.code(), lane: elsewhere }),
+                    "{name}"
+                );
+            }
         }
         let is_handshake = matches!(message, Message::Hello(_) | Message::Proof(_))
             || matches!(message, Message::Welcome(_));
@@ -227,6 +234,7 @@ fn whatever_is_wrong_ends_the_connection_with_its_reason() {
         (Reason::BadBody, raw(MessageType::Claim, Flags::NONE, lane(1), &[0x07]).to_vec()),
         (Reason::UnknownLayout, raw(kind, Flags::NONE, lane(1), &newer).to_vec()),
         (Reason::WrongConnection, raw(MessageType::Hello, Flags::NONE, Lane::LINK, b"").to_vec()),
+        (Reason::WrongLane, whole(0x7777, Flags::OPTIONAL, Lane::ALL, b"").to_vec()),
         (Reason::WrongLane, raw(kind, Flags::NONE, Lane::LINK, b"").to_vec()),
         (Reason::NoCredit, overdrawn),
         (Reason::TooManyLanes, lanes),
@@ -266,9 +274,40 @@ fn whoever_pings_and_does_not_read_gets_one_answer() {
 }
 
 #[test]
+fn what_waits_on_all_lanes_together_is_bounded() {
+    let mut established = established(ConnectionKind::Data, 1 << 20);
+    (established.link_credit, established.peer.link_credit) = (1 << 20, 1 << 20);
+    let (mut from, mut to) = (Link::new(&established), Link::new(&established));
+    for number in 0..60 {
+        from.send(lane(number), &enqueue(1, Bytes::from(vec![7; 50_000]))).expect("room");
+    }
+    let came = taken(&mut to, &mut pulled(&mut from));
+    assert_eq!(came.len(), 21, "1 MiB, and the one that overdraws");
+    assert!(to.waiting() <= (1 << 20) + 60_000 && !from.is_ready());
+    let mut through = came.len();
+    let mut waiting = came;
+    while let Some((lane, _, charge)) = waiting.pop() {
+        to.release(lane, charge);
+        taken(&mut from, &mut pulled(&mut to));
+        let more = taken(&mut to, &mut pulled(&mut from));
+        through += more.len();
+        waiting.extend(more);
+    }
+    assert_eq!((through, to.waiting()), (60, 0));
+
+    // Whoever does not keep to it is refused, though each lane has credit.
+    let mut to = Link::new(&established);
+    let frame = |number| samples::frame_of(lane(number), &enqueue(1, Bytes::from(vec![7; 50_000])));
+    let mut bytes = BytesMut::from(&(0..22).map(frame).collect::<Vec<_>>().concat()[..]);
+    let error = std::iter::from_fn(|| Some(to.receive(&mut bytes))).find_map(Result::err);
+    assert_eq!(error.map(|error| error.reason()), Some(Reason::NoCredit));
+}
+
+#[test]
 fn grants_for_every_lane_fit() {
     let mut established = established(ConnectionKind::Data, LANE_CREDIT_BYTES_MIN);
     (established.lanes_max, established.peer.lanes_max) = (2_048, 2_048);
+    (established.link_credit, established.peer.link_credit) = (1 << 30, 1 << 30);
     let (mut from, mut to) = (Link::new(&established), Link::new(&established));
     let payload = Bytes::from(vec![7; 40_000]);
     for round in 1..=3 {

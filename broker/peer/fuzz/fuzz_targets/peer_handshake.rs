@@ -65,6 +65,7 @@ fn local() -> Local {
         stripe: 1,
         auth: AuthMethod::Secret,
         lane_credit: 1 << 16,
+        link_credit: 1 << 20,
         lanes_max: 16,
         name: "plant".into(),
         address: String::new(),

@@ -29,6 +29,7 @@ fuzz_target!(|bytes: &[u8]| {
                 }
                 Ok(Received::Message { lane, message, charge }) => {
                     assert!(link.waiting_on(lane) <= (1 << 16) + (16 << 20));
+                    assert!(link.waiting() <= (1 << 20) + (16 << 20));
                     if charge % 2 == 0 {
                         link.release(lane, charge);
                     }
@@ -74,6 +75,7 @@ fn established(kind: ConnectionKind) -> Established {
         stripe: 0,
         auth: AuthMethod::Secret,
         lane_credit: 1 << 16,
+        link_credit: 1 << 20,
         lanes_max: 16,
         name: String::new(),
         address: String::new(),
@@ -85,6 +87,7 @@ fn established(kind: ConnectionKind) -> Established {
         is_caller: true,
         config_differs: false,
         lane_credit: 1 << 16,
+        link_credit: 1 << 20,
         lanes_max: 16,
     }
 }

@@ -24,6 +24,7 @@ pub(crate) fn hello(node: u64, nonce: u8) -> Hello {
         stripe: 1,
         auth: AuthMethod::Secret,
         lane_credit: 1 << 20,
+        link_credit: 32 << 20,
         lanes_max: 2_048,
         name: "plant".into(),
         address: format!("10.0.0.{node}:7883"),
