@@ -164,9 +164,11 @@ impl Identity {
 
 fn covers(rule: &str, name: &str) -> bool {
     match rule.strip_prefix("*.") {
-        Some(parent) => name
-            .split_once('.')
-            .is_some_and(|(label, rest)| !label.is_empty() && rest.eq_ignore_ascii_case(parent)),
+        Some(parent) => name.split_once('.').is_some_and(|(label, rest)| {
+            // The first label of a URI would be its scheme and more.
+            let is_label = !label.is_empty() && !label.contains([':', '/']);
+            is_label && rest.eq_ignore_ascii_case(parent)
+        }),
         None => rule.eq_ignore_ascii_case(name),
     }
 }
@@ -212,7 +214,14 @@ mod tests {
         };
         assert!(says(&["a.tidegate.svc"], &accepted));
         assert!(says(&["other", "A.TIDEGATE.SVC"], &accepted));
-        for name in ["tidegate.svc", "a.b.tidegate.svc", ".tidegate.svc", "a.tidegate.svc.evil"] {
+        let not = [
+            "spiffe://a.tidegate.svc",
+            "tidegate.svc",
+            "a.b.tidegate.svc",
+            ".tidegate.svc",
+            "a.tidegate.svc.evil",
+        ];
+        for name in not {
             assert!(!says(&[name], &accepted), "{name}");
         }
         assert!(says(&[], &[]), "any of the authority");
