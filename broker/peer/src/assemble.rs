@@ -242,6 +242,14 @@ mod tests {
     }
 
     #[test]
+    fn a_message_goes_on_as_what_it_began() {
+        let mut assembler = Assembler::default();
+        take(&mut assembler, LANE, CODE, Flags::MORE, &first(2, b"a")).expect("begun");
+        let said = take(&mut assembler, LANE, CODE + 1, Flags::CONTINUED, b"b");
+        assert!(matches!(said, Err(FrameError::Fragment { .. })), "{said:?}");
+    }
+
+    #[test]
     fn what_is_partly_through_is_bounded_before_it_is_kept() {
         let mut assembler = Assembler::default();
         let over = first(MESSAGE_BYTES_MAX as u32 + 1, b"a");

@@ -281,6 +281,24 @@ fn a_changed_version_or_feature_breaks_the_proof() {
 }
 
 #[test]
+fn a_welcome_to_what_was_not_agreed_on_is_refused() {
+    let auth = Auth::Tls { peer: Identity::default(), accepted: vec![] };
+    for (proto, features) in [(2, 0b101), (1, 0b111)] {
+        let local = Local { hello: hello(1, 0xAA), auth: auth.clone() };
+        let (mut caller, _) = Handshake::call(local, NOW);
+        let met = Acquaintances::default();
+        let answer = Hello { auth: AuthMethod::Tls, ..hello(2, 0xBB) };
+        let answer = whole_frame(MessageType::Hello, answer.encode());
+        let said = caller.receive(&mut BytesMut::from(&answer[..]), &met).expect("a Hello");
+        assert!(matches!(said, Step::Send(_)));
+        let welcome = Welcome { auth: AuthMethod::Tls, proto, features, proof: [0; 32] };
+        let welcome = whole_frame(MessageType::Welcome, welcome.encode());
+        let said = caller.receive(&mut BytesMut::from(&welcome[..]), &met);
+        assert_eq!(said.expect_err("refused").error.reason(), Some(Reason::BadHello));
+    }
+}
+
+#[test]
 fn garbage_and_what_comes_out_of_turn_is_refused_with_the_reason() {
     let ping = samples::frame_of(Lane::LINK, &Message::Ping(Ping { sent_ns: 1 }));
     let welcome = Welcome { auth: AuthMethod::Secret, proto: 1, features: 0, proof: [0; 32] };

@@ -191,10 +191,11 @@ fn unknown_types_are_skipped_if_optional_and_give_their_credit_back() {
     }
     from.send(lane(1), &enqueue(1, Bytes::new())).expect("room");
     let mut through = Vec::new();
-    while through.is_empty() {
-        through = taken(&mut to, &mut pulled(&mut from));
+    for _ in 0..40 {
+        through.extend(taken(&mut to, &mut pulled(&mut from)));
         assert!(taken(&mut from, &mut pulled(&mut to)).is_empty());
     }
+    assert_eq!(through.len(), 1, "the one behind them");
     let (skipped, types) = to.skipped();
     assert_eq!((skipped, types.collect::<Vec<_>>()), (20, vec![0x7777]));
 
