@@ -57,6 +57,12 @@ const RINGS: &[Ring] = &[
         ]),
     },
     Ring {
+        package: "tidegate-peer",
+        dir: "broker/peer",
+        ours: &[],
+        others: Some(&["bytes", "crc32c", "hmac", "prost", "sha2", "thiserror"]),
+    },
+    Ring {
         package: "tidegate-ebpf-abi",
         dir: "ebpf/abi",
         ours: &[],
