@@ -199,8 +199,7 @@ impl Listing {
     fn parse(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?;
         let (lines, end) = text.strip_suffix('\n')?.rsplit_once("\nend ")?;
-        let crc = crc32c::crc32c(&bytes[..lines.len() + 1]);
-        if u32::from_str_radix(end, 16).ok()? != crc {
+        if end.len() != 8 {
             return None;
         }
         let mut lines = lines.lines();
@@ -219,7 +218,9 @@ impl Listing {
             ours.then_some(CopiedFile { name, bytes, crc })
         };
         let files = lines.map(file).collect::<Option<_>>()?;
-        Some(Self { store: u128::from_str_radix(store, 16).ok()?, durable, files })
+        let listing = Self { store: u128::from_str_radix(store, 16).ok()?, durable, files };
+        // One way to write it: a digit in another case is damage too.
+        (listing.to_text().as_bytes() == bytes).then_some(listing)
     }
 }
 

@@ -88,8 +88,8 @@ fn an_inspection_sees_all_and_changes_nothing() {
         log.append(&[&batch(&[&[i; 900]])]).expect("room");
     }
     log.sync().expect("works");
-    let end = log.end();
     log.append(&[&batch(&[&[9; 300]])]).expect("room");
+    let end = log.durable();
     let newest = tidegate_store::segment::file_name(log.segments().last().expect("many").base.0);
     drop(log);
     disk.reopen();

@@ -32,7 +32,7 @@ fn written() -> (SimDisk, Log<SimDisk>) {
     log.append(&[&batch, &second]).expect("room");
     log.sync().expect("works");
     let mut large = Batch::new();
-    large.push(Kind::Entry, 0, 4, 1, 0, |out| out.extend_from_slice(&[b'x'; 3900]));
+    large.push(Kind::Entry, 0, 4, 1, 0, |out| out.extend_from_slice(&[b'x'; 3600]));
     let at = log.append(&[&large]).expect("room").bases[0];
     log.prove().expect("works");
     let mut next = Batch::new();
@@ -96,9 +96,9 @@ fn the_golden_log_reads_as_it_was_written() {
             "0x12a Compacted 0x0 3 1 1 ",
             "0x146 Committed 0x0 3 1 1 ",
             "0x18e Entry 0x0 4 1 0 large",
-            "0x1148 Vote 0x81 3 1 0 \\xed\\xfe\\x00\\x00\\x00\\x00\\x00\\x00",
-            "0x116c Compacted 0x80 3 1 1 ",
-            "0x11b4 Entry 0x0 3 2 18446744073709551615 in the next segment",
+            "0x1012 Vote 0x81 3 1 0 \\xed\\xfe\\x00\\x00\\x00\\x00\\x00\\x00",
+            "0x1036 Compacted 0x80 3 1 1 ",
+            "0x107e Entry 0x0 3 2 18446744073709551615 in the next segment",
         ]
     );
     assert_eq!(log.vote(3).expect("carried").flags, 1);

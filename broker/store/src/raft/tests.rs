@@ -231,10 +231,11 @@ fn a_node_alone_can_become_one_of_a_cluster() {
         let mut batch = Batch::new();
         push_sole_voter(&mut batch, PARTITION, 77);
         batch.push(crate::Kind::Entry, 0, PARTITION, 1, 2, |out| out.push(1));
-        let mut writer = desk.log.lock().expect("free");
-        writer.append(&[&batch]).expect("room");
-        writer.sync().expect("works");
-        drop(writer);
+        {
+            let mut writer = desk.log.lock().expect("free");
+            writer.append(&[&batch]).expect("room");
+            writer.sync().expect("works");
+        }
         drop(desk);
         disk.reopen();
 
