@@ -24,7 +24,7 @@ pub mod lease;
 pub mod limits;
 pub mod meta;
 pub mod placement;
-// pub mod routes;
+pub mod routes;
 mod wire;
 
 pub use wire::DecodeError;

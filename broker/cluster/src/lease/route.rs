@@ -37,10 +37,10 @@ impl RouteHold {
         self.until = Some(self.until.map_or(until, |before| before.max(until)));
     }
 
-    /// Whether the peer's routes may be trusted, at a time that was read after
-    /// the publish came in, with the changes up to `applied`.
-    pub fn holds(&self, fresh_now: Millis, applied: u64) -> bool {
-        self.until.is_some_and(|until| fresh_now < until) && applied >= self.needs
+    /// Until when the peer's routes may be trusted, with the changes up to
+    /// `applied`; `None`: not at all.
+    pub fn until(&self, applied: u64) -> Option<Millis> {
+        self.until.filter(|_| applied >= self.needs)
     }
 }
 
@@ -91,8 +91,7 @@ mod tests {
         let request = hold.ask(1_000).expect("due");
         grants.grant(PEER, 1_001);
         hold.granted(request, 0);
-        assert!(hold.holds(3_899, 0));
-        assert!(!hold.holds(3_900, 0));
+        assert_eq!(hold.until(0), Some(3_900));
         assert_eq!(grants.until(PEER, 4_000), Some(4_001));
         assert_eq!(grants.until(PEER, 4_001), None);
     }
@@ -102,8 +101,8 @@ mod tests {
         let mut hold = RouteHold::default();
         let request = hold.ask(0).expect("due");
         hold.granted(request, 7);
-        assert!(!hold.holds(1, 6));
-        assert!(hold.holds(1, 7));
+        assert_eq!(hold.until(6), None);
+        assert_eq!(hold.until(7), Some(2_900));
     }
 
     #[test]
@@ -113,6 +112,6 @@ mod tests {
         assert_eq!(hold.ask(499), None);
         let _second = hold.ask(500).expect("due");
         hold.granted(first, 0);
-        assert!(!hold.holds(1, 0));
+        assert_eq!(hold.until(0), None);
     }
 }

@@ -417,7 +417,8 @@ mod tests {
     #[test]
     fn wildcards_match_as_the_standard_says() {
         let mut index = Index::new(1);
-        for filter in ["#", "+", "a/#", "a/+", "+/b", "a/b", "a/+/c", "a//+", "/+", "$x/#", "$x/+"] {
+        for filter in ["#", "+", "a/#", "a/+", "+/b", "a/b", "a/+/c", "a//+", "/+", "$x/#", "$x/+"]
+        {
             index.insert(filter);
         }
         assert_eq!(found(&index, "a"), ["#", "+", "a/#"]);

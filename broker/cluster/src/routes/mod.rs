@@ -8,7 +8,7 @@
 //!
 //! Two rules make subscribe-then-publish hold across nodes:
 //!
-//! - **R1** ([`Follower::covers`]): a publish is acknowledged only under an
+//! - **R1** ([`Follower::covered_until`]): a publish is acknowledged only under an
 //!   unexpired lease from every node with clients, with all its changes applied,
 //!   and with every partition's routes complete from a node that is so covered;
 //!   otherwise it goes to the outbox first.

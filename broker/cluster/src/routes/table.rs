@@ -102,14 +102,16 @@ impl Table {
     /// Who wants a topic: each authority once, in order. `targets` is emptied first.
     pub fn matches(&self, topic: &str, targets: &mut Vec<Authority>) {
         targets.clear();
-        self.index.matches(topic, |filter| self.each(filter, |target| {
-            let slot = self.slots[usize::from(target.slot)];
-            if slot.is_valid(target.epoch)
-                && let Some(authority) = slot.authority
-            {
-                targets.push(authority);
-            }
-        }));
+        self.index.matches(topic, |filter| {
+            self.each(filter, |target| {
+                let slot = self.slots[usize::from(target.slot)];
+                if slot.is_valid(target.epoch)
+                    && let Some(authority) = slot.authority
+                {
+                    targets.push(authority);
+                }
+            })
+        });
         targets.sort_unstable();
         targets.dedup();
     }
@@ -232,7 +234,12 @@ impl Table {
     pub fn begin(&mut self, authority: Authority) {
         let Ok(slot) = self.slot(authority) else { return };
         if self.slots[usize::from(slot)].unswept >= EPOCHS_UNSWEPT_MAX {
-            self.void = true;
+            let slot = &mut self.slots[usize::from(slot)];
+            if slot.newest.wrapping_sub(slot.oldest) >= EPOCHS_UNSWEPT_MAX {
+                // It begins and never completes: it is covered by nothing anyway.
+                slot.oldest = slot.newest;
+            }
+            self.became_void();
             while self.sweep(usize::MAX) {}
         }
         let slot = &mut self.slots[usize::from(slot)];
@@ -271,23 +278,27 @@ impl Table {
         if !self.void {
             return false;
         }
-        for _ in 0..filters_max {
-            if self.sweep_at >= self.index.end() {
-                self.sweep_at = 0;
-                self.void = std::mem::take(&mut self.void_again);
-                if !self.void {
-                    self.swept();
-                }
-                return self.void;
-            }
-            let filter = self.sweep_at;
-            self.sweep_at += 1;
+        let slots = std::mem::take(&mut self.slots);
+        let end = self
+            .index
+            .end()
+            .min(self.sweep_at.saturating_add(u32::try_from(filters_max).unwrap_or(u32::MAX)));
+        for filter in self.sweep_at..end {
             if self.targets[filter as usize].first.is_some() {
-                let slots = self.slots.clone();
                 self.keep(filter, |target| slots[usize::from(target.slot)].is_valid(target.epoch));
             }
         }
-        true
+        self.slots = slots;
+        self.sweep_at = end;
+        if end < self.index.end() {
+            return true;
+        }
+        self.sweep_at = 0;
+        self.void = std::mem::take(&mut self.void_again);
+        if !self.void {
+            self.swept();
+        }
+        self.void
     }
 
     /// A whole sweep found everything void since the one before.
