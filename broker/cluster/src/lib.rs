@@ -10,16 +10,16 @@
 //! |---|---|
 //! | [`meta`] | the cluster's metadata: a state machine over a replicated log |
 //! | [`placement`] | which nodes hold which partition, and when to change that |
-//! | `lease` | how long a node may believe that it belongs to the cluster |
-//! | `routes` | who wants which topic on other nodes, and when that is certain |
-//! | `bootstrap` | found, join, rejoin, wait or refuse, from what a probe found |
-//! | `drain` | how a node is emptied, and how leadership is handed over |
-//! | `lanes` | that a message between partitions arrives once and in order |
+//! | [`lease`] | how long a node may believe that it belongs to the cluster |
+//! | [`routes`] | who wants which topic on other nodes, and when that is certain |
+//! | [`bootstrap`] | found, join, rejoin, wait or refuse, from what a probe found |
+//! | [`drain`] | how a node is emptied, and how leadership is handed over |
+//! | [`lanes`] | that a message between partitions arrives once and in order |
 
-// pub mod bootstrap;
-// pub mod drain;
+pub mod bootstrap;
+pub mod drain;
 pub mod ids;
-// pub mod lanes;
+pub mod lanes;
 pub mod lease;
 pub mod limits;
 pub mod meta;

@@ -23,7 +23,7 @@ pub mod voters;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ids::{ClusterId, NodeId, PartitionId, UnixMillis};
+use crate::ids::{ClusterId, Life, NodeId, PartitionId, UnixMillis};
 use crate::limits::PARTITIONS_MAX;
 
 pub use command::{Command, Entry};
@@ -209,6 +209,19 @@ impl Meta {
     /// All nodes, by id.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values()
+    }
+
+    /// The lives that hold or should hold a node lease.
+    pub fn lives(&self) -> impl Iterator<Item = Life> + '_ {
+        let alive = self.nodes.values().filter(|node| node.state.is_alive());
+        alive.map(|node| node.spec.life())
+    }
+
+    /// The lives with clients: whoever acknowledges a publish by what it knows
+    /// has to know their routes.
+    pub fn lives_with_clients(&self) -> impl Iterator<Item = Life> + '_ {
+        let serving = self.nodes.values().filter(|node| node.state.has_clients());
+        serving.map(|node| node.spec.life())
     }
 
     /// Whether the id was struck off.

@@ -87,7 +87,7 @@ impl Meta {
         Ok(node)
     }
 
-    fn to_state(&mut self, node: NodeId, state: NodeState, effects: &mut Vec<Effect>) {
+    fn enter(&mut self, node: NodeId, state: NodeState, effects: &mut Vec<Effect>) {
         let at = self.at;
         let node = self.nodes.get_mut(&node).expect("looked up by the caller");
         if node.state == state {
@@ -103,7 +103,7 @@ impl Meta {
 
     pub(super) fn sync(&mut self, life: Life, effects: &mut Vec<Effect>) -> Result<(), Refused> {
         self.living(life, &[NodeState::Joining, NodeState::Syncing])?;
-        self.to_state(life.node, NodeState::Syncing, effects);
+        self.enter(life.node, NodeState::Syncing, effects);
         Ok(())
     }
 
@@ -123,14 +123,14 @@ impl Meta {
         }
         let state = if node.wish > Wish::Serve { NodeState::Draining } else { NodeState::Serving };
         self.serving_since = index;
-        self.to_state(life.node, state, effects);
+        self.enter(life.node, state, effects);
         Ok(())
     }
 
     pub(super) fn down(&mut self, life: Life, effects: &mut Vec<Effect>) -> Result<(), Refused> {
         use NodeState::{Down, Draining, Joining, Serving, Syncing};
         self.living(life, &[Joining, Syncing, Serving, Draining, Down])?;
-        self.to_state(life.node, Down, effects);
+        self.enter(life.node, Down, effects);
         Ok(())
     }
 
@@ -155,7 +155,7 @@ impl Meta {
             }
             NodeState::Serving | NodeState::Draining => {
                 known.wish = known.wish.max(wish);
-                self.to_state(node, NodeState::Draining, effects);
+                self.enter(node, NodeState::Draining, effects);
             }
         }
         Ok(())
@@ -171,7 +171,7 @@ impl Meta {
         let was = std::mem::replace(&mut known.wish, Wish::Serve);
         if known.state == NodeState::Draining {
             self.serving_since = index;
-            self.to_state(node, NodeState::Serving, effects);
+            self.enter(node, NodeState::Serving, effects);
         } else if was > Wish::Serve {
             effects.push(Effect::NodeChanged(node));
         }
@@ -185,7 +185,7 @@ impl Meta {
         if self.alive_besides(life.node) == 0 {
             return Err(Refused::NobodyLeft);
         }
-        self.to_state(life.node, Left, effects);
+        self.enter(life.node, Left, effects);
         Ok(())
     }
 

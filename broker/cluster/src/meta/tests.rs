@@ -1,5 +1,5 @@
 use super::*;
-use crate::ids::{Incarnation, Life, StoreId};
+use crate::ids::{Incarnation, StoreId};
 use crate::limits::NODES_MAX;
 use crate::seeded::Seeded;
 

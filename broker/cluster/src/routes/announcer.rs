@@ -179,6 +179,13 @@ impl Announcer {
         self.own.index.len() + self.led.values().map(|led| led.filters.index.len()).sum::<usize>()
     }
 
+    /// Bytes of memory of what it announces, without what peers have not
+    /// acknowledged, by the capacities of what it is made of.
+    pub fn memory_bytes(&self) -> usize {
+        let counted = |of: &Counted| of.index.memory_bytes() + of.counts.capacity() * 4;
+        counted(&self.own) + self.led.values().map(|led| counted(&led.filters)).sum::<usize>()
+    }
+
     /// A subscription of a session of this node, or of a partition that it leads
     /// (committed, at an index of its log). Returns the number that its SUBACK
     /// has to wait for: the one under which its filter was announced, if that is

@@ -129,6 +129,17 @@ impl Index {
         }
     }
 
+    /// Bytes of memory, by the capacities of what it is made of.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.texts.capacity()
+            + self.filters.capacity() * size_of::<Filter>()
+            + self.free.capacity() * size_of::<FilterNo>()
+            + self.trie.capacity() * size_of::<Branch>()
+            + self.trie_free.capacity() * size_of::<u32>()
+            + self.exact.allocation_size()
+            + self.edges.allocation_size()
+    }
+
     pub(super) fn find(&self, text: &str) -> Option<FilterNo> {
         if !has_wildcard(text) {
             return self.find_exact(text);

@@ -89,6 +89,16 @@ impl Table {
         self.version
     }
 
+    /// Bytes of memory, by the capacities of what it is made of.
+    pub fn memory_bytes(&self) -> usize {
+        let lists: usize = self.more.iter().map(|list| list.capacity() * size_of::<Target>()).sum();
+        self.index.memory_bytes()
+            + self.targets.capacity() * size_of::<Targets>()
+            + self.more.capacity() * size_of::<Vec<Target>>()
+            + self.more_free.capacity() * size_of::<u32>()
+            + lists
+    }
+
     /// Distinct filters.
     pub fn len(&self) -> usize {
         self.index.len()

@@ -296,6 +296,43 @@ fn random_changes_of_a_table_match_the_plain_rule() {
     }
 }
 
+/// The goal: 100 bytes a distinct filter a node. The filters are as long as
+/// those of a large fleet, one in three with wildcards.
+#[test]
+fn a_route_costs_less_than_100_bytes() {
+    const FILTERS: usize = 300_000;
+    let text = |at: usize| match at % 3 {
+        0 => format!("plant/{at}/temp"),
+        1 => format!("plant/{at}/+/temp"),
+        _ => format!("plant/{at}/#"),
+    };
+    for nodes in 1..=3_u64 {
+        let mut table = Table::new(1);
+        for node in 1..=nodes {
+            for at in 0..FILTERS {
+                table.add(Authority::Node(life(node)), &text(at)).expect("room");
+            }
+        }
+        let bytes = table.memory_bytes() / FILTERS;
+        let own = Authority::Node(life(1));
+        assert!(table.has(own, "plant/7/+/temp") && table.has(own, "plant/8/#"));
+        tell(nodes, bytes);
+        assert!(bytes <= 100 * nodes as usize, "{bytes} bytes a filter of {nodes} nodes");
+    }
+    let mut announcer = Announcer::new(1);
+    for at in 0..FILTERS {
+        announcer.subscribe(None, &text(at), 0);
+    }
+    let bytes = announcer.memory_bytes() / FILTERS;
+    tell(0, bytes);
+    assert!(bytes <= 100, "{bytes} bytes a filter of this node");
+}
+
+#[allow(clippy::print_stderr, reason = "the figure is what the test is read for")]
+fn tell(nodes: u64, bytes: usize) {
+    eprintln!("{bytes} bytes a distinct filter that {nodes} other nodes have");
+}
+
 /// What is broken on purpose, to see that the model finds it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Hole {
