@@ -24,7 +24,8 @@ pub struct Publishing<T> {
 #[error("too many messages are under way to that partition")]
 pub struct LaneFull;
 
-/// The target does not have what it acknowledged.
+/// The target says that it does not have what it acknowledged. A late word of an
+/// earlier leader, or, if the present one says so again, a lost log.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the target is at {position} although it had acknowledged {acked}")]
 pub struct TargetLost {
@@ -80,7 +81,7 @@ impl<T> Publishing<T> {
     /// which settles the returned ones; the others are sent again.
     ///
     /// # Errors
-    /// The target has less than it had acknowledged.
+    /// The target has less than it had acknowledged; nothing is changed.
     pub fn gap(&mut self, position: u64) -> Result<Vec<T>, TargetLost> {
         if position < self.acked {
             return Err(TargetLost { position, acked: self.acked });
