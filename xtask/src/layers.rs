@@ -36,6 +36,12 @@ const RINGS: &[Ring] = &[
         others: Some(&["arc-swap", "bytes", "foldhash", "hashbrown", "thiserror"]),
     },
     Ring {
+        package: "tidegate-cluster",
+        dir: "broker/cluster",
+        ours: &[],
+        others: Some(&["foldhash", "hashbrown", "thiserror"]),
+    },
+    Ring {
         package: "tidegate-framing",
         dir: "broker/framing",
         ours: &[],
@@ -94,6 +100,7 @@ const RINGS: &[Ring] = &[
         dir: "broker",
         ours: &[
             "tidegate-auth",
+            "tidegate-cluster",
             "tidegate-codec",
             "tidegate-core",
             "tidegate-framing",
