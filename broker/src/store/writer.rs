@@ -10,6 +10,7 @@ use tidegate_core::room::Room;
 use tidegate_store::{AppendError, FileDisk, Log};
 use tracing::{error, info, warn};
 
+use super::checkpoint::Checkpoints;
 use super::open::Opened;
 use super::{EXIT_STORE_FAILED, Store, Submission};
 use crate::config::Durability;
@@ -29,6 +30,9 @@ struct Writer {
     window: Duration,
     /// How long the last sync took, and how many batches it was for.
     last: (Duration, usize),
+    checkpoints: Checkpoints,
+    /// The partition whose state is to be written next, in a round.
+    next_state: Option<u16>,
     /// Whether something was written that the log does not know to be durable.
     unproven: bool,
 }
@@ -42,10 +46,20 @@ pub(crate) fn start(
     shared: Arc<Shared>,
     store: Arc<Store>,
     window: Duration,
+    segment_bytes: u64,
 ) -> io::Result<JoinHandle<()>> {
     let own = Arc::clone(&store);
-    let writer =
-        Writer { opened, shared, store: own, window, last: (Duration::ZERO, 0), unproven: true };
+    let checkpoints = Checkpoints::new(&opened.log, segment_bytes);
+    let writer = Writer {
+        opened,
+        shared,
+        store: own,
+        window,
+        last: (Duration::ZERO, 0),
+        checkpoints,
+        next_state: None,
+        unproven: true,
+    };
     let thread = thread::Builder::new().name("store".to_owned()).spawn(move || writer.run())?;
     // Only here; what was submitted before is found by the first look.
     let _ = store.writer.set(thread.thread().clone());
@@ -65,6 +79,7 @@ impl Writer {
                 self.wait_for_company(&mut group);
                 self.commit(&mut group);
                 since = Instant::now();
+                self.look();
                 continue;
             }
             if self.store.ending.load(Ordering::Acquire) {
@@ -75,8 +90,15 @@ impl Writer {
             if self.unproven && since.elapsed() >= IDLE {
                 self.prove();
             }
+            self.look();
             thread::park_timeout(IDLE);
         }
+    }
+
+    fn look(&mut self) {
+        let Writer { opened, shared, store, checkpoints, next_state, .. } = self;
+        checkpoints.look(&mut opened.log, shared, store, next_state);
+        self.count();
     }
 
     /// Takes what the shards sent, in their order.
@@ -131,6 +153,10 @@ impl Writer {
         self.count();
         for ((shard, mut submission), base) in group.drain(..).zip(bases) {
             submission.base = base.0;
+            for written in std::mem::take(&mut submission.written) {
+                let first = submission.offsets[written.first as usize];
+                self.checkpoints.written(written, base.0 + u64::from(first));
+            }
             self.shared.mailboxes[shard].complete(submission);
         }
         for mailbox in &self.shared.mailboxes {
@@ -190,7 +216,7 @@ impl Writer {
 }
 
 /// The end: a second try could succeed though what was written is lost.
-fn die(error: &dyn std::error::Error) -> ! {
+pub(super) fn die(error: &dyn std::error::Error) -> ! {
     error!(
         error = %error,
         "the disk failed, the process ends; the next start reads what is really there"
