@@ -14,7 +14,7 @@ pub(crate) use file::sync_parent;
 pub use sim::{Fault, SimDisk};
 
 /// A directory with the log's files.
-pub trait Disk: Clone + Send + Sync + 'static {
+pub trait Disk: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// An open file.
     type File: DiskFile;
 
@@ -41,7 +41,7 @@ pub trait Disk: Clone + Send + Sync + 'static {
 }
 
 /// An open file.
-pub trait DiskFile: Send + Sync + 'static {
+pub trait DiskFile: std::fmt::Debug + Send + Sync + 'static {
     /// Writes all parts one after the other from `offset` on, or fails with an
     /// unknown part of them written.
     fn write_at(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<()>;

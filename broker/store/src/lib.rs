@@ -15,7 +15,7 @@
 //!
 //! The bytes are in `format` of each type ([`segment`], [`group`], [`record`],
 //! [`manifest`]); `golden/` holds a file of each, read by the tests. Why it is
-//! like this: `docs/decisions/0017-one-log-a-node.md`.
+//! like this: `docs/decisions/0018-one-log-a-node.md`.
 
 pub mod backup;
 mod batch;
@@ -25,6 +25,7 @@ pub mod identity;
 pub mod limits;
 mod log;
 pub mod manifest;
+mod membership;
 mod position;
 #[cfg(any(test, feature = "raft"))]
 pub mod raft;
@@ -38,10 +39,11 @@ pub use batch::Batch;
 pub use disk::{Disk, DiskFile, FileDisk, SimDisk, Space};
 pub use identity::{Identity, IdentityError, IdentityFile, Peer};
 pub use log::{
-    AppendError, Appended, Counters, Cut, Fatal, Log, ManifestError, OpenError, Options, Recovered,
-    RemoveError, Removed, SegmentInfo,
+    AppendError, Appended, Counters, Cut, Fatal, Inspection, Log, ManifestError, OpenError,
+    Options, Recovered, RemoveError, Removed, SegmentInfo,
 };
 pub use manifest::{Manifest, PartitionPoint};
+pub use membership::{Membership, VOTE_COMMITTED, push_sole_voter};
 pub use position::Position;
 pub use reader::{Damage, Pin, ReadError, Reader};
 pub use record::{Kind, Record, RecordRef};

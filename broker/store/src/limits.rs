@@ -41,3 +41,7 @@ pub const PEERS_MAX: usize = 1024;
 
 /// What one read of replicated entries returns before it stops.
 pub const READ_ENTRIES_BYTES: usize = 1 << 20;
+
+/// Bodies of entries that a partition keeps in memory until they are durable;
+/// beyond it an append waits for its own to be.
+pub const TAIL_BYTES_MAX: usize = 16 << 20;

@@ -8,6 +8,7 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::backup::Backup;
 use crate::batch::Batch;
 use crate::disk::{Disk, DiskFile, Space, is_full};
 use crate::group::{FLAG_CARRY, GROUP_HEADER_BYTES, GroupHeader, Salt};
@@ -19,7 +20,7 @@ use crate::record::{self, CARRIED, Kind, Record, RecordRef};
 use crate::scan::Scan;
 use crate::segment::{Before, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, SegmentSet, file_name};
 
-pub use recovery::{Cut, OpenError, Recovered};
+pub use recovery::{Cut, Inspection, OpenError, Recovered};
 pub use retention::{ManifestError, RemoveError, Removed, SegmentInfo};
 
 /// What a log is opened with.
@@ -235,6 +236,15 @@ impl<D: Disk> Log<D> {
         &self.manifest
     }
 
+    /// A copy of what is durable now, to be made by another thread. Until it is
+    /// dropped no segment of it is removed.
+    pub fn backup(&self) -> Backup<D> {
+        let first = self.first();
+        let pin = self.reader().pin(first).expect("the log has its beginning");
+        let manifest = Manifest { first, durable: self.durable(), ..self.manifest.clone() };
+        Backup::new(self.set.clone(), pin, self.options.store, manifest)
+    }
+
     /// How full the file system is.
     pub fn space(&self) -> io::Result<Space> {
         self.disk.space()
@@ -432,6 +442,3 @@ fn carry(carried: &mut BTreeMap<(u16, Kind), Record>, record: &RecordRef<'_>) {
     record.flags &= !CARRIED;
     carried.insert((record.partition, record.kind), record);
 }
-
-#[cfg(test)]
-mod tests;

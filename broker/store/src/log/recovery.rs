@@ -10,12 +10,13 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Counters, Log, Options, carry};
+use super::{Counters, Log, Options, SegmentInfo, carry};
 use crate::disk::{Disk, DiskFile, read_whole};
 use crate::group::{GROUP_HEADER_BYTES, GROUP_MAGIC, GroupHeader, Salt};
 use crate::limits::{MANIFEST_BYTES_MAX, SCAN_BYTES};
 use crate::manifest::{MANIFEST_NAME, MANIFEST_NAME_NEW, Manifest};
 use crate::position::Position;
+use crate::reader::Reader;
 use crate::record::{Kind, Record, RecordError, Records};
 use crate::segment::{
     Before, HeaderError, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, SegmentSet, base_of,
@@ -162,6 +163,25 @@ impl<D: Disk> Log<D> {
         let recovery = Recovery { disk, salt: Salt::new(options.store), options };
         recovery.run()
     }
+
+    /// Looks at the log of a directory that nobody has open, and changes nothing.
+    pub fn inspect(disk: D, store: u128) -> Result<Inspection<D>, OpenError> {
+        let options = Options::new(store);
+        Recovery { disk, salt: Salt::new(store), options }.inspect()
+    }
+}
+
+/// A log that is looked at and left as it is.
+#[derive(Debug)]
+pub struct Inspection<D: Disk> {
+    /// What opening would find, a tail that it would cut included.
+    pub recovered: Recovered,
+    /// Where recovery would begin.
+    pub manifest: Manifest,
+    /// The segments, oldest first.
+    pub segments: Vec<SegmentInfo>,
+    /// Reads it; scan from [`Recovered::first`] to check every group.
+    pub reader: Reader<D>,
 }
 
 struct Recovery<D> {
@@ -172,43 +192,13 @@ struct Recovery<D> {
 
 impl<D: Disk> Recovery<D> {
     fn run(self) -> Result<(Log<D>, Recovered), OpenError> {
-        let manifest = self.manifest()?;
-        let first = manifest.as_ref().map_or(0, |manifest| manifest.first.0);
-        let names = self.disk.list().map_err(io_of("the directory"))?;
-        let mut bases: Vec<u64> = names.iter().filter_map(|name| base_of(name)).collect();
-        bases.sort_unstable();
-        let leftovers: Vec<u64> = bases.iter().copied().filter(|&base| base < first).collect();
-        bases.retain(|&base| base >= first);
-        if bases.is_empty() && manifest.is_none() && leftovers.is_empty() {
-            return self.create(false);
-        }
-        if bases.first() != Some(&first) {
-            let at = Position(bases.first().copied().unwrap_or(0));
-            return Err(OpenError::Lost { first: at, end: at, need: Position(first) });
-        }
-        let (tail, unborn) = match self.tail(&bases, first)? {
-            Found::Tail(tail) => (tail, None),
-            Found::Unborn if bases.len() > 1 => {
-                // The power went while it was being made. Its name alone proves
-                // that the one before was durable up to here.
-                let unborn = bases.pop().expect("two or more");
-                match self.tail(&bases, unborn)? {
-                    Found::Tail(tail) => (tail, Some(unborn)),
-                    Found::Unborn => return Err(self.header_lost(first)),
-                }
-            }
-            Found::Unborn if first == 0 && manifest.is_none() => return self.create(true),
-            Found::Unborn => return Err(self.header_lost(first)),
+        let seen = match self.look()? {
+            Look::Nothing => return self.create(false),
+            Look::Unborn => return self.create(true),
+            Look::Log(seen) => seen,
         };
-        let manifest = manifest.unwrap_or_default();
-        let snapshots = manifest.partitions.iter().map(|point| point.snapshot);
-        let need = snapshots.chain([manifest.durable]).max().unwrap_or_default();
-        if need.0 > tail.end {
-            let [first, end] = [first, tail.end].map(Position);
-            return Err(OpenError::Lost { first, end, need });
-        }
-        let mut list = self.sealed(&bases, tail.segment.base)?;
-        self.settle(&tail, leftovers.iter().copied().chain(unborn))?;
+        let Seen { first, tail, mut list, manifest, leftovers } = seen;
+        self.settle(&tail, &leftovers)?;
         list.push(tail.segment.clone());
         let recovered = Recovered {
             first: Position(first),
@@ -232,6 +222,71 @@ impl<D: Disk> Recovery<D> {
             counters: Counters::default(),
         };
         Ok((log, recovered))
+    }
+
+    fn inspect(self) -> Result<Inspection<D>, OpenError> {
+        let seen = match self.look()? {
+            Look::Nothing => return Err(OpenError::Absent),
+            Look::Unborn => return Err(self.header_lost(0)),
+            Look::Log(seen) => seen,
+        };
+        let Seen { first, tail, mut list, manifest, leftovers: _ } = seen;
+        tail.segment.end.store(tail.end, Ordering::Release);
+        list.push(tail.segment);
+        let set = Arc::new(SegmentSet::new(list, tail.end));
+        Ok(Inspection {
+            recovered: Recovered {
+                first: Position(first),
+                end: Position(tail.end),
+                cut: tail.cut,
+                created: false,
+            },
+            manifest,
+            segments: super::retention::infos(&set),
+            reader: Reader::new(set, self.salt),
+        })
+    }
+
+    /// Finds out what there is, and changes nothing.
+    fn look(&self) -> Result<Look<D::File>, OpenError> {
+        let manifest = self.manifest()?;
+        let first = manifest.as_ref().map_or(0, |manifest| manifest.first.0);
+        let names = self.disk.list().map_err(io_of("the directory"))?;
+        let mut bases: Vec<u64> = names.iter().filter_map(|name| base_of(name)).collect();
+        bases.sort_unstable();
+        let mut leftovers: Vec<u64> = bases.iter().copied().filter(|&base| base < first).collect();
+        bases.retain(|&base| base >= first);
+        if bases.is_empty() && manifest.is_none() && leftovers.is_empty() {
+            return Ok(Look::Nothing);
+        }
+        if bases.first() != Some(&first) {
+            let at = Position(bases.first().copied().unwrap_or(0));
+            return Err(OpenError::Lost { first: at, end: at, need: Position(first) });
+        }
+        let tail = match self.tail(&bases, first)? {
+            Found::Tail(tail) => tail,
+            Found::Unborn if bases.len() > 1 => {
+                // The power went while it was being made. Its name alone proves
+                // that the one before was durable up to here.
+                let unborn = bases.pop().expect("two or more");
+                leftovers.push(unborn);
+                match self.tail(&bases, unborn)? {
+                    Found::Tail(tail) => tail,
+                    Found::Unborn => return Err(self.header_lost(first)),
+                }
+            }
+            Found::Unborn if first == 0 && manifest.is_none() => return Ok(Look::Unborn),
+            Found::Unborn => return Err(self.header_lost(first)),
+        };
+        let manifest = manifest.unwrap_or_default();
+        let snapshots = manifest.partitions.iter().map(|point| point.snapshot);
+        let need = snapshots.chain([manifest.durable]).max().unwrap_or_default();
+        if need.0 > tail.end {
+            let [first, end] = [first, tail.end].map(Position);
+            return Err(OpenError::Lost { first, end, need });
+        }
+        let list = self.sealed(&bases, tail.segment.base)?;
+        Ok(Look::Log(Seen { first, tail, list, manifest, leftovers }))
     }
 
     fn manifest(&self) -> Result<Option<Manifest>, OpenError> {
@@ -435,11 +490,7 @@ impl<D: Disk> Recovery<D> {
 
     /// The first changes: the tail is cut, leftovers go, and what was read past
     /// the cache is made to stay.
-    fn settle(
-        &self,
-        tail: &Tail<D::File>,
-        leftovers: impl Iterator<Item = u64>,
-    ) -> Result<(), OpenError> {
+    fn settle(&self, tail: &Tail<D::File>, leftovers: &[u64]) -> Result<(), OpenError> {
         let segment = &tail.segment;
         let name = file_name(segment.base);
         if tail.cut.is_some() {
@@ -448,7 +499,7 @@ impl<D: Disk> Recovery<D> {
         // Also without a cut: what was read may be in the device's memory only.
         segment.file.sync_data().map_err(io_of(&name))?;
         segment.end.store(tail.end, Ordering::Release);
-        for base in leftovers {
+        for &base in leftovers {
             self.disk.remove(&file_name(base)).map_err(io_of(&file_name(base)))?;
         }
         match self.disk.remove(MANIFEST_NAME_NEW) {
@@ -460,6 +511,23 @@ impl<D: Disk> Recovery<D> {
         // Also where nothing changed now: a name may be in memory only.
         self.disk.sync_dir().map_err(io_of("the directory"))
     }
+}
+
+enum Look<F> {
+    Nothing,
+    /// The first segment was begun, and never finished.
+    Unborn,
+    Log(Seen<F>),
+}
+
+struct Seen<F> {
+    first: u64,
+    tail: Tail<F>,
+    /// The segments before the tail's.
+    list: Vec<Arc<Segment<F>>>,
+    manifest: Manifest,
+    /// Segments that do not count.
+    leftovers: Vec<u64>,
 }
 
 enum Found<F> {

@@ -9,7 +9,7 @@ use crate::disk::{Disk, DiskFile, is_full};
 use crate::limits::PARTITIONS_MAX;
 use crate::manifest::{MANIFEST_NAME, MANIFEST_NAME_NEW, Manifest, PartitionPoint};
 use crate::position::Position;
-use crate::segment::file_name;
+use crate::segment::{Segment, SegmentSet, file_name};
 
 /// A segment as an operator or the owner's garbage collection sees it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -90,17 +90,7 @@ pub enum RemoveError {
 impl<D: Disk> Log<D> {
     /// The segments, oldest first.
     pub fn segments(&self) -> Vec<SegmentInfo> {
-        self.set.read(|list| {
-            let info =
-                |(i, segment): (usize, &Arc<crate::segment::Segment<D::File>>)| SegmentInfo {
-                    base: Position(segment.base),
-                    end: Position(segment.end()),
-                    live_bytes: segment.live.load(Ordering::Relaxed),
-                    pins: segment.pins.load(Ordering::Acquire),
-                    sealed: i + 1 < list.len(),
-                };
-            list.iter().enumerate().map(info).collect()
-        })
+        infos(&self.set)
     }
 
     /// Notes how much of the segment with this base is still needed. False if
@@ -146,7 +136,7 @@ impl<D: Disk> Log<D> {
         }
         // Under the lock, so that nobody pins what was just found unpinned.
         let doomed = self.set.write(|list| {
-            let goes = |segment: &&Arc<crate::segment::Segment<D::File>>| {
+            let goes = |segment: &&Arc<Segment<D::File>>| {
                 segment.end() <= limit && segment.pins.load(Ordering::Acquire) == 0
             };
             let count = list.iter().take(list.len() - 1).take_while(goes).count();
@@ -209,4 +199,17 @@ impl<D: Disk> Log<D> {
         self.manifest = manifest;
         Ok(())
     }
+}
+
+pub(super) fn infos<F>(set: &SegmentSet<F>) -> Vec<SegmentInfo> {
+    set.read(|list| {
+        let info = |(i, segment): (usize, &Arc<Segment<F>>)| SegmentInfo {
+            base: Position(segment.base),
+            end: Position(segment.end()),
+            live_bytes: segment.live.load(Ordering::Relaxed),
+            pins: segment.pins.load(Ordering::Acquire),
+            sealed: i + 1 < list.len(),
+        };
+        list.iter().enumerate().map(info).collect()
+    })
 }

@@ -1,1 +1,0 @@
-//! Kept apart for its length.
