@@ -38,9 +38,11 @@ use std::time::Duration;
 use crossbeam_queue::ArrayQueue;
 use tidegate_core::Fetch;
 use tidegate_core::ids::{Millis, ShardId};
+use tokio::sync::oneshot;
 use tracing::info;
 
 use self::meters::StoreMeters;
+use crate::commands::backup::Parts;
 use crate::config::Durability;
 
 pub(crate) use self::open::open;
@@ -70,6 +72,8 @@ pub struct Store {
     fetches: [AtomicU64; 2],
     /// The last append found no room.
     full: AtomicBool,
+    /// Whoever wants a backup, one at a time.
+    backups: ArrayQueue<oneshot::Sender<anyhow::Result<Parts>>>,
     ending: AtomicBool,
     ended: AtomicBool,
 }
@@ -85,6 +89,7 @@ impl Store {
             reader: OnceLock::new(),
             fetches: [AtomicU64::new(0), AtomicU64::new(0)],
             full: AtomicBool::new(false),
+            backups: ArrayQueue::new(1),
             ending: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         }
@@ -105,6 +110,14 @@ impl Store {
         let room = self.submitted[shard.index()].push(submission);
         assert!(room.is_ok(), "a shard has at most as many on their way as fit");
         self.wake();
+    }
+
+    /// Asks for what a backup is made of; none: another one is being asked for.
+    pub(crate) fn backup(&self) -> Option<oneshot::Receiver<anyhow::Result<Parts>>> {
+        let (answer, answered) = oneshot::channel();
+        self.backups.push(answer).ok()?;
+        self.wake();
+        Some(answered)
     }
 
     fn fetches_asked(&self, count: usize) {

@@ -26,7 +26,8 @@ const SEED: &str = "seed";
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(super) directory: Directory,
-    pub(super) identity: IdentityFile,
+    /// Locked as well, until the process ends.
+    pub(super) _identity: IdentityFile,
     pub(super) log: Log<FileDisk>,
     pub(super) disk: FileDisk,
     /// What its records were written with.
@@ -81,7 +82,7 @@ pub(crate) fn open(config: &Config, random: u64) -> anyhow::Result<Option<Opened
         identity.set_log_created()?;
     }
     tell(&path, &who, &recovered);
-    Ok(Some(Opened { directory, identity, log, disk, seed, wall }))
+    Ok(Some(Opened { directory, _identity: identity, log, disk, seed, wall }))
 }
 
 impl Opened {

@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 use super::checkpoint::Checkpoints;
 use super::open::Opened;
 use super::{EXIT_STORE_FAILED, Store, Submission};
+use crate::commands::backup::Parts;
 use crate::config::Durability;
 use crate::shard::Shared;
 use crate::telemetry::log;
@@ -95,7 +96,21 @@ impl Writer {
         }
     }
 
+    /// What a backup is made of.
+    fn hand_out(&mut self) -> anyhow::Result<Parts> {
+        if let Err(error) = self.opened.log.sync() {
+            die(&error);
+        }
+        // Nobody writes it while a node runs.
+        let identity = std::fs::read(self.opened.directory.identity())?;
+        Ok(Parts { log: self.opened.log.backup(), identity })
+    }
+
     fn look(&mut self) {
+        if let Some(answer) = self.store.backups.pop() {
+            // Who asked may have left.
+            let _ = answer.send(self.hand_out());
+        }
         let Writer { opened, shared, store, checkpoints, next_state, .. } = self;
         checkpoints.look(&mut opened.log, shared, store, next_state);
         self.count();
