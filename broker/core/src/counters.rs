@@ -91,6 +91,7 @@ labelled! {
         Blocked => "blocked",
         Busy => "busy",
         Memory => "memory",
+        DiskFull => "disk_full",
         Flapping => "flapping",
     }
 }
@@ -109,6 +110,7 @@ labelled! {
         RetainedFull => "retained_full",
         SessionEnded => "session_ended",
         SessionOffline => "session_offline",
+        DiskFull => "disk_full",
     }
 }
 

@@ -27,6 +27,7 @@ mod partition;
 pub mod pressure;
 pub mod rate;
 pub mod retained;
+pub mod room;
 pub mod settings;
 pub mod shard;
 mod slab;

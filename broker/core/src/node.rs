@@ -14,6 +14,7 @@ use crate::ids::{Millis, PARTITIONS, PartitionId, ShardId};
 use crate::index::Index;
 use crate::limits::{Limits, SHARDS_MAX};
 use crate::pressure::{Stage, last, tight};
+use crate::room::Room;
 use crate::settings::Settings;
 use crate::sources::Buckets;
 
@@ -58,6 +59,7 @@ pub struct Node {
     tight: Limits,
     last: Limits,
     pressure: AtomicU8,
+    room: AtomicU8,
     pub(crate) shards: u16,
     pub(crate) seed: u64,
     /// Milliseconds of the wall clock when the shell's clock stood at 0.
@@ -99,6 +101,7 @@ impl Node {
             tight: tight(&settings.limits),
             last: last(&settings.limits),
             pressure: AtomicU8::new(Stage::Calm as u8),
+            room: AtomicU8::new(Room::Enough as u8),
             settings,
             shards,
             seed,
@@ -121,6 +124,17 @@ impl Node {
     /// Says how short memory is.
     pub fn set_pressure(&self, stage: Stage) {
         self.pressure.store(stage as u8, Relaxed);
+    }
+
+    /// How much room the disk has.
+    #[inline]
+    pub fn room(&self) -> Room {
+        Room::of(self.room.load(Relaxed))
+    }
+
+    /// Says how much room the disk has.
+    pub fn set_room(&self, room: Room) {
+        self.room.store(room as u8, Relaxed);
     }
 
     /// The bounds in effect.

@@ -13,6 +13,7 @@ use crate::journal::Batch;
 use crate::mail::{Confirm, Kind, Lane, part};
 use crate::message::Message;
 use crate::partition::{Change, Context, Errand, Fetch, Partition, RecordError, Retain};
+use crate::room::Room;
 
 impl Shard {
     /// From now on what has to survive is written: the shell takes it with
@@ -222,8 +223,14 @@ impl Shard {
         lane: Option<Lane>,
         confirm: Option<Confirm>,
     ) {
-        if !clear && !message.expired(now) && !self.has_place(&message) {
-            self.counters().dropped(DropReason::RetainedFull, 1);
+        // What the broker says of itself is not written.
+        let no_room = self.node.room() != Room::Enough && !message.topic().starts_with("$SYS/");
+        if !clear && !message.expired(now) && (no_room || !self.has_place(&message)) {
+            let reason = match no_room {
+                true => DropReason::DiskFull,
+                false => DropReason::RetainedFull,
+            };
+            self.counters().dropped(reason, 1);
             if let Some(confirm) = confirm {
                 self.send(confirm.conn.shard, Kind::NotRetained(confirm));
             }

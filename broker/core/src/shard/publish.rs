@@ -12,6 +12,7 @@ use crate::counters::{CloseReason, DropReason};
 use crate::ids::{ConnRef, Millis, PartitionId};
 use crate::mail::{Confirm, Kind};
 use crate::message::{Draft, Message, expires_at};
+use crate::room::Room;
 
 /// What stands against a PUBLISH.
 enum Against {
@@ -67,6 +68,9 @@ impl Shard {
         }
         if let Some(Against::Refused(reason)) = against {
             return self.refuse_publish(now, slot, version, packet, reason);
+        }
+        if qos != QoS::AtMostOnce && self.node.room() != Room::Enough {
+            return self.refuse_for_room(now, slot, version, packet);
         }
         let counters = self.counters();
         counters.messages_received[qos as usize].add(1);
@@ -250,6 +254,19 @@ impl Shard {
         }
         if packet.qos != QoS::AtMostOnce {
             self.answer_publish(slot, packet.qos, packet.packet_id, reason, 0);
+        }
+    }
+
+    /// A PUBLISH for which the disk has no room. Before 5.0 there is no way to
+    /// say so: the connection is closed, and the client still has the message.
+    fn refuse_for_room(&mut self, now: Millis, slot: u32, version: Version, packet: &Publish<'_>) {
+        self.counters().dropped(DropReason::DiskFull, 1);
+        match version {
+            Version::V5 => {
+                let reason = ReasonCode::QuotaExceeded;
+                self.answer_publish(slot, packet.qos, packet.packet_id, reason, 0);
+            }
+            Version::V3_1 | Version::V3_1_1 => self.end(now, slot, CloseReason::Overload, true),
         }
     }
 
