@@ -164,16 +164,14 @@ fn with_os_it_survives_the_process() {
 fn another_number_of_shards_finds_everything() {
     let mut broker = Broker::start_with(BINARY, "[node]\nshards = 3\n", &[]);
     for n in 0..40 {
-        let mut sleeper =
-            Connect::lasting(Version::V5, &format!("sleeper {n}")).open(broker.mqtt);
+        let mut sleeper = Connect::lasting(Version::V5, &format!("sleeper {n}")).open(broker.mqtt);
         sleeper.subscribe("t", 1);
         sleeper.leave();
     }
     join_at(&broker, "publisher").publish("t", 1, b"for all");
     broker.restart_with("[node]\nshards = 2\n");
     for n in 0..40 {
-        let mut sleeper =
-            Connect::lasting(Version::V5, &format!("sleeper {n}")).open(broker.mqtt);
+        let mut sleeper = Connect::lasting(Version::V5, &format!("sleeper {n}")).open(broker.mqtt);
         assert!(sleeper.connack.present(), "sleeper {n}");
         sleeper.hears("for all");
     }

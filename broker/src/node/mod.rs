@@ -123,6 +123,8 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
         opened.start(&shared, store, &config.store).context("cannot start the store's threads")?;
     }
     gate.wait();
+    // Once more, when what ended with the last process is written down as ended.
+    gate.wait();
     doors::warn_of(&shared.doors);
     let (ask_reload, mut reloads) = mpsc::channel(1);
     let control = match control::open(&config.data_dir) {

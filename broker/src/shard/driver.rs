@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use tidegate_core::ids::{Millis, ShardId};
@@ -31,7 +32,7 @@ use super::poller::{Poller, Token};
 use super::table::{Entry, Flags, Table};
 use crate::net::stack::Scratch;
 use crate::net::transport::{Arrived, Sent};
-use crate::store::{Recovery, ReplayError, Replayed, Submitter};
+use crate::store::{FINISH_PATIENCE, Recovery, ReplayError, Replayed, Submitter};
 
 mod admit;
 mod greet;
@@ -166,6 +167,8 @@ impl Driver {
     pub(crate) fn begin(&mut self) {
         if self.submitter.is_some() {
             self.core.resume(Reading::take().millis());
+            // Who comes in finds that the connections of before are gone.
+            self.settle(None);
             self.pending = true;
         }
     }
@@ -221,7 +224,7 @@ impl Driver {
         self.busy_nanos += ended.nanos_since(began);
         self.node().counters[self.id.index()].busy_micros.set(self.busy_nanos / 1_000);
         if self.stopped {
-            self.finish(now);
+            self.settle(Some(FINISH_PATIENCE));
             return Ok(Next::Stop);
         }
         Ok(Next::Again)
@@ -234,6 +237,11 @@ impl Driver {
         while let Some(submission) = mailbox.next_completion() {
             submitter.complete(now, &mut self.core, submission);
         }
+        while let Some(fetched) = mailbox.next_fetched() {
+            let outcome = submitter.fetched(now, &mut self.core, fetched);
+            // Its checksum was right: we wrote something else than we read.
+            outcome.expect("what lies at the position of a message is a message");
+        }
     }
 
     /// Hands what has to survive to the store.
@@ -241,14 +249,17 @@ impl Driver {
     fn submit(&mut self, now: Millis) {
         if let Some(submitter) = &mut self.submitter {
             submitter.submit(now, &mut self.core);
+            submitter.fetch(&mut self.core);
             self.meters().journal_bytes.set(self.core.journal_bytes() as u64);
         }
     }
 
-    fn finish(&mut self, now: Millis) {
+    /// Has everything written, and waits for it.
+    fn settle(&mut self, patience: Option<Duration>) {
         let Some(submitter) = &mut self.submitter else { return };
         let mailbox = &self.shared.mailboxes[self.id.index()];
-        submitter.finish(now, &mut self.core, || mailbox.next_completion());
+        let now = || Reading::take().millis();
+        submitter.settle(&mut self.core, patience, now, || mailbox.next_completion());
     }
 
     /// Tells the histograms what this turn brought about. What was flushed in
@@ -505,6 +516,10 @@ impl Driver {
                     self.drain = Some(Drain::new(now, until));
                 }
                 Order::Recheck => self.core.recheck(),
+                Order::WriteState(partition) => self.core.write_state(now, partition),
+                Order::Relocate { partition, limit } => {
+                    self.core.relocate(now, partition, limit);
+                }
                 Order::Verdict(opened, verdict) => self.admit(now, opened, verdict),
                 Order::Stop => self.stopped = true,
             }

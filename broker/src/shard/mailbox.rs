@@ -21,7 +21,7 @@ use tidegate_core::ids::{Millis, ShardId};
 use tidegate_core::limits::MAILBOX_BATCHES_MAX;
 use tidegate_core::{Opened, Verdict};
 
-use crate::store::{SUBMISSIONS_MAX, Submission};
+use crate::store::{FETCHES_MAX, Fetched, SUBMISSIONS_MAX, Submission};
 
 /// Orders that may wait for one shard.
 const ORDERS_MAX: usize = 64;
@@ -42,6 +42,15 @@ pub enum Order {
     },
     /// The access rules have changed: hold subscriptions against them.
     Recheck,
+    /// Write the state of this partition.
+    WriteState(u8),
+    /// Write again what queues of this partition need and what lies below.
+    Relocate {
+        /// Which.
+        partition: u8,
+        /// The position.
+        limit: u64,
+    },
     /// What became of a CONNECT that was looked into.
     Verdict(Opened, Verdict),
     /// End the shard's loop.
@@ -54,6 +63,7 @@ pub struct Mailbox<M> {
     mail: ArrayQueue<(ShardId, Vec<M>)>,
     orders: ArrayQueue<Order>,
     completions: ArrayQueue<Submission>,
+    fetched: ArrayQueue<Fetched>,
     asleep: CachePadded<AtomicBool>,
     wake: OwnedFd,
 }
@@ -68,6 +78,7 @@ impl<M> Mailbox<M> {
             mail: ArrayQueue::new(MAILBOX_BATCHES_MAX),
             orders: ArrayQueue::new(ORDERS_MAX),
             completions: ArrayQueue::new(SUBMISSIONS_MAX),
+            fetched: ArrayQueue::new(FETCHES_MAX),
             asleep: CachePadded::new(AtomicBool::new(false)),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         })
@@ -99,6 +110,15 @@ impl<M> Mailbox<M> {
     pub fn complete(&self, submission: Submission) {
         let room = self.completions.push(submission);
         assert!(room.is_ok(), "no more come back than were sent");
+    }
+
+    /// Brings what the shard asked for. Does not wake it.
+    ///
+    /// # Panics
+    /// When more comes than a shard may ask for.
+    pub fn bring(&self, fetched: Fetched) {
+        let room = self.fetched.push(fetched);
+        assert!(room.is_ok(), "no more comes than was asked for");
     }
 
     /// Wakes the shard if it sleeps; whether it did.
@@ -134,7 +154,10 @@ impl<M> Mailbox<M> {
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.mail.is_empty() && self.orders.is_empty() && self.completions.is_empty()
+        self.mail.is_empty()
+            && self.orders.is_empty()
+            && self.completions.is_empty()
+            && self.fetched.is_empty()
     }
 
     /// Batches of mail that wait.
@@ -155,6 +178,11 @@ impl<M> Mailbox<M> {
     /// The oldest batch that came back from the store.
     pub fn next_completion(&self) -> Option<Submission> {
         self.completions.pop()
+    }
+
+    /// The oldest fetch that was brought.
+    pub fn next_fetched(&self) -> Option<Fetched> {
+        self.fetched.pop()
     }
 
     /// Whether some came back.

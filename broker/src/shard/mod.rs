@@ -185,6 +185,7 @@ fn run(plan: Plan) -> io::Result<()> {
     }
     plan.gate.wait();
     driver.begin();
+    plan.gate.wait();
     runtime.block_on(drive(driver))
 }
 

@@ -16,6 +16,14 @@ pub struct StoreMeters {
     pub record_bytes: Count,
     /// All bytes written.
     pub written_bytes: Count,
+    /// Fetches read, and their bytes; written by the reader.
+    pub reads: Count,
+    /// Bytes of these.
+    pub read_bytes: Count,
+    /// Gauge: bytes that are still needed; none known: 0.
+    pub live_bytes: Count,
+    /// Checkpoints that were completed.
+    pub checkpoints: Count,
     /// Syncs.
     pub syncs: Count,
     /// Appends that found no room.

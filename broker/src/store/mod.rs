@@ -10,6 +10,11 @@
 //! At a start each shard reads the records of its own partitions back, all at
 //! once, and nobody is let in before the last one has.
 //!
+//! Messages of queues that nobody reads are on the disk alone; another thread,
+//! the reader, brings them back when their client does. From time to time all
+//! partitions write their state, so that a start reads from there and older
+//! files can go (`checkpoint`).
+//!
 //! An error of a sync or write ends the process at once with
 //! [`EXIT_STORE_FAILED`]: what the disk holds is known again only to a new
 //! process that reads it.
@@ -17,28 +22,34 @@
 pub mod directory;
 pub mod meters;
 
+mod checkpoint;
 mod open;
+mod reader;
 mod replay;
 mod submission;
 mod volume;
 mod writer;
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::Thread;
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
+use tidegate_core::Fetch;
 use tidegate_core::ids::{Millis, ShardId};
+use tokio::sync::oneshot;
 use tracing::info;
 
 use self::meters::StoreMeters;
+use crate::commands::backup::Parts;
 use crate::config::Durability;
 
 pub(crate) use self::open::open;
+pub use self::reader::Fetched;
 pub(crate) use self::replay::{Recovery, ReplayError, Replayed};
 pub use self::submission::Submission;
-pub(crate) use self::submission::{SUBMISSIONS_MAX, Submitter};
+pub(crate) use self::submission::{FETCHES_MAX, FINISH_PATIENCE, SUBMISSIONS_MAX, Submitter};
 
 /// The exit status when the disk failed (EX_IOERR of sysexits.h).
 pub const EXIT_STORE_FAILED: i32 = 74;
@@ -53,8 +64,16 @@ pub struct Store {
     /// What each shard sent; a shard never has more on its way than fits.
     submitted: Box<[ArrayQueue<Submission>]>,
     writer: OnceLock<Thread>,
+    /// What each shard wants to have from the disk; bounded in the same way.
+    asked: Box<[ArrayQueue<Fetch>]>,
+    reader: OnceLock<Thread>,
+    /// Fetches that the cores asked for, and those that are done: what a fetch
+    /// may still need is not removed.
+    fetches: [AtomicU64; 2],
     /// The last append found no room.
     full: AtomicBool,
+    /// Whoever wants a backup, one at a time.
+    backups: ArrayQueue<oneshot::Sender<anyhow::Result<Parts>>>,
     ending: AtomicBool,
     ended: AtomicBool,
 }
@@ -66,7 +85,11 @@ impl Store {
             meters: StoreMeters::default(),
             submitted: (0..shards).map(|_| ArrayQueue::new(SUBMISSIONS_MAX)).collect(),
             writer: OnceLock::new(),
+            asked: (0..shards).map(|_| ArrayQueue::new(FETCHES_MAX)).collect(),
+            reader: OnceLock::new(),
+            fetches: [AtomicU64::new(0), AtomicU64::new(0)],
             full: AtomicBool::new(false),
+            backups: ArrayQueue::new(1),
             ending: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         }
@@ -87,6 +110,30 @@ impl Store {
         let room = self.submitted[shard.index()].push(submission);
         assert!(room.is_ok(), "a shard has at most as many on their way as fit");
         self.wake();
+    }
+
+    /// Asks for what a backup is made of; none: another one is being asked for.
+    pub(crate) fn backup(&self) -> Option<oneshot::Receiver<anyhow::Result<Parts>>> {
+        let (answer, answered) = oneshot::channel();
+        self.backups.push(answer).ok()?;
+        self.wake();
+        Some(answered)
+    }
+
+    fn fetches_asked(&self, count: usize) {
+        self.fetches[0].fetch_add(count as u64, Ordering::AcqRel);
+    }
+
+    fn fetch(&self, shard: ShardId, fetch: Fetch) {
+        let room = self.asked[shard.index()].push(fetch);
+        assert!(room.is_ok(), "a shard has at most as many on their way as fit");
+        if let Some(reader) = self.reader.get() {
+            reader.unpark();
+        }
+    }
+
+    fn fetch_done(&self) {
+        self.fetches[1].fetch_add(1, Ordering::AcqRel);
     }
 
     /// Wakes the writer if it sleeps; costs no system call if it does not.

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::Context;
-use tidegate_core::ids::Millis;
+use tidegate_core::ids::{Millis, PARTITIONS};
 use tidegate_store::identity::IdentityFile;
-use tidegate_store::{FileDisk, Identity, Log, Options, Recovered};
+use tidegate_store::{
+    AppendError, Batch, FileDisk, Identity, Log, Options, Recovered, push_sole_voter,
+};
 use tracing::{info, warn};
 
 use super::directory::{Directory, log_in};
 use super::replay::Recovery;
-use super::{Store, volume, writer};
+use super::{Store, reader, volume, writer};
 use crate::config::{self, Config, Durability};
 use crate::shard::Shared;
 
@@ -24,7 +26,8 @@ const SEED: &str = "seed";
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(super) directory: Directory,
-    pub(super) identity: IdentityFile,
+    /// Locked as well, until the process ends.
+    pub(super) _identity: IdentityFile,
     pub(super) log: Log<FileDisk>,
     pub(super) disk: FileDisk,
     /// What its records were written with.
@@ -70,13 +73,16 @@ pub(crate) fn open(config: &Config, random: u64) -> anyhow::Result<Option<Opened
     let disk = FileDisk::open(&path).with_context(|| format!("{}", path.display()))?;
     let options = Options::new(who.store).segment_bytes(config.store.segment_bytes);
     let options = if who.log_created { options } else { options.create() };
-    let (log, recovered) =
+    let (mut log, recovered) =
         Log::open(disk.clone(), options).with_context(|| format!("{}", path.display()))?;
+    if log.vote(0).is_none() {
+        found(&mut log, who.node).with_context(|| format!("{}", path.display()))?;
+    }
     if !who.log_created {
         identity.set_log_created()?;
     }
     tell(&path, &who, &recovered);
-    Ok(Some(Opened { directory, identity, log, disk, seed, wall }))
+    Ok(Some(Opened { directory, _identity: identity, log, disk, seed, wall }))
 }
 
 impl Opened {
@@ -96,9 +102,21 @@ impl Opened {
         config: &config::Store,
     ) -> io::Result<()> {
         volume::watch(self.disk.clone(), config, Arc::clone(shared), Arc::clone(store))?;
-        writer::start(self, Arc::clone(shared), Arc::clone(store), config.group_window)?;
+        reader::start(self.log.reader(), Arc::clone(shared), Arc::clone(store))?;
+        let (window, segment_bytes) = (config.group_window, config.segment_bytes);
+        writer::start(self, Arc::clone(shared), Arc::clone(store), window, segment_bytes)?;
         Ok(())
     }
+}
+
+/// Begins each partition as its only voter would, so that the node can become
+/// one of a cluster.
+fn found(log: &mut Log<FileDisk>, node: u64) -> Result<(), AppendError> {
+    let mut batch = Batch::new();
+    (0..PARTITIONS).for_each(|partition| push_sole_voter(&mut batch, partition, node));
+    log.append(&[&batch])?;
+    log.sync()?;
+    Ok(())
 }
 
 fn tell(path: &Path, who: &Identity, recovered: &Recovered) {

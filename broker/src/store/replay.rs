@@ -10,6 +10,8 @@ use tidegate_store::{FileDisk, Kind, Log, Position, ReadError, Reader};
 pub(crate) struct Recovery {
     reader: Reader<FileDisk>,
     from: Position,
+    /// Where each partition's newest state begins, if it was ever written.
+    states: [Option<u64>; PARTITIONS as usize],
     /// Where each segment begins, oldest first.
     bases: Vec<u64>,
 }
@@ -35,6 +37,9 @@ pub(crate) enum ReplayError {
          start that one"
     )]
     Record { place: String, partition: u16, index: u64, error: RecordError },
+    /// The manifest names a state that is not whole.
+    #[error("the state of partition {partition} is not whole; restore a backup")]
+    Half { partition: usize },
     /// Partitions are numbered from 0 to 63.
     #[error("{place}: a record of partition {partition}, which this version does not have")]
     Partition { place: String, partition: u16 },
@@ -52,9 +57,16 @@ fn advice(error: &ReadError) -> &'static str {
 
 impl Recovery {
     pub(super) fn new(log: &Log<FileDisk>) -> Recovery {
+        let mut states = [None; PARTITIONS as usize];
+        for point in &log.manifest().partitions {
+            if let Some(state) = states.get_mut(usize::from(point.partition)) {
+                *state = Some(point.snapshot.0);
+            }
+        }
         Recovery {
+            states,
             reader: log.reader(),
-            from: log.manifest().replay_from(),
+            from: replay_from(log, &states),
             bases: log.segments().iter().map(|segment| segment.base.0).collect(),
         }
     }
@@ -70,9 +82,9 @@ impl Recovery {
         shard: ShardId,
         shards: u16,
     ) -> Result<Replayed, ReplayError> {
-        // Snapshots of partitions are to be read in a pass of their own, here,
-        // before the records that follow them.
         let mut replayed = Replayed::default();
+        // By partition: whether its state, if there is one, is read.
+        let mut restored = self.states.map(|state| state.is_none());
         let read = |error| self.read_error(error);
         let mut scan = self.reader.scan(self.from).map_err(read)?;
         while let Some((at, record)) = scan.next_record().map_err(read)? {
@@ -80,10 +92,34 @@ impl Recovery {
             if partition >= PARTITIONS {
                 return Err(ReplayError::Partition { place: self.place(at), partition });
             }
-            if partition % shards != shard.0 || record.kind != Kind::Entry {
+            if partition % shards != shard.0 {
                 continue;
             }
-            match core.replay(now, partition as u8, index, record.body) {
+            let number = usize::from(partition);
+            let outcome = match record.kind {
+                Kind::Entry if restored[number] => {
+                    core.replay(now, partition as u8, index, at.0, record.body)
+                }
+                // One piece after the other; an older or newer state does not count.
+                Kind::Snapshot
+                    if !restored[number]
+                        && self.states[number].is_some_and(|from| from <= at.0) =>
+                {
+                    core.restore(now, partition as u8, index, record.body).map(|ended| {
+                        restored[number] = ended;
+                        0
+                    })
+                }
+                Kind::Entry
+                | Kind::Snapshot
+                | Kind::Vote
+                | Kind::Truncate
+                | Kind::Compacted
+                | Kind::Membership
+                | Kind::Blank
+                | Kind::Committed => continue,
+            };
+            match outcome {
                 Ok(time) => replayed.newest = replayed.newest.max(time),
                 Err(error) => {
                     let place = self.place(at);
@@ -92,7 +128,11 @@ impl Recovery {
             }
             replayed.records += 1;
         }
-        Ok(replayed)
+        let mut own = (usize::from(shard.0)..restored.len()).step_by(usize::from(shards));
+        match own.find(|partition| !restored[*partition]) {
+            Some(partition) => Err(ReplayError::Half { partition }),
+            None => Ok(replayed),
+        }
     }
 
     /// Bytes of the log that are read.
@@ -117,4 +157,12 @@ impl Recovery {
         let offset = at.0 - base + SEGMENT_HEADER_BYTES as u64;
         format!("{}, offset {offset}", file_name(base))
     }
+}
+
+/// Where reading begins: at the oldest state; at the log's start while some
+/// partition has none.
+fn replay_from(log: &Log<FileDisk>, states: &[Option<u64>]) -> Position {
+    let all: Option<Vec<u64>> = states.iter().copied().collect();
+    let oldest = all.and_then(|all| all.into_iter().min());
+    oldest.map_or_else(|| log.first(), |oldest| Position(oldest).max(log.first()))
 }

@@ -1,15 +1,18 @@
-//! A batch of one shard on its way to the disk and back.
+//! What a shard has on its way to the disk and back: batches of records, and
+//! fetches of messages that are on the disk alone.
 
-use tidegate_core::Shard;
-use tidegate_core::ids::{Millis, ShardId};
-use tidegate_core::journal;
-use tidegate_core::limits::JOURNAL_BYTES_MAX;
-use tidegate_store::{Batch, Kind};
-
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tidegate_core::ids::{Millis, ShardId};
+use tidegate_core::journal::{self, Written};
+use tidegate_core::limits::JOURNAL_BYTES_MAX;
+use tidegate_core::{Fetch, RecordError, Shard, Why};
+use tidegate_store::{Batch, Kind};
+
 use super::Store;
+use super::reader::Fetched;
 
 /// Batches of one shard that may be on their way; what comes meanwhile makes
 /// one larger batch.
@@ -22,8 +25,10 @@ const SPARE_MAX: usize = 4;
 const SPARE_BYTES_MAX: usize = 256 << 10;
 /// The term of a node that is alone.
 pub(crate) const TERM: u64 = 1;
-/// How long the end of a shard waits for room.
-const FINISH_PATIENCE: Duration = Duration::from_millis(500);
+/// Fetches of one shard that the reader may have at once.
+pub(crate) const FETCHES_MAX: usize = 16;
+/// How long the end of a shard waits for the disk.
+pub(crate) const FINISH_PATIENCE: Duration = Duration::from_millis(500);
 
 /// One batch, framed as it will lie in the log.
 #[derive(Debug, Default)]
@@ -32,20 +37,24 @@ pub struct Submission {
     pub(super) number: u64,
     pub(super) batch: Batch,
     /// Where each record lies in it.
-    offsets: Vec<u32>,
+    pub(super) offsets: Vec<u32>,
+    /// States of partitions that are in it.
+    pub(super) written: Vec<Written>,
     /// Where the batch lies in the log, once it is there.
     pub(super) base: u64,
 }
 
 impl Submission {
-    fn fill(&mut self, from: &journal::Batch) {
+    fn fill(&mut self, mut from: journal::Batch) {
+        self.written = std::mem::take(&mut from.written);
         self.number = from.number;
         self.batch.clear();
         self.offsets.clear();
         for (entry, body) in from.records() {
             let partition = u16::from(entry.partition);
             let write = |out: &mut Vec<u8>| out.extend_from_slice(body);
-            self.offsets.push(self.batch.push(Kind::Entry, 0, partition, TERM, entry.index, write));
+            let kind = if entry.state { Kind::Snapshot } else { Kind::Entry };
+            self.offsets.push(self.batch.push(kind, 0, partition, TERM, entry.index, write));
         }
     }
 }
@@ -61,6 +70,9 @@ pub(crate) struct Submitter {
     /// that the core knows how far behind the store is.
     held: Option<journal::Batch>,
     spare: Vec<Submission>,
+    /// Fetches that the reader has not been asked for, and how many it has.
+    fetches: VecDeque<Fetch>,
+    fetching: usize,
     positions: Vec<u64>,
     lazy_at: Option<Millis>,
 }
@@ -73,6 +85,8 @@ impl Submitter {
             outstanding: 0,
             held: None,
             spare: Vec::new(),
+            fetches: VecDeque::new(),
+            fetching: 0,
             positions: Vec::new(),
             lazy_at: None,
         }
@@ -102,7 +116,7 @@ impl Submitter {
         while self.outstanding < SUBMISSIONS_MAX {
             let Some(batch) = self.held.take().or_else(|| core.take_batch()) else { break };
             let mut submission = self.spare.pop().unwrap_or_default();
-            submission.fill(&batch);
+            submission.fill(batch);
             self.store.submit(self.shard, submission);
             self.outstanding += 1;
         }
@@ -134,24 +148,65 @@ impl Submitter {
         self.lazy_at.filter(|_| self.outstanding < SUBMISSIONS_MAX)
     }
 
-    /// The shard ends: hands over the rest, and waits a little for room if it must.
-    pub(crate) fn finish(
+    /// Asks the reader for what the core wants to have from the disk. What is
+    /// only moved waits while much is on its way to the disk.
+    #[inline]
+    pub(crate) fn fetch(&mut self, core: &mut Shard) {
+        let asked = core.take_fetches();
+        if !asked.is_empty() {
+            self.store.fetches_asked(asked.len());
+            // Clients wait for those, and nobody for the rest.
+            let (send, moves): (Vec<_>, Vec<_>) =
+                asked.into_iter().partition(|fetch| fetch.why == Why::Send);
+            send.into_iter().rev().for_each(|fetch| self.fetches.push_front(fetch));
+            self.fetches.extend(moves);
+        }
+        while self.fetching < FETCHES_MAX
+            && let Some(fetch) = self.fetches.pop_front()
+        {
+            if fetch.why == Why::Move && core.journal_bytes() >= JOURNAL_BYTES_MAX / 4 {
+                self.fetches.push_front(fetch);
+                return;
+            }
+            self.store.fetch(self.shard, fetch);
+            self.fetching += 1;
+        }
+    }
+
+    /// What was fetched is here.
+    ///
+    /// # Errors
+    /// It is no record of a message: the log is not what was written.
+    pub(crate) fn fetched(
         &mut self,
         now: Millis,
         core: &mut Shard,
+        fetched: Fetched,
+    ) -> Result<(), RecordError> {
+        self.fetching -= 1;
+        core.fetched(now, &fetched.fetch, &fetched.bodies)
+    }
+
+    /// Hands everything over and waits until it is durable, for at most
+    /// `patience` if there is one.
+    pub(crate) fn settle(
+        &mut self,
+        core: &mut Shard,
+        patience: Option<Duration>,
+        now: impl Fn() -> Millis,
         mut next: impl FnMut() -> Option<Submission>,
     ) {
-        let until = Instant::now() + FINISH_PATIENCE;
+        let until = patience.map(|patience| Instant::now() + patience);
         loop {
             while let Some(submission) = next() {
-                self.complete(now, core, submission);
+                self.complete(now(), core, submission);
             }
             self.submit_all(core);
-            let done = self.held.is_none() && core.has_batch().is_none();
-            if done || Instant::now() >= until {
+            let done = self.outstanding == 0 && core.has_batch().is_none();
+            if done || until.is_some_and(|until| Instant::now() >= until) {
                 return;
             }
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(Duration::from_micros(200));
         }
     }
 }

@@ -10,8 +10,10 @@ use tidegate_core::room::Room;
 use tidegate_store::{AppendError, FileDisk, Log};
 use tracing::{error, info, warn};
 
+use super::checkpoint::Checkpoints;
 use super::open::Opened;
 use super::{EXIT_STORE_FAILED, Store, Submission};
+use crate::commands::backup::Parts;
 use crate::config::Durability;
 use crate::shard::Shared;
 use crate::telemetry::log;
@@ -29,6 +31,9 @@ struct Writer {
     window: Duration,
     /// How long the last sync took, and how many batches it was for.
     last: (Duration, usize),
+    checkpoints: Checkpoints,
+    /// The partition whose state is to be written next, in a round.
+    next_state: Option<u16>,
     /// Whether something was written that the log does not know to be durable.
     unproven: bool,
 }
@@ -42,10 +47,20 @@ pub(crate) fn start(
     shared: Arc<Shared>,
     store: Arc<Store>,
     window: Duration,
+    segment_bytes: u64,
 ) -> io::Result<JoinHandle<()>> {
     let own = Arc::clone(&store);
-    let writer =
-        Writer { opened, shared, store: own, window, last: (Duration::ZERO, 0), unproven: true };
+    let checkpoints = Checkpoints::new(&opened.log, segment_bytes);
+    let writer = Writer {
+        opened,
+        shared,
+        store: own,
+        window,
+        last: (Duration::ZERO, 0),
+        checkpoints,
+        next_state: None,
+        unproven: true,
+    };
     let thread = thread::Builder::new().name("store".to_owned()).spawn(move || writer.run())?;
     // Only here; what was submitted before is found by the first look.
     let _ = store.writer.set(thread.thread().clone());
@@ -65,6 +80,7 @@ impl Writer {
                 self.wait_for_company(&mut group);
                 self.commit(&mut group);
                 since = Instant::now();
+                self.look();
                 continue;
             }
             if self.store.ending.load(Ordering::Acquire) {
@@ -75,8 +91,29 @@ impl Writer {
             if self.unproven && since.elapsed() >= IDLE {
                 self.prove();
             }
+            self.look();
             thread::park_timeout(IDLE);
         }
+    }
+
+    /// What a backup is made of.
+    fn hand_out(&mut self) -> anyhow::Result<Parts> {
+        if let Err(error) = self.opened.log.sync() {
+            die(&error);
+        }
+        // Nobody writes it while a node runs.
+        let identity = std::fs::read(self.opened.directory.identity())?;
+        Ok(Parts { log: self.opened.log.backup(), identity })
+    }
+
+    fn look(&mut self) {
+        if let Some(answer) = self.store.backups.pop() {
+            // Who asked may have left.
+            let _ = answer.send(self.hand_out());
+        }
+        let Writer { opened, shared, store, checkpoints, next_state, .. } = self;
+        checkpoints.look(&mut opened.log, shared, store, next_state);
+        self.count();
     }
 
     /// Takes what the shards sent, in their order.
@@ -131,6 +168,10 @@ impl Writer {
         self.count();
         for ((shard, mut submission), base) in group.drain(..).zip(bases) {
             submission.base = base.0;
+            for written in std::mem::take(&mut submission.written) {
+                let first = submission.offsets[written.first as usize];
+                self.checkpoints.written(written, base.0 + u64::from(first));
+            }
             self.shared.mailboxes[shard].complete(submission);
         }
         for mailbox in &self.shared.mailboxes {
@@ -190,7 +231,7 @@ impl Writer {
 }
 
 /// The end: a second try could succeed though what was written is lost.
-fn die(error: &dyn std::error::Error) -> ! {
+pub(super) fn die(error: &dyn std::error::Error) -> ! {
     error!(
         error = %error,
         "the disk failed, the process ends; the next start reads what is really there"

@@ -62,6 +62,8 @@ pub struct StoreTimings {
     pub append: Histogram,
     /// Syncs.
     pub fsync: Histogram,
+    /// Fetches of messages; written by the reader.
+    pub read: Histogram,
     /// Commit groups, by their records.
     pub group_records: Histogram,
 }
@@ -71,6 +73,7 @@ impl Default for StoreTimings {
         StoreTimings {
             append: Histogram::new(DISK),
             fsync: Histogram::new(DISK),
+            read: Histogram::new(DISK),
             group_records: Histogram::new(RECORDS),
         }
     }

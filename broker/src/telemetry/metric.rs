@@ -252,9 +252,9 @@ metrics! {
     STORAGE_STAGE gauge "tidegate_storage_stage" []
         "What is refused for want of room on the disk; 0: nothing; 1: messages that would have to be kept; 2: durable sessions and their subscriptions as well";
     STORAGE_OPERATIONS counter "tidegate_storage_operations" ["op"]
-        "What was done to the disk: commit groups written (append) and made durable (fsync)";
+        "What was done to the disk: commit groups written (append) and made durable (fsync), and messages read back (read; several at once)";
     STORAGE_BYTES counter "tidegate_storage_bytes" "bytes" ["op"]
-        "Bytes written to the log";
+        "Bytes written to the log (append), and of messages read back (read)";
     STORAGE_ERRORS counter "tidegate_storage_errors" ["op"]
         "Writes that found no room and are tried again; any other error ends the process";
     STORAGE_OPERATION_SECONDS histogram "tidegate_storage_operation_seconds" "seconds" ["op"]
@@ -267,6 +267,8 @@ metrics! {
         "Bytes of these; what was written besides is the log's own";
     STORE_SEGMENTS gauge "tidegate_store_segments" []
         "Files of the log";
+    STORE_CHECKPOINTS counter "tidegate_store_checkpoints" []
+        "Times that the state of all partitions was written, so that a start reads from there";
     STORE_LOG_BYTES gauge "tidegate_store_log_bytes" "bytes" []
         "Bytes of the log";
     STORE_LIVE gauge "tidegate_store_live_ratio" "ratio" []

@@ -13,10 +13,14 @@ pub struct StorageCounts<'a> {
     pub volume: [u64; 2],
     /// What is refused for want of room: 0 to 2.
     pub stage: u64,
-    /// Commit groups appended, and syncs.
-    pub operations: [u64; 2],
+    /// Commit groups appended, syncs, and fetches read.
+    pub operations: [u64; 3],
     /// Bytes written.
     pub written_bytes: u64,
+    /// Bytes of messages read back.
+    pub read_bytes: u64,
+    /// Checkpoints.
+    pub checkpoints: u64,
     /// Appends that found no room.
     pub append_errors: u64,
     /// Records appended.
@@ -46,22 +50,26 @@ pub(super) fn write(
     families: &mut Families<'_>,
 ) -> fmt::Result {
     let [used, capacity] = counts.volume;
-    let [appends, syncs] = counts.operations;
+    let [appends, syncs, reads] = counts.operations;
     families.family(&metric::STORAGE_USED, |series| series.add(&[VOLUME], used))?;
     families.family(&metric::STORAGE_CAPACITY, |series| series.add(&[VOLUME], capacity))?;
     families.single(&metric::STORAGE_STAGE, counts.stage)?;
     families.family(&metric::STORAGE_OPERATIONS, |series| {
         series.add(&["append"], appends)?;
-        series.add(&["fsync"], syncs)
+        series.add(&["fsync"], syncs)?;
+        series.add(&["read"], reads)
     })?;
-    families
-        .family(&metric::STORAGE_BYTES, |series| series.add(&["append"], counts.written_bytes))?;
+    families.family(&metric::STORAGE_BYTES, |series| {
+        series.add(&["append"], counts.written_bytes)?;
+        series.add(&["read"], counts.read_bytes)
+    })?;
     families
         .family(&metric::STORAGE_ERRORS, |series| series.add(&["append"], counts.append_errors))?;
     families.family(&metric::STORAGE_OPERATION_SECONDS, |series| {
-        let StoreTimings { append, fsync, .. } = counts.timings;
+        let StoreTimings { append, fsync, read, .. } = counts.timings;
         series.distribute(&["append"], &Distribution::of([append]))?;
-        series.distribute(&["fsync"], &Distribution::of([fsync]))
+        series.distribute(&["fsync"], &Distribution::of([fsync]))?;
+        series.distribute(&["read"], &Distribution::of([read]))
     })?;
     families.family(&metric::STORE_GROUP_RECORDS, |series| {
         series.distribute(&[], &Distribution::of_numbers(&counts.timings.group_records))
@@ -69,6 +77,7 @@ pub(super) fn write(
     families.single(&metric::STORE_RECORDS, counts.records)?;
     families.single(&metric::STORE_RECORD_BYTES, counts.record_bytes)?;
     families.single(&metric::STORE_SEGMENTS, counts.segments)?;
+    families.single(&metric::STORE_CHECKPOINTS, counts.checkpoints)?;
     families.single(&metric::STORE_LOG_BYTES, counts.log_bytes)?;
     let live = counts.live_bytes.filter(|_| counts.log_bytes > 0);
     let ratio = live.map(|live| live as f64 / counts.log_bytes as f64);
