@@ -68,7 +68,12 @@ pub(crate) fn run(options: &Options, scenario: Scenario) -> Result<Result<Outcom
     if killer.start()? {
         set.stage.play(Duration::from_secs(3))?;
         let levels: &[u64] = if scenario == Scenario::Full { &[100] } else { &[89, 97] };
-        for &percent in levels {
+        for (round, &percent) in levels.iter().enumerate() {
+            if round > 0 {
+                // So that something waits for the absent again.
+                volume.relieve()?;
+                relief(&mut set, &places, &mut findings)?;
+            }
             volume.fill(percent)?;
             let key = format!("filled_to_{percent}");
             set.told.insert(key, format!("{} % in use", volume.used_percent()?).into());
