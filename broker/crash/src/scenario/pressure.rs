@@ -161,7 +161,8 @@ fn squeeze(
         now.zip(&before).all(|(now, before)| now > *before)
     };
     let refused = set.stage.play_until(NOTICE, all)?;
-    findings.note(format!("at {percent} %: 5.0 is told 0x97, 3.1.1 is closed"), refused);
+    let what = format!("at {percent} %: 5.0 is told 0x97, 3.1.1 is closed");
+    findings.note_unless_full(set, what, refused);
     let (acked, heard) = (acks(set), set.stage.lines[places.hearer].session.got);
     set.stage.play(WATCH)?;
     let (acked, heard) = (acks(set) - acked, set.stage.lines[places.hearer].session.got - heard);
@@ -174,7 +175,8 @@ fn squeeze(
     set.stage.lines[places.absent].come(Instant::now());
     let fetches =
         set.stage.play_until(NOTICE, |stage| stage.lines[places.absent].session.got > got)?;
-    findings.note(format!("at {percent} %: a session fetches what waits for it"), fetches);
+    let what = format!("at {percent} %: a session fetches what waits for it");
+    findings.note_unless_full(set, what, fetches);
     Ok(())
 }
 
@@ -210,6 +212,18 @@ fn relief(set: &mut Set, places: &Places, findings: &mut Findings) -> Result<()>
 impl Findings {
     fn note(&mut self, what: String, good: bool) {
         self.0.push((what, good));
+    }
+
+    /// Judged between the marks. Where the log itself has met ENOSPC, who waits
+    /// for the record that did not fit waits for space, and that is only told.
+    fn note_unless_full(&mut self, set: &mut Set, what: String, good: bool) {
+        match set.scenario {
+            Scenario::Full => drop(set.told.insert(what, good.into())),
+            Scenario::Kill
+            | Scenario::PowerCut
+            | Scenario::DiskWatermarks
+            | Scenario::FsyncFails => self.note(what, good),
+        }
     }
 
     fn judge(&self, verdict: &mut Verdict) {
