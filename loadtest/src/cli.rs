@@ -11,6 +11,7 @@ use crate::coordinator::Request;
 use crate::desk::{Ask, Compare, Report};
 use crate::engine::{Codec, Transport, clock};
 use crate::scenario::backoff::Chance;
+use crate::scenario::census;
 use crate::scenario::plan::{Backoff, Plan, Protocol, Scenario};
 
 /// Connections of a worker; a process has some 20,000 descriptors on a usual system.
@@ -42,6 +43,33 @@ pub(crate) enum Verb {
         /// How long they are held
         #[arg(long, default_value_t = 5_000)]
         hold_ms: u64,
+        /// Each is pinged at the end
+        #[arg(long)]
+        ping: bool,
+    },
+    /// Opens connections, holds them, sends each a message and pings each
+    Census {
+        /// The load
+        #[command(flatten)]
+        common: Common,
+        /// Connections, with a subscription each
+        #[arg(long, default_value_t = 1_000)]
+        clients: u32,
+        /// Connections that share a topic
+        #[arg(long, default_value_t = 1_000)]
+        slice: u32,
+        /// How long they are held
+        #[arg(long, default_value_t = 5_000)]
+        hold_ms: u64,
+        /// QoS of publishes and subscriptions
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=2))]
+        qos: u8,
+        /// Deliveries a second
+        #[arg(long, default_value_t = 20_000.0)]
+        rate: f64,
+        /// After that long without news, what is missing is lost
+        #[arg(long, default_value_t = 30_000)]
+        drain_ms: u64,
     },
     /// Breaks all connections at once and lets them come back
     Storm {
@@ -266,6 +294,7 @@ impl Common {
             storms: 0,
             qos: 0,
             payload_bytes: IDENTITY_BYTES as u32,
+            ping_all: false,
             rate: 0.0,
             window: 1,
             duration_ms: 0,
@@ -318,10 +347,17 @@ impl Verb {
             | Self::Compare(_)
             | Self::Report(_)
             | Self::Plan(_) => return Ok(None),
-            Self::Connect { common, clients, subscribe, hold_ms } => {
+            Self::Connect { common, clients, subscribe, hold_ms, ping } => {
                 let plan = common.plan(Scenario::Connect)?;
                 let (idle, idle_subscribe, hold_ms) = (*clients, *subscribe, *hold_ms);
-                (common, Plan { idle, idle_subscribe, hold_ms, ..plan })
+                (common, Plan { idle, idle_subscribe, hold_ms, ping_all: *ping, ..plan })
+            }
+            Self::Census { common, clients, slice, hold_ms, qos, rate, drain_ms } => {
+                ensure!(*clients > 0 && *slice > 0, "--clients and --slice must be at least 1");
+                ensure!(*rate > 0.0, "--rate must be above 0");
+                let plan = common.plan(Scenario::FanOut)?;
+                let plan = Plan { hold_ms: *hold_ms, qos: *qos, drain_ms: *drain_ms, ..plan };
+                (common, census::fill(plan, *clients, *slice, *rate))
             }
             Self::Storm { common, clients, subscribe, hold_ms, storms } => {
                 let plan = common.plan(Scenario::Storm)?;

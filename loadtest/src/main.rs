@@ -53,6 +53,7 @@ fn main() -> ExitCode {
         Verb::Report(report) => tell(report.make().map(|()| (String::new(), true))),
         Verb::Plan(ask) => tell(ask.answer().map(|text| (text, true))),
         Verb::Connect { .. }
+        | Verb::Census { .. }
         | Verb::Storm { .. }
         | Verb::FanIn { .. }
         | Verb::FanOut { .. }

@@ -267,6 +267,8 @@ pub enum Event {
     Delivery,
     /// A second of an idle connection.
     IdleSecond,
+    /// A PINGREQ and its answer.
+    Ping,
 }
 
 impl Event {
@@ -279,6 +281,7 @@ impl Event {
             Self::Message => "message",
             Self::Delivery => "delivery",
             Self::IdleSecond => "second of an idle connection",
+            Self::Ping => "ping",
         }
     }
 }

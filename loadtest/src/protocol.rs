@@ -55,6 +55,8 @@ pub(crate) enum Order {
         /// From when on.
         start: u64,
     },
+    /// Every connection is asked for a sign of life.
+    Ping,
     /// Farewell; the part is expected.
     Finish,
 }

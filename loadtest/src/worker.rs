@@ -13,6 +13,7 @@ use crate::engine::clock::{self, MILLISECOND};
 use crate::engine::{Net, News};
 use crate::procfs;
 use crate::protocol::{Order, Part, Report, TICK_MS, Tick, hear, say};
+use crate::scenario::census::Roll;
 use crate::scenario::fleet::{Change, Fleet, TURN_TIME_MAX};
 use crate::scenario::plan::Plan;
 use crate::scenario::tally::Tally;
@@ -95,6 +96,7 @@ struct Job {
     net: Net,
     fleet: Fleet,
     traffic: Traffic,
+    roll: Roll,
     tally: Tally,
     epoch: Option<u64>,
     ticks: u64,
@@ -121,6 +123,7 @@ impl Job {
             net,
             fleet,
             traffic,
+            roll: Roll::default(),
             tally,
             epoch,
             ticks,
@@ -142,6 +145,7 @@ impl Job {
             Order::Storm => {
                 self.fleet.storm(&mut self.net, &self.plan, clock::now(), &mut self.tally);
             }
+            Order::Ping => self.roll.begin(&self.fleet),
             Order::Traffic { start } => {
                 let epoch = self.epoch.context("traffic before the ramp")?;
                 let start = start.saturating_add_signed(self.ahead);
@@ -152,10 +156,10 @@ impl Job {
     }
 
     fn turn(&mut self) -> Result<()> {
-        let Self { plan, net, fleet, traffic, tally, .. } = self;
+        let Self { plan, net, fleet, traffic, roll, tally, .. } = self;
         let now = clock::now();
         let dial = fleet.step(net, plan, now, tally)?;
-        let send = traffic.step(net, now, tally);
+        let send = traffic.step(net, now, tally).min(roll.step(net, fleet, now, tally));
         net.flush()?;
         let until = dial.min(send).min(now + TURN_TIME_MAX);
         net.turn(until, &mut |net, client, news| {

@@ -58,8 +58,15 @@ pub(crate) fn run(request: &Request, watch: Watch<'_>) -> Result<Outcome> {
         // Nothing is up: there is nothing to hold, to break or to publish.
         _ if run.tally.up == 0 => {}
         Scenario::Connect => run.hold()?,
+        Scenario::FanOut if request.plan.hold_ms > 0 => {
+            run.hold()?;
+            run.flow()?;
+        }
         Scenario::Storm => run.storms()?,
         Scenario::FanIn | Scenario::FanOut | Scenario::Pairs => run.flow()?,
+    }
+    if request.plan.ping_all && run.tally.up > 0 {
+        run.ping_all()?;
     }
     run.finish()
 }
@@ -241,6 +248,23 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Until each connection has answered, or the time of the ramp is over.
+    fn ping_all(&mut self) -> Result<()> {
+        let mark = self.mark();
+        self.phase("pinging", 0);
+        self.workers.order(&Order::Ping)?;
+        let (up, before) = (self.tally.up, self.tally.clone());
+        self.wait(self.plan.open_ms_max, |tally| {
+            tally.pings >= before.pings + up && tally.pongs + tally.lost >= tally.pings
+        })?;
+        let answers = self.tally.pongs.saturating_sub(before.pongs);
+        self.cost(&mark, Event::Ping, answers);
+        let ms = mark.at.elapsed().as_millis();
+        let says = format!("{} of {up} answered within {ms} ms", answers.min(up));
+        self.outcome.config.more.insert("pinged at the end".to_owned(), says);
+        Ok(())
+    }
+
     fn finish(mut self) -> Result<Outcome> {
         self.gone |= !self.brokers.is_empty() && self.brokers.usage().is_none();
         let clients = u64::from(self.plan.clients());
@@ -253,7 +277,7 @@ impl<'a> Run<'a> {
             bytes_each: self.own_bytes_each(),
         };
         self.outcome.duration_ms = self.began.elapsed().as_millis() as u64;
-        let parts = self.workers.finish()?;
+        let parts = self.workers.finish(self.plan.clients())?;
         fill::end(&mut self.outcome, self.plan, &parts, &own)?;
         Ok(self.outcome)
     }

@@ -133,6 +133,8 @@ pub(crate) struct Plan {
     pub(crate) qos: u8,
     /// Bytes of a payload, identity included.
     pub(crate) payload_bytes: u32,
+    /// Whether each connection is pinged at the end.
+    pub(crate) ping_all: bool,
     /// Publishes a second in all; 0 is as fast as the windows allow.
     pub(crate) rate: f64,
     /// Publishes of a publisher that may be unacknowledged.
@@ -291,6 +293,7 @@ pub(crate) mod tests {
             storms: 1,
             qos: 1,
             payload_bytes: 64,
+            ping_all: false,
             rate: 100.0,
             window: 100,
             duration_ms: 1_000,
