@@ -137,6 +137,18 @@ pub(crate) enum Verb {
     Report(Report),
     /// Nodes, memory, disk and kernel settings for a load
     Plan(Ask),
+    /// Serves a relay that parses nothing, until killed: what the kernel alone costs
+    Floor {
+        /// Where it listens
+        #[arg(long, default_value = "127.0.0.1:1883")]
+        listen: SocketAddr,
+        /// Topics of the load: pairs, publishers of a fan-out, subscribers of a fan-in
+        #[arg(long, default_value_t = 1)]
+        groups: u32,
+        /// Threads
+        #[arg(long, default_value_t = 1)]
+        threads: usize,
+    },
     /// Lends this machine to a coordinator elsewhere (`--agent`); for trusted networks only
     Agent {
         /// Where coordinators connect
@@ -209,6 +221,9 @@ pub(crate) struct Common {
     /// Its maximum
     #[arg(long, default_value_t = 30_000)]
     backoff_ms_max: u64,
+    /// Runs the load against a relay first, so that each cost is also a multiple of the kernel's
+    #[arg(long)]
+    pub(crate) floor: bool,
     /// Writes the outcome as JSON to this file; `-` is stdout
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
@@ -344,6 +359,7 @@ impl Verb {
         let (common, plan) = match self {
             Self::Worker
             | Self::Agent { .. }
+            | Self::Floor { .. }
             | Self::Compare(_)
             | Self::Report(_)
             | Self::Plan(_) => return Ok(None),

@@ -18,6 +18,7 @@ mod worker;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -25,6 +26,7 @@ use tidegate_loadtest::faces::html::html;
 use tidegate_loadtest::faces::json::json;
 use tidegate_loadtest::faces::prometheus::prometheus;
 use tidegate_loadtest::faces::terminal::{Moment, Terminal};
+use tidegate_loadtest::floor;
 
 use cli::{Cli, Live, Verb};
 use summary::summary;
@@ -45,6 +47,15 @@ fn main() -> ExitCode {
                 let _ = writeln!(std::io::stdout(), "{line}");
             };
             match agent::serve(*listen, said) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => complain(&error, ExitCode::FAILURE),
+            }
+        }
+        Verb::Floor { listen, groups, threads } => {
+            let groups = *groups;
+            let seat = move |id: &str| floor::seat_of_loadtest(id, groups);
+            worker::lift_file_limit();
+            match floor::serve(*listen, *threads, Arc::new(seat)) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => complain(&error, ExitCode::FAILURE),
             }
@@ -81,7 +92,15 @@ fn run(verb: &Verb) -> ExitCode {
         Err(error) => return complain(&error, ExitCode::from(MISUSE)),
     };
     let mut watch = watcher(common.live);
-    let result = coordinator::run(&request, &mut *watch).and_then(|outcome| {
+    let floor = match common.floor {
+        true => coordinator::floor::run(&request, &mut *watch).map(Some),
+        false => Ok(None),
+    };
+    let result = floor.and_then(|floor| {
+        let mut outcome = coordinator::run(&request, &mut *watch)?;
+        if let Some(floor) = &floor {
+            coordinator::floor::enter(&mut outcome, floor);
+        }
         if let Some(path) = &common.json {
             save(path, &json(&outcome))?;
         }

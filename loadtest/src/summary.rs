@@ -34,12 +34,14 @@ pub(crate) fn summary(outcome: &Outcome) -> String {
         lines.push(format!("  ack        {}", quantiles(&outcome.ack_latency.quantiles)));
     }
     for cost in &outcome.costs {
+        let floors = cost.floors().map(|times| format!(", {times:.2} x the floor"));
         lines.push(format!(
-            "broker CPU   {:.2} us a {} ({:.2} user, {:.2} kernel)",
+            "broker CPU   {:.2} us a {} ({:.2} user, {:.2} kernel){}",
             cost.us_each().unwrap_or(0.0),
             cost.event.name(),
             cost.user_us_each().unwrap_or(0.0),
             cost.kernel_us_each().unwrap_or(0.0),
+            floors.unwrap_or_default(),
         ));
     }
     if let Some(memory) = &outcome.memory {

@@ -79,7 +79,7 @@ fn orders(from: impl Read + Send + 'static) -> Receiver<Order> {
 }
 
 /// As many descriptors as the system lets us have.
-fn lift_file_limit() {
+pub(crate) fn lift_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     // Refused: then the limit stays, and a dial that hits it is counted.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });

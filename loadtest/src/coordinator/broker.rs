@@ -54,6 +54,11 @@ impl Brokers {
         (!self.is_empty()).then_some(MemoryNow { user_bytes, kernel_bytes })
     }
 
+    /// The first of them.
+    pub(crate) fn first(&self) -> Option<u32> {
+        self.0.first().copied()
+    }
+
     /// Cores that the first may use.
     pub(crate) fn cores(&self) -> Option<u32> {
         procfs::cores(*self.0.first()?)

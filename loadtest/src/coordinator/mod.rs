@@ -6,6 +6,7 @@
 
 mod broker;
 mod fill;
+pub(crate) mod floor;
 mod workers;
 
 use std::net::SocketAddr;

@@ -26,7 +26,7 @@ use crate::dist::succeed;
 
 /// How it is called.
 pub(crate) const USAGE: &str = "vm million [--connections N] [--broker tidegate|mosquitto] \
-     [--memory MIB] [--no-subscribe] [--limit SECONDS] [--tidegate PATH] [--loadtest PATH] \
+     [--memory MIB] [--no-subscribe] [--perf] [--limit SECONDS] [--tidegate PATH] [--loadtest PATH] \
      [-- ARGUMENTS]: so many connections to one broker in a guest of QEMU; ARGUMENTS go to \
      tidegate-loadtest";
 
@@ -37,8 +37,9 @@ const SUBSCRIBERS_A_TOPIC: u32 = 1_000;
 /// What every line of the harness's figures begins with.
 const FIGURE: &str = "tidegate_loadtest_";
 /// Without smap, smep and the like an emulated system call costs less; for all brokers.
-const CPU: &str = "max,-smap,-smep,-la57,-pku";
-const APPEND: &str = "mitigations=off thash_entries=2097152";
+const CPU: &str = "max,-smap,-smep,-la57,-pku,-erms,-fsrm,-xsave";
+const APPEND: &str = "mitigations=off init_on_alloc=0 hardened_usercopy=off \
+     randomize_kstack_offset=off lsm=capability thash_entries=2097152";
 
 /// Who is loaded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -83,6 +84,8 @@ struct Ask {
     broker: Broker,
     memory_mib: u32,
     subscribe: bool,
+    /// Where the guest's time goes while connections come up.
+    perf: bool,
     limit: Duration,
     tidegate: Option<PathBuf>,
     loadtest: Option<PathBuf>,
@@ -96,6 +99,7 @@ impl Ask {
             broker: Broker::Tidegate,
             memory_mib: 0,
             subscribe: true,
+            perf: false,
             limit: Duration::ZERO,
             tidegate: None,
             loadtest: None,
@@ -114,6 +118,7 @@ impl Ask {
                     }
                 }
                 "--memory" => ask.memory_mib = value()?.parse()?,
+                "--perf" => ask.perf = true,
                 "--no-subscribe" => ask.subscribe = false,
                 "--limit" => ask.limit = Duration::from_secs(value()?.parse()?),
                 "--tidegate" => ask.tidegate = Some(value()?.into()),
@@ -143,6 +148,10 @@ impl Ask {
             false => "connect 127.0.0.1:1883 --ping".to_owned(),
         };
         let more = &self.more;
+        let perf = match self.perf {
+            true => PERF,
+            false => "",
+        };
         format!(
             "{start} > /tmp/broker.log 2>&1 &
 broker=$!
@@ -157,7 +166,7 @@ done
 --label {name} --keep-alive-s 7200 --hold-ms 10000 --open-ms-max {open_ms_max} --live lines \
 --prometheus /tmp/figures {more} 2> /tmp/talk &
 load=$!
-# The console takes a line every ten seconds.
+{perf}# The console takes a line every ten seconds.
 while kill -0 $load 2> /dev/null; do sleep 10; grep -e connected /tmp/talk | tail -n 1; done
 wait $load
 echo \"the harness ended with $?\"
@@ -175,6 +184,12 @@ tail -n 3 /tmp/broker.log
         )
     }
 }
+
+const PERF: &str = "sleep 3
+perf record -q -a -F 199 -o /tmp/perf -- sleep 8
+perf report -i /tmp/perf --no-children --percent-limit 0.4 --stdio --sort comm,symbol 2>&1 | \
+grep -v -e '^#' -e '^$'
+";
 
 /// What must be lifted for millions of connections.
 const PREPARATION: &str = "echo 16777216 > /proc/sys/fs/nr_open

@@ -11,7 +11,6 @@
 
 mod broker;
 mod dial;
-mod floor;
 mod flow;
 mod measure;
 mod net;
@@ -26,6 +25,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
@@ -123,7 +123,7 @@ fn main() -> Result<()> {
         }
         Verb::FloorServer { listen, threads } => {
             prepare()?;
-            floor::serve(listen, threads)
+            tidegate_loadtest::floor::serve(listen, threads, Arc::new(dial::seat))
         }
         Verb::Rows => {
             for scenario in SCENARIOS {
