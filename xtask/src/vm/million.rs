@@ -26,13 +26,13 @@ use crate::dist::succeed;
 
 /// How it is called.
 pub(crate) const USAGE: &str = "vm million [--connections N] [--broker tidegate|mosquitto] \
-     [--memory MIB] [--no-subscribe] [--perf] [--limit SECONDS] [--tidegate PATH] [--loadtest PATH] \
+     [--memory MIB] [--no-subscribe] [--apart] [--perf] [--limit SECONDS] [--tidegate PATH] [--loadtest PATH] \
      [-- ARGUMENTS]: so many connections to one broker in a guest of QEMU; ARGUMENTS go to \
      tidegate-loadtest";
 
 const TOOLS: &[&str] = &["nstat", "perf"];
 const MOSQUITTO: &str = "/usr/sbin/mosquitto";
-const WORKERS: u32 = 2;
+const WORKERS: &str = "2";
 const SUBSCRIBERS_A_TOPIC: u32 = 1_000;
 /// What every line of the harness's figures begins with.
 const FIGURE: &str = "tidegate_loadtest_";
@@ -64,12 +64,14 @@ impl Broker {
     }
 
     /// All defaults but for what a million needs.
-    fn config(self) -> String {
+    fn config(self, apart: bool) -> String {
+        let shards = if apart { "shards = 1\n" } else { "" };
         match self {
-            Self::Tidegate => "[node]\ndata_dir = \"/tmp/data\"\n\
+            Self::Tidegate => format!(
+                "[node]\ndata_dir = \"/tmp/data\"\n{shards}\
                  [limits]\nconnections_max = 4_000_000\n\
                  [ebpf]\nsteer = \"require\"\ntcpstat = \"off\"\nconntrack = \"off\"\n"
-                .to_owned(),
+            ),
             Self::Mosquitto => "listener 1883 127.0.0.1\nallow_anonymous true\n\
                  max_connections -1\npersistence false\nset_tcp_nodelay true\nsys_interval 0\n\
                  log_type none\nuser root\n"
@@ -84,6 +86,9 @@ struct Ask {
     broker: Broker,
     memory_mib: u32,
     subscribe: bool,
+    /// Broker and harness on a core and with a thread each. Every switch between processes empties
+    /// the emulated TLB, and filling it again is a good part of what a connect costs.
+    apart: bool,
     /// Where the guest's time goes while connections come up.
     perf: bool,
     limit: Duration,
@@ -99,6 +104,7 @@ impl Ask {
             broker: Broker::Tidegate,
             memory_mib: 0,
             subscribe: true,
+            apart: false,
             perf: false,
             limit: Duration::ZERO,
             tidegate: None,
@@ -118,6 +124,7 @@ impl Ask {
                     }
                 }
                 "--memory" => ask.memory_mib = value()?.parse()?,
+                "--apart" => ask.apart = true,
                 "--perf" => ask.perf = true,
                 "--no-subscribe" => ask.subscribe = false,
                 "--limit" => ask.limit = Duration::from_secs(value()?.parse()?),
@@ -147,13 +154,16 @@ impl Ask {
             true => format!("census 127.0.0.1:1883 --slice {SUBSCRIBERS_A_TOPIC}"),
             false => "connect 127.0.0.1:1883 --ping".to_owned(),
         };
-        let more = &self.more;
         let perf = match self.perf {
             true => PERF,
             false => "",
         };
+        let (broker_on, load_on) = match self.apart {
+            true => ("taskset 1 ", "taskset 2 "),
+            false => ("", ""),
+        };
         format!(
-            "{start} > /tmp/broker.log 2>&1 &
+            "{broker_on}{start} > /tmp/broker.log 2>&1 &
 broker=$!
 tries=0
 until grep -q ':075B 00000000:0000 0A' /proc/net/tcp; do
@@ -162,9 +172,8 @@ until grep -q ':075B 00000000:0000 0A' /proc/net/tcp; do
   sleep 1
 done
 [ -e /tests/tidegate ] && /tests/tidegate bpf status --data-dir /tmp/data
-/tests/tidegate-loadtest {load} --clients {clients} --workers {WORKERS} --pid $broker \
---label {name} --keep-alive-s 7200 --hold-ms 10000 --open-ms-max {open_ms_max} --live lines \
---prometheus /tmp/figures {more} 2> /tmp/talk &
+{load_on}/tests/tidegate-loadtest {load} --clients {clients} --pid $broker --label {name} \
+--live lines --prometheus /tmp/figures{options} 2> /tmp/talk &
 load=$!
 {perf}# The console takes a line every ten seconds.
 while kill -0 $load 2> /dev/null; do sleep 10; grep -e connected /tmp/talk | tail -n 1; done
@@ -180,8 +189,27 @@ tail -n 3 /tmp/broker.log
 ",
             start = self.broker.start(),
             name = self.broker.name(),
-            open_ms_max = self.limit.as_millis(),
+            options = self.options(),
         )
+    }
+
+    /// Ours for the harness, but for those that are given.
+    fn options(&self) -> String {
+        let open_ms_max = self.limit.as_millis().to_string();
+        let ours = [
+            ("--workers", if self.apart { "1" } else { WORKERS }),
+            ("--keep-alive-s", "7200"),
+            ("--hold-ms", "10000"),
+            ("--open-ms-max", &open_ms_max),
+        ];
+        let given = |name: &str| self.more.split(' ').any(|word| word == name);
+        let ours = ours.iter().filter(|(name, _)| !given(name));
+        let mut options: String = ours.map(|(name, value)| format!(" {name} {value}")).collect();
+        if !self.more.is_empty() {
+            options.push(' ');
+            options.push_str(&self.more);
+        }
+        options
     }
 }
 
@@ -223,7 +251,7 @@ pub(crate) fn run(root: &Path, place: &Path, args: &[String]) -> Result<()> {
         }
     });
     let files = [
-        ("/etc/broker", ask.broker.config()),
+        ("/etc/broker", ask.broker.config(ask.apart)),
         ("/etc/million", ask.script()),
         ("/etc/passwd", "root:x:0:0::/:/bin/sh\n".to_owned()),
         ("/etc/group", "root:x:0:\n".to_owned()),
@@ -358,6 +386,8 @@ mod cases {
         };
         assert!(ask(&[]).contains("tidegate-loadtest census 127.0.0.1:1883 --slice 1000"));
         assert!(ask(&["--no-subscribe"]).contains("connect 127.0.0.1:1883 --ping"));
-        assert!(ask(&["--", "--qos", "0"]).contains("/tmp/figures --qos 0 2>"));
+        let given = ask(&["--", "--qos", "0", "--workers", "3"]);
+        assert!(given.contains(" --qos 0 --workers 3 2> /tmp/talk"), "{given}");
+        assert_eq!(given.matches("--workers").count(), 1);
     }
 }
