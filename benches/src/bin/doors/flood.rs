@@ -14,7 +14,7 @@ use crate::report::{Report, mib, short};
 use crate::server::{Broker, Running};
 use crate::storm::{ahead_of_others, resident, show};
 use crate::traffic::{KEEP_ALIVE_S, Pairs, Percentiles, Tally};
-use crate::wire::{self, Template, Version};
+use benches::wire::{self, Template, Version};
 use tidegate_loadtest::layers::tls_config;
 use tidegate_loadtest::transport::Transport;
 

@@ -11,11 +11,11 @@ use anyhow::{Result, anyhow, bail, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::net::Net;
-use crate::process::cpu_nanoseconds;
 use crate::report::{Report, short};
 use crate::server::{Broker, Running};
 use crate::storm::{ahead_of_others, show};
 use crate::traffic::{Pairs, Percentiles};
+use benches::process::cpu_nanoseconds;
 use tidegate_loadtest::layers::tls_config;
 use tidegate_loadtest::transport::Transport;
 

@@ -11,10 +11,10 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::crowd::{Crowd, GENTLE};
 use crate::net::Net;
-use crate::process::cpu_nanoseconds;
 use crate::report::{Report, mib, short};
 use crate::server::{Broker, Running};
 use crate::traffic::{Delivery, Pairs, Percentiles, Tally};
+use benches::process::cpu_nanoseconds;
 use tidegate_loadtest::layers::tls_config;
 use tidegate_loadtest::transport::Transport;
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 
 use crate::net::{Net, News};
-use crate::wire::{self, Frame, PAYLOAD_TAIL, Template, Version};
+use benches::wire::{self, Frame, PAYLOAD_TAIL, Template, Version};
 use tidegate_loadtest::transport::Transport;
 
 /// Bytes of a payload.

@@ -8,7 +8,7 @@ use anyhow::{Result, bail, ensure};
 pub(crate) use tidegate_loadtest::floor::Role;
 
 use crate::net::{Net, Wait};
-use crate::wire::{self, Frame, Version};
+use benches::wire::{self, Frame, Version};
 
 /// Keep-alive that every connection of a load asks for, in seconds.
 pub(crate) const KEEP_ALIVE_S: u16 = 60;
