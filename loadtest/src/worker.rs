@@ -47,9 +47,9 @@ fn obey(from: impl Read + Send + 'static, to: &mut impl Write) -> Result<()> {
         loop {
             match orders.try_recv() {
                 Ok(Order::Finish) => {
-                    job.fleet.close(&mut job.net)?;
+                    // First: to say farewell to a million takes minutes.
                     say(to, &Report::Part(Box::new(job.part())))?;
-                    return Ok(());
+                    return job.fleet.close(&mut job.net);
                 }
                 Ok(Order::Clock { sent }) => say(to, &Report::Clock { sent, here: clock::now() })?,
                 Ok(order) => job.order(order)?,

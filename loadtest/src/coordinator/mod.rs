@@ -278,7 +278,7 @@ impl<'a> Run<'a> {
             bytes_each: self.own_bytes_each(),
         };
         self.outcome.duration_ms = self.began.elapsed().as_millis() as u64;
-        let parts = self.workers.finish(self.plan.clients())?;
+        let parts = self.workers.finish()?;
         fill::end(&mut self.outcome, self.plan, &parts, &own)?;
         Ok(self.outcome)
     }

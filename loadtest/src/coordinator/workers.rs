@@ -18,8 +18,6 @@ const REPORTS_MAX: usize = 1_024;
 /// A worker that is silent that long is stuck.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
-/// What a worker may take to close a connection at the end, on a slow machine.
-const CLOSE_TIME_MAX: Duration = Duration::from_micros(500);
 /// An agent that takes longer to answer is not there.
 const AGENT_TIME_MAX: Duration = Duration::from_secs(5);
 /// How often a worker elsewhere is asked for its time.
@@ -161,10 +159,10 @@ impl Workers {
         }
     }
 
-    /// Ends the run of so many clients and returns what each worker found.
-    pub(crate) fn finish(mut self, clients: u32) -> Result<Vec<Part>> {
+    /// Ends the run and returns what each found.
+    pub(crate) fn finish(mut self) -> Result<Vec<Part>> {
         self.order(&Order::Finish)?;
-        let deadline = Instant::now() + SILENCE_MAX + CLOSE_TIME_MAX * clients;
+        let deadline = Instant::now() + SILENCE_MAX;
         while self.parts.iter().any(Option::is_none) {
             self.hear(deadline)?;
             if Instant::now() >= deadline {

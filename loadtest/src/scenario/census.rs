@@ -13,6 +13,8 @@ use crate::scenario::tally::Tally;
 
 /// Clients that a step looks at; then the socket events have their turn.
 const CLIENTS_A_STEP: u32 = 256;
+/// Beyond it a turn would be too short for the milliseconds in which a plan counts.
+const PUBLISHES_A_SECOND_MAX: f64 = 400.0;
 /// PINGREQs of a worker that may be without an answer.
 const UNANSWERED_MAX: u64 = 1_024;
 
@@ -21,7 +23,7 @@ const UNANSWERED_MAX: u64 = 1_024;
 pub(crate) fn fill(mut plan: Plan, clients: u32, slice: u32, deliveries_a_second: f64) -> Plan {
     plan.publishers = clients.div_ceil(slice.max(1));
     plan.subscribers = clients;
-    plan.rate = deliveries_a_second / f64::from(slice.max(1));
+    plan.rate = (deliveries_a_second / f64::from(slice.max(1))).min(PUBLISHES_A_SECOND_MAX);
     // Half a turn short of a second round: each publisher's turn comes once.
     let seconds = (f64::from(plan.publishers) - 0.5) / plan.rate;
     plan.duration_ms = (seconds * 1e3) as u64;
@@ -77,7 +79,7 @@ mod tests {
 
     #[test]
     fn each_publisher_has_one_turn_whoever_it_works_for() {
-        for (clients, slice) in [(1_000_000, 1_000), (2_500, 1_000), (7, 1_000), (10, 1)] {
+        for (clients, slice) in [(1_000_000, 1_000), (2_500, 1_000), (7, 1_000), (100, 1)] {
             let plan = fill(plan(Scenario::FanOut, 0, 0), clients, slice, 20_000.0);
             let copies: u64 = (0..plan.publishers).map(|publisher| plan.copies(publisher)).sum();
             assert_eq!(copies, u64::from(clients));

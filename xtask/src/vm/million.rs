@@ -176,7 +176,11 @@ done
 --live lines --prometheus /tmp/figures{options} 2> /tmp/talk &
 load=$!
 {perf}# The console takes a line every ten seconds.
-while kill -0 $load 2> /dev/null; do sleep 10; grep -e connected /tmp/talk | tail -n 1; done
+while kill -0 $load 2> /dev/null; do
+  sleep 10
+  resent=$(grep ^Tcp: /proc/net/snmp | tail -n 1 | cut -d ' ' -f 13)
+  echo \"$(grep -e connected /tmp/talk | tail -n 1), $resent segments sent again\"
+done
 wait $load
 echo \"the harness ended with $?\"
 grep -v -e connected /tmp/talk
@@ -184,7 +188,8 @@ grep ^{FIGURE} /tmp/figures
 grep -e VmHWM -e RssAnon /proc/$broker/status
 grep -e MemTotal -e MemAvailable -e Slab: /proc/meminfo
 cat /proc/net/sockstat
-nstat -az TcpRetransSegs TcpExtTCPTimeouts TcpExtListenOverflows TcpExtListenDrops
+cat /proc/net/softnet_stat
+nstat -a | grep -e Retrans -e Timeout -e Drop -e Overflow -e Fail -e Prun -e ZeroWindow -e Abort
 tail -n 3 /tmp/broker.log
 ",
             start = self.broker.start(),
@@ -232,8 +237,6 @@ echo 1000000 > /proc/sys/net/core/netdev_max_backlog
 echo 65535 > /proc/sys/net/ipv4/tcp_max_syn_backlog
 echo '1024 65535' > /proc/sys/net/ipv4/ip_local_port_range
 echo '4194304 4194304 4194304' > /proc/sys/net/ipv4/tcp_mem
-echo '4096 4096 65536' > /proc/sys/net/ipv4/tcp_rmem
-echo '4096 4096 65536' > /proc/sys/net/ipv4/tcp_wmem
 ulimit -n 8388608
 ";
 
