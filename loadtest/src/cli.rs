@@ -18,7 +18,7 @@ const CLIENTS_A_WORKER: u32 = 15_000;
 
 /// Loads any MQTT broker, keeps a ledger of every message, and reports
 #[derive(Debug, Parser)]
-#[command(name = "tidegate-loadtest", version)]
+#[command(name = "tidegate-loadtest", version, args_override_self = true)]
 pub(crate) struct Cli {
     /// What to do
     #[command(subcommand)]
@@ -233,6 +233,17 @@ pub(crate) struct Flow {
     /// Connections beside, which only are there
     #[arg(long, default_value_t = 0)]
     idle: u32,
+    /// Sessions outlive their connections: what is published while a client is away is owed to
+    /// it, and a publisher sends again what was not acknowledged
+    #[arg(long)]
+    persistent: bool,
+    /// Seconds that a session lasts without its connection (5.0; before, the broker decides)
+    #[arg(long, default_value_t = 3_600)]
+    session_expiry_s: u32,
+    /// Losses of connections are part of the run, such as those of a broker that is killed and
+    /// started again: clients come back, and that they were lost breaks no promise
+    #[arg(long)]
+    reconnect: bool,
 }
 
 impl Common {
@@ -270,6 +281,8 @@ impl Common {
             window: 1,
             duration_ms: 0,
             drain_ms: 0,
+            session_s: None,
+            reconnect: false,
         })
     }
 
@@ -305,6 +318,8 @@ impl Flow {
         (plan.rate, plan.window) = (self.rate, self.window);
         (plan.duration_ms, plan.drain_ms) = (self.duration_ms, self.drain_ms);
         plan.idle = self.idle;
+        plan.session_s = self.persistent.then_some(self.session_expiry_s);
+        plan.reconnect = self.reconnect;
         Ok(plan)
     }
 }

@@ -16,8 +16,9 @@ use serde::{Deserialize, Serialize};
 use tidegate_codec::QoS;
 
 use crate::identity::{Identity, IdentityError};
-use crate::intervals::{Inserted, Intervals, Span, count, difference, intersection};
+use crate::intervals::{Inserted, Intervals, Span, count, difference, intersection, union};
 use crate::outcome::{Breach, LedgerReport, Promise, Tally, Verdict};
+use marks::Marks;
 
 /// Intervals beyond which deliveries are unrecorded: 64 MiB.
 pub const INTERVALS_MAX: usize = 4 << 20;
@@ -27,9 +28,12 @@ pub const INTERVALS_MAX: usize = 4 << 20;
 pub struct Ledger {
     run: u32,
     streams: Vec<Stream>,
-    stream_of: HashMap<(u32, u8), u32>,
+    stream_ids: HashMap<(u32, u8), u32>,
     routes: Vec<Route>,
     route_of: HashMap<(u32, u32, u8), u32>,
+    /// Who had no session for a while, whose publisher is another worker's.
+    absences: Vec<Absence>,
+    forgotten: u64,
     damaged: u64,
     misrouted: u64,
     foreign: u64,
@@ -90,6 +94,18 @@ struct Stream {
     published: u64,
     acknowledged: Intervals,
     unrecorded: u64,
+    /// Its publisher is here: `published` is all there is.
+    local: bool,
+    marks: Marks,
+}
+
+/// A route without a session, from a message on until a time.
+#[derive(Clone, Copy, Debug)]
+struct Absence {
+    route: u32,
+    from: u64,
+    /// None: to the end.
+    until_ns: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -123,9 +139,11 @@ impl Ledger {
         Self {
             run,
             streams: Vec::new(),
-            stream_of: HashMap::new(),
+            stream_ids: HashMap::new(),
             routes: Vec::new(),
             route_of: HashMap::new(),
+            absences: Vec::new(),
+            forgotten: 0,
             damaged: 0,
             misrouted: 0,
             foreign: 0,
@@ -134,10 +152,16 @@ impl Ledger {
         }
     }
 
-    /// The stream of a publisher and QoS, opened if need be.
+    /// The stream of a publisher and QoS that publishes into this ledger.
     pub fn stream(&mut self, publisher: u32, qos: QoS) -> StreamId {
+        let id = self.stream_of(publisher, qos);
+        self.streams[id.0 as usize].local = true;
+        id
+    }
+
+    fn stream_of(&mut self, publisher: u32, qos: QoS) -> StreamId {
         let next = self.streams.len() as u32;
-        let id = *self.stream_of.entry((publisher, qos as u8)).or_insert(next);
+        let id = *self.stream_ids.entry((publisher, qos as u8)).or_insert(next);
         if id == next {
             self.streams.push(Stream {
                 publisher,
@@ -145,6 +169,8 @@ impl Ledger {
                 published: 0,
                 acknowledged: Intervals::default(),
                 unrecorded: 0,
+                local: false,
+                marks: Marks::default(),
             });
         }
         StreamId(id)
@@ -155,6 +181,13 @@ impl Ledger {
         let stream = &mut self.streams[stream.0 as usize];
         stream.published += 1;
         stream.published - 1
+    }
+
+    /// The same, and when; a ledger that notes times can excuse absences that another worker saw.
+    pub fn publish_at(&mut self, stream: StreamId, now: u64) -> u64 {
+        let sequence = self.publish(stream);
+        self.streams[stream.0 as usize].marks.note(now, sequence);
+        sequence
     }
 
     /// Enters the acknowledgement that made a message the broker's: PUBACK, or
@@ -174,7 +207,7 @@ impl Ledger {
     /// Enters a subscription. Entering it again changes nothing.
     pub fn expect(&mut self, expectation: &Expectation) -> RouteId {
         let Expectation { receiver, publisher, published, granted, ordered, from } = *expectation;
-        let stream = self.stream(publisher, published).0;
+        let stream = self.stream_of(publisher, published).0;
         let next = self.routes.len() as u32;
         let id = *self.route_of.entry((receiver, publisher, published as u8)).or_insert(next);
         if id == next {
@@ -200,6 +233,50 @@ impl Ledger {
         let before = excused.len();
         excused.extend(&[missed]);
         self.intervals = self.intervals + excused.len() - before;
+    }
+
+    /// A receiver's session ended with its connection. What it has not got by now is not owed, nor
+    /// is what is published until it is [`present`](Self::present).
+    ///
+    /// Costs a pass over all routes.
+    pub fn absent(&mut self, receiver: u32) {
+        for (at, route) in self.routes.iter().enumerate() {
+            if route.receiver == receiver {
+                let from = route.delivered.end().max(route.from);
+                self.absences.push(Absence { route: at as u32, from, until_ns: None });
+            }
+        }
+    }
+
+    /// It has a session again, and its subscriptions were granted.
+    ///
+    /// For publishers of this ledger that is exact; for those of another worker it is as exact as
+    /// the times they noted.
+    pub fn present(&mut self, receiver: u32, now: u64) {
+        let mut known = Vec::new();
+        let (routes, streams) = (&self.routes, &self.streams);
+        self.absences.retain_mut(|absence| {
+            let route = &routes[absence.route as usize];
+            if route.receiver != receiver || absence.until_ns.is_some() {
+                return true;
+            }
+            let stream = &streams[route.stream as usize];
+            if stream.local {
+                known.push((RouteId(absence.route), (absence.from, stream.published)));
+            }
+            absence.until_ns = Some(now);
+            !stream.local
+        });
+        for (route, missed) in known {
+            if missed.0 < missed.1 {
+                self.excuse(route, missed);
+            }
+        }
+    }
+
+    /// A session that was to outlive its connection did not.
+    pub fn forget(&mut self) {
+        self.forgotten += 1;
     }
 
     /// Messages published on a stream so far.
@@ -265,12 +342,20 @@ impl Ledger {
             let published = self.streams[route.stream as usize].published;
             !route.delivered.covers((route.from, published))
         });
-        waiting.map(|route| self.settle_route(route).lost).sum()
+        waiting.map(|route| self.settle_route(route, &[]).lost).sum()
     }
 
     /// The account as it stands, and its verdict.
     pub fn report(&self) -> LedgerReport {
+        let mut absences: HashMap<u32, Vec<Span>> = HashMap::new();
+        for absence in &self.absences {
+            let stream = &self.streams[self.routes[absence.route as usize].stream as usize];
+            let until = absence.until_ns.and_then(|until| stream.marks.first_after(until));
+            let span = (absence.from, until.unwrap_or(stream.published));
+            absences.entry(absence.route).or_default().push(span);
+        }
         let mut report = LedgerReport {
+            forgotten: self.forgotten,
             damaged: self.damaged,
             misrouted: self.misrouted,
             foreign: self.foreign,
@@ -285,10 +370,11 @@ impl Ledger {
         // What breaks a promise is counted apart from what merely happened.
         let mut repeated = [0; 3];
         let mut reordered = [0; 3];
-        for route in &self.routes {
+        for (number, route) in self.routes.iter().enumerate() {
             let published = self.streams[route.stream as usize].qos;
             let at = published.min(route.granted) as usize;
-            let settled = self.settle_route(route);
+            let away = absences.get(&(number as u32)).map_or(&[][..], |spans| spans);
+            let settled = self.settle_route(route, away);
             add(&mut report.qos[at], &settled);
             if once(published) && once(route.granted) {
                 repeated[at] += settled.duplicated;
@@ -301,14 +387,16 @@ impl Ledger {
         report
     }
 
-    fn settle_route(&self, route: &Route) -> Tally {
+    fn settle_route(&self, route: &Route, away: &[Span]) -> Tally {
         let stream = &self.streams[route.stream as usize];
         let window = (route.from, stream.published.max(route.from));
         let mut owed = vec![window];
-        if let Some(excused) = &route.excused {
-            owed = difference(&owed, &excused.spans());
-        }
         let delivered = route.delivered.spans();
+        if route.excused.is_some() || !away.is_empty() {
+            let excused = route.excused.as_ref().map(|spans| spans.spans()).unwrap_or_default();
+            // What came all the same was expected.
+            owed = difference(&owed, &difference(&union(&excused, away), &delivered));
+        }
         let missing = difference(&owed, &delivered);
         let promised = match stream.qos.min(route.granted) {
             // Nothing is promised, so everything that is missing is reported.
@@ -342,6 +430,7 @@ impl Ledger {
             published: stream.published,
             acknowledged: stream.acknowledged.spans(),
             unrecorded: stream.unrecorded,
+            marks: stream.marks.noted.clone(),
         });
         let routes = self.routes.iter().map(|route| RoutePart {
             receiver: route.receiver,
@@ -359,6 +448,8 @@ impl Ledger {
             run: self.run,
             streams: streams.collect(),
             routes: routes.collect(),
+            absences: self.absences.iter().map(|a| (a.route, a.from, a.until_ns)).collect(),
+            forgotten: self.forgotten,
             damaged: self.damaged,
             misrouted: self.misrouted,
             foreign: self.foreign,
@@ -378,13 +469,18 @@ impl Ledger {
         for stream in &part.streams {
             let qos = qos_of(stream.qos)?;
             check_spans(&stream.acknowledged)?;
-            let id = self.stream(stream.publisher, qos).0;
+            let id = self.stream_of(stream.publisher, qos).0;
             let ours = &mut self.streams[id as usize];
             ours.published = ours.published.max(stream.published);
             ours.acknowledged.extend(&stream.acknowledged);
             ours.unrecorded += stream.unrecorded;
+            if !stream.marks.is_empty() {
+                // A publisher belongs to one worker.
+                ours.marks.noted = stream.marks.clone();
+            }
             streams.push(id);
         }
+        let mut routes = Vec::with_capacity(part.routes.len());
         for route in &part.routes {
             check_spans(&route.delivered)?;
             check_spans(&route.excused)?;
@@ -400,6 +496,7 @@ impl Ledger {
                 ordered: route.ordered,
                 from: route.from,
             });
+            routes.push(id.0);
             let ours = &mut self.routes[id.0 as usize];
             let twice = intersection(&ours.delivered.spans(), &route.delivered);
             ours.from = ours.from.min(route.from);
@@ -411,6 +508,12 @@ impl Ledger {
                 ours.excused.get_or_insert_default().extend(&route.excused);
             }
         }
+        for (route, from, until_ns) in &part.absences {
+            let route =
+                *routes.get(*route as usize).ok_or(MergeError::NoSuchRoute { route: *route })?;
+            self.absences.push(Absence { route, from: *from, until_ns: *until_ns });
+        }
+        self.forgotten += part.forgotten;
         self.damaged += part.damaged;
         self.misrouted += part.misrouted;
         self.foreign += part.foreign;
@@ -433,9 +536,23 @@ pub struct LedgerPart {
     run: u32,
     streams: Vec<StreamPart>,
     routes: Vec<RoutePart>,
+    absences: Vec<(u32, u64, Option<u64>)>,
+    forgotten: u64,
     damaged: u64,
     misrouted: u64,
     foreign: u64,
+}
+
+impl LedgerPart {
+    /// Turns times of a clock that is `ahead` into those of the coordinator's.
+    pub fn set_clock(&mut self, ahead: i64) {
+        let marks = self.streams.iter_mut().flat_map(|stream| &mut stream.marks);
+        let times = marks.map(|mark| &mut mark.0);
+        let until = self.absences.iter_mut().filter_map(|absence| absence.2.as_mut());
+        for time in times.chain(until) {
+            *time = time.saturating_add_signed(-ahead);
+        }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -445,6 +562,7 @@ struct StreamPart {
     published: u64,
     acknowledged: Vec<Span>,
     unrecorded: u64,
+    marks: Vec<(u64, u64)>,
 }
 
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -477,6 +595,12 @@ pub enum MergeError {
     NoSuchStream {
         /// The stream's place.
         stream: u32,
+    },
+    /// An absence on a route that the part doesn't have.
+    #[error("account refers to route {route}, which it lacks")]
+    NoSuchRoute {
+        /// The route's place.
+        route: u32,
     },
     /// A QoS that doesn't exist.
     #[error("account names QoS {got}")]
@@ -538,6 +662,8 @@ fn verdict(report: &LedgerReport, repeated: [u64; 3], reordered: [u64; 3]) -> Ve
         check(Promise::Order, qos, reordered[at]);
         check(Promise::Authenticity, qos, tally.invented);
     }
+    // [MQTT-3.1.2-4] [MQTT5 3.1.2.11.2]
+    check(Promise::Session, None, report.forgotten);
     check(Promise::Integrity, None, report.damaged);
     check(Promise::Routing, None, report.misrouted);
     let unrecorded = report.qos.iter().map(|tally| tally.unrecorded).sum();
@@ -553,5 +679,6 @@ fn verdict(report: &LedgerReport, repeated: [u64; 3], reordered: [u64; 3]) -> Ve
     }
 }
 
+mod marks;
 #[cfg(test)]
 mod tests;

@@ -116,6 +116,8 @@ pub(crate) struct Part {
     pub(crate) ack_latency: Latency,
     /// From due to up.
     pub(crate) connect_latency: Latency,
+    /// From the loss of a connection to its return.
+    pub(crate) gap: Latency,
     /// From due to the socket.
     pub(crate) lateness: Latency,
     /// What the harness itself lacked.

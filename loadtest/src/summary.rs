@@ -7,7 +7,7 @@ pub(crate) fn summary(outcome: &Outcome) -> String {
     let mut lines = Vec::new();
     let connections = &outcome.connections;
     lines.push(format!(
-        "connections  {} up of {} in {} ms ({:.0}/s), {} failed, {} refused, {} lost",
+        "connections  {} up of {} in {} ms ({:.0}/s), {} tried again, {} refused, {} lost",
         connections.peak,
         outcome.config.clients,
         connections.ramp_ms,
@@ -17,6 +17,19 @@ pub(crate) fn summary(outcome: &Outcome) -> String {
         connections.lost,
     ));
     lines.push(format!("  from due   {}", quantiles(&connections.latency.quantiles)));
+    if connections.reconnected > 0 {
+        lines.push(format!(
+            "  came back  {} times, {} of them to their session",
+            connections.reconnected, connections.resumed
+        ));
+    }
+    let gap = &connections.gap.quantiles;
+    if gap.count > 0 {
+        lines.push(format!("  gap        {}", quantiles(gap)));
+    }
+    if connections.missing > 0 {
+        lines.push(format!("  missing    {} at the end", connections.missing));
+    }
     for (name, value) in &outcome.config.more {
         lines.push(format!("  {name}: {value}"));
     }
@@ -44,16 +57,16 @@ pub(crate) fn summary(outcome: &Outcome) -> String {
     }
     if let Some(memory) = &outcome.memory {
         lines.push(format!(
-            "broker bytes {:.0} user, {:.0} kernel (both ends) a connection",
-            memory.user_bytes_each().unwrap_or(0.0),
-            memory.kernel_bytes_each().unwrap_or(0.0),
+            "broker bytes a connection: user {}, kernel (both ends) {}",
+            bytes(memory.user_bytes_each(), Some(memory.user_before_bytes)),
+            bytes(memory.kernel_bytes_each(), memory.kernel_before_bytes),
         ));
     }
     let harness = &outcome.harness;
     lines.push(format!(
-        "harness      {:.0} % of a core at its busiest, {:.0} bytes a connection, {} unsent",
+        "harness      {:.0} % of a core at its busiest, {}{} unsent",
         harness.busiest * 100.0,
-        harness.bytes_each.unwrap_or(0.0),
+        harness.bytes_each.map_or(String::new(), |each| format!("{each:.0} bytes a connection, ")),
         harness.unsent,
     ));
     lines.push(format!("  lateness   {}", quantiles(&harness.lateness)));
@@ -85,6 +98,15 @@ pub(crate) fn summary(outcome: &Outcome) -> String {
         lines.push(format!("INVALID      {invalid}"));
     }
     lines.join("\n") + "\n"
+}
+
+/// A figure, or why there is none.
+fn bytes(each: Option<f64>, before: Option<u64>) -> String {
+    match (each, before) {
+        (Some(each), _) => format!("{each:.0}"),
+        (None, Some(_)) => "not measurable: memory did not grow (start the broker afresh)".into(),
+        (None, None) => "not measurable: this system does not tell".into(),
+    }
 }
 
 fn quantiles(of: &Quantiles) -> String {

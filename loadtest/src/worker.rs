@@ -110,7 +110,7 @@ impl Job {
     fn new(plan: Plan, worker: u32, workers: u32) -> Result<Self> {
         let fleet = Fleet::new(&plan, worker, workers);
         let traffic = Traffic::new(&plan, &fleet);
-        let net = Net::new(fleet.len(), plan.protocol.version(), plan.codec, plan.transport)?;
+        let net = Net::new(fleet.len(), plan.codec)?;
         let tally = Tally::default();
         let anonymous_bytes = procfs::anonymous_bytes(std::process::id()).unwrap_or(0);
         let (epoch, ticks, ahead) = (None, 0, 0);
@@ -161,7 +161,7 @@ impl Job {
         net.turn(until, &mut |net, client, news| {
             let change = fleet.told(net, plan, client, &news, tally)?;
             if !matches!(change, Change::Same) {
-                traffic.changed(plan, client, &change);
+                traffic.changed(plan, fleet, client, &change, tally);
             }
             if let News::Packet(packet) = &news {
                 traffic.told(net, fleet, client, packet, tally);
@@ -203,12 +203,15 @@ impl Job {
     }
 
     fn part(&mut self) -> Part {
+        let mut ledger = self.traffic.ledger.part();
+        ledger.set_clock(self.ahead);
         Part {
+            gap: self.fleet.gap.save(),
             latency: self.traffic.all_latency(),
             ack_latency: self.traffic.ack_latency.save(),
             connect_latency: self.fleet.connect_latency.save(),
             lateness: self.traffic.lateness.save(),
-            ledger: self.traffic.ledger.part(),
+            ledger,
             lacking: self.fleet.lacking.map(str::to_owned),
             tally: self.tally(),
         }

@@ -6,6 +6,8 @@ mod broker;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use broker::{Broker, Done, Faults};
 use tidegate_loadtest::outcome::{Invalid, Outcome, Promise, Verdict};
@@ -57,7 +59,7 @@ fn a_sound_broker_passes_whoever_shares_the_work() {
 
 #[test]
 fn what_a_broker_does_wrong_is_counted_to_the_message() {
-    let faults = Faults { lose_every: 50, repeat_every: 7, delay_every: 11, damage_every: 0 };
+    let faults = Faults { lose_every: 50, repeat_every: 7, delay_every: 11, ..Faults::default() };
     let broker = Broker::start(faults);
     let (code, outcome) = run(broker.addr, &PAIRS);
     let done = broker.done();
@@ -69,6 +71,7 @@ fn what_a_broker_does_wrong_is_counted_to_the_message() {
         repeated: tally.duplicated,
         delayed: tally.reordered,
         damaged: outcome.ledger.damaged,
+        ..Done::default()
     };
     assert_eq!(found, done);
     let Verdict::Bad(breaches) = &outcome.ledger.verdict else { panic!("{outcome:?}") };
@@ -159,6 +162,73 @@ fn nobody_there_is_a_failure_and_not_a_good_run() {
     let (code, outcome) = run(addr, &[&PAIRS[..], &["--open-ms-max", "300"]].concat());
     assert_eq!(code, Some(1));
     assert_eq!((outcome.connections.established, outcome.totals.published), (0, 0));
+}
+
+/// A run in which all connections are cut three times.
+fn run_and_cut(faults: Faults, words: &[&str]) -> (Broker, Option<i32>, Outcome) {
+    let broker = Broker::start(faults);
+    let back = ["--reconnect", "--backoff", "fixed", "--backoff-base-ms", "50"];
+    let all = [&PAIRS[..], &back, words].concat();
+    let addr = broker.addr;
+    let (code, outcome) = thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..3 {
+                thread::sleep(Duration::from_millis(400));
+                broker.cut();
+            }
+        });
+        run(addr, &all)
+    });
+    (broker, code, outcome)
+}
+
+#[test]
+fn durable_sessions_lose_nothing_when_their_connections_are_cut() {
+    for protocol in ["3.1.1", "5.0"] {
+        let words = ["--persistent", "--protocol", protocol];
+        let (_, code, outcome) = run_and_cut(Faults::default(), &words);
+        assert_sound_but_for_time(code, &outcome);
+        let tally = outcome.ledger.qos[1];
+        assert_eq!((tally.lost, tally.unacknowledged), (0, 0), "{protocol}");
+        assert_eq!((tally.expected, tally.delivered), (1_000, 1_000), "{protocol}");
+        let connections = outcome.connections;
+        assert!(connections.lost >= 16 && connections.missing == 0, "{connections:?}");
+        assert_eq!(connections.resumed, connections.reconnected);
+        assert_eq!(connections.gap.quantiles.count, connections.lost);
+    }
+}
+
+#[test]
+fn a_message_lost_while_its_session_was_away_is_found() {
+    let faults = Faults { lose_at_return: true, ..Faults::default() };
+    // A broker that is slow to be acknowledged has something to lose.
+    let words = ["--persistent", "--rate", "20000", "--window", "60000"];
+    let (broker, code, outcome) = run_and_cut(faults, &words);
+    let done = broker.done();
+    let tally = outcome.ledger.qos[1];
+    // What was lost on its way back may have come the first time.
+    assert!(tally.lost <= done.lost_at_return, "{done:?} {tally:?}");
+    assert_eq!(code == Some(1), tally.lost > 0 || outcome.invalid.is_some());
+    assert!(tally.lost > 0, "{done:?} {tally:?}");
+}
+
+#[test]
+fn a_forgotten_session_is_a_breach_and_what_it_missed_a_loss() {
+    let faults = Faults { forget_sessions: true, ..Faults::default() };
+    let (_, code, outcome) = run_and_cut(faults, &["--persistent", "--protocol", "5.0"]);
+    assert_eq!((code, outcome.connections.resumed), (Some(1), 0));
+    assert!(outcome.ledger.forgotten >= 16, "{}", outcome.ledger.forgotten);
+    assert!(outcome.ledger.qos[1].lost > 0);
+}
+
+#[test]
+fn what_clean_sessions_miss_while_they_are_away_is_not_owed() {
+    for workers in ["1", "2"] {
+        let (_, code, outcome) = run_and_cut(Faults::default(), &["--workers", workers]);
+        assert_sound_but_for_time(code, &outcome);
+        let tally = outcome.ledger.qos[1];
+        assert!(tally.expected < 1_000 && tally.lost == 0, "{tally:?}");
+    }
 }
 
 #[test]

@@ -25,8 +25,10 @@ pub(crate) struct Own {
     pub(crate) usage: Usage,
     /// The busiest worker's share of a core.
     pub(crate) busiest: f64,
-    /// The broker ended.
+    /// The broker ended, and was not to.
     pub(crate) gone: bool,
+    /// How often it came back.
+    pub(crate) restarts: u32,
     /// Clients that are not up at the end.
     pub(crate) missing: u64,
     /// Own memory of an idle connection.
@@ -67,6 +69,8 @@ pub(crate) fn begin(plan: &Plan, workers: u32, label: &str) -> Outcome {
             measure_ms: if flows { plan.duration_ms } else { plan.hold_ms },
             workers,
             codec: plan.codec.label().to_owned(),
+            persistent: plan.session_s.is_some(),
+            reconnect: plan.reconnect,
             more: Default::default(),
         },
         machine: Machine {
@@ -88,11 +92,14 @@ pub(crate) fn so_far(outcome: &mut Outcome, tally: &Tally) {
         established: tally.established,
         refused: tally.refused,
         failed: tally.failed,
+        missing: 0,
         lost: tally.lost,
         reconnected: tally.reconnected,
+        resumed: tally.resumed,
         peak,
         ramp_ms,
         latency: Latency::default(),
+        gap: Latency::default(),
     };
     let totals = &mut outcome.totals;
     totals.published = tally.published;
@@ -112,11 +119,12 @@ pub(crate) fn end(outcome: &mut Outcome, plan: &Plan, parts: &[Part], own: &Own)
         ledger.absorb(&part.ledger)?;
     }
     so_far(outcome, &tally);
-    outcome.connections.failed += own.missing;
+    outcome.connections.missing = own.missing;
     if own.missing > 0 {
         outcome.errors.insert("not up at the end".to_owned(), own.missing);
     }
     outcome.connections.latency = merged(parts, |part| &part.connect_latency).save();
+    outcome.connections.gap = merged(parts, |part| &part.gap).save();
     outcome.latency = merged(parts, |part| &part.latency).save();
     outcome.ack_latency = merged(parts, |part| &part.ack_latency).save();
     outcome.ledger = ledger.report();
@@ -132,6 +140,14 @@ pub(crate) fn end(outcome: &mut Outcome, plan: &Plan, parts: &[Part], own: &Own)
     if plan.keep_alive_s > 0 {
         outcome.config.more.insert("pings".to_owned(), tally.pings.to_string());
         outcome.config.more.insert("pongs".to_owned(), tally.pongs.to_string());
+    }
+    let more = &mut outcome.config.more;
+    if plan.reconnect {
+        more.insert("publishes sent again".to_owned(), tally.resent.to_string());
+        more.insert("given up with their session".to_owned(), tally.given_up.to_string());
+    }
+    if own.restarts > 0 {
+        more.insert("broker restarts".to_owned(), own.restarts.to_string());
     }
     outcome.invalid = invalid(outcome, parts, own);
     Ok(())

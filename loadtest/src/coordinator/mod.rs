@@ -83,6 +83,8 @@ struct Run<'a> {
     own_usage: Usage,
     /// The broker was there at first and is not any more.
     gone: bool,
+    /// Others have taken its place so often.
+    restarts: u32,
     /// The busiest worker's share of a core in the phase that matters.
     busiest: f64,
 }
@@ -133,6 +135,7 @@ impl<'a> Run<'a> {
             tally: Tally::default(),
             own_usage: Usage::default(),
             gone: false,
+            restarts: 0,
             busiest: 0.0,
         })
     }
@@ -188,11 +191,7 @@ impl<'a> Run<'a> {
             let back = self.wait(self.plan.open_ms_max, |tally| {
                 tally.reconnected >= aim && tally.up >= clients
             })?;
-            let event = match self.plan.idle_subscribe {
-                true => Event::ConnectSubscribe,
-                false => Event::Connect,
-            };
-            self.cost(&mark, event, self.tally.established - mark.tally.established);
+            self.cost(&mark, Event::Reconnect, self.tally.established - mark.tally.established);
             self.busy(&mark);
             let ms = self.tally.last_up.saturating_sub(began) / MILLISECOND;
             let came = self.tally.reconnected - mark.tally.reconnected;
@@ -212,24 +211,7 @@ impl<'a> Run<'a> {
         self.phase("publishing", self.plan.duration_ms + LEAD_MS);
         self.pause(self.plan.duration_ms + LEAD_MS)?;
         self.busy(&mark);
-        let (mut news, mut since) = ((0, 0), Instant::now());
-        let acknowledged = self.plan.qos > 0;
-        self.phase(DRAINING, 0);
-        loop {
-            self.pause(TICK_MS)?;
-            let tally = &self.tally;
-            let all_came = tally.delivered >= tally.expected;
-            if all_came && (!acknowledged || tally.acknowledged >= tally.published) {
-                // One more tick: nothing must come twice.
-                self.pause(2 * TICK_MS)?;
-                break;
-            }
-            if news != (tally.delivered, tally.acknowledged) {
-                (news, since) = ((tally.delivered, tally.acknowledged), Instant::now());
-            } else if since.elapsed() > Duration::from_millis(self.plan.drain_ms) {
-                break;
-            }
-        }
+        self.drain()?;
         let (event, count) = match self.plan.scenario {
             Scenario::FanOut => (Event::Delivery, self.tally.delivered),
             Scenario::FanIn | Scenario::Pairs | Scenario::Connect | Scenario::Storm => {
@@ -241,14 +223,44 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Until all has come, or nothing does any more.
+    fn drain(&mut self) -> Result<()> {
+        let (mut news, mut since) = ((0, 0, 0), Instant::now());
+        let began = Instant::now();
+        let clients = u64::from(self.plan.clients());
+        let acknowledged = self.plan.qos > 0;
+        self.phase(DRAINING, 0);
+        loop {
+            self.pause(TICK_MS)?;
+            let tally = &self.tally;
+            let back = !self.plan.reconnect || tally.up >= clients;
+            let all_came = tally.arrived >= tally.expected;
+            let all_taken = !acknowledged || tally.acknowledged + tally.given_up >= tally.published;
+            if back && all_came && all_taken {
+                // One more tick: nothing must come twice.
+                return self.pause(2 * TICK_MS);
+            }
+            let now = (tally.arrived, tally.acknowledged, tally.up);
+            // Who is on the way back is waited for as long as who came first.
+            let away = !back && began.elapsed() < Duration::from_millis(self.plan.open_ms_max);
+            if news != now || away {
+                (news, since) = (now, Instant::now());
+            } else if since.elapsed() > Duration::from_millis(self.plan.drain_ms) {
+                return Ok(());
+            }
+        }
+    }
+
     fn finish(mut self) -> Result<Outcome> {
-        self.gone |= !self.brokers.is_empty() && self.brokers.usage().is_none();
+        self.gone |=
+            !self.plan.reconnect && !self.brokers.is_empty() && self.brokers.usage().is_none();
         let clients = u64::from(self.plan.clients());
         let missing = clients.saturating_sub(self.tally.up);
         let own = fill::Own {
             usage: self.own_usage,
             busiest: self.busiest,
             gone: self.gone,
+            restarts: self.restarts,
             missing,
             bytes_each: self.own_bytes_each(),
         };
@@ -278,6 +290,10 @@ impl<'a> Run<'a> {
 
     fn cost(&mut self, mark: &Mark, event: Event, events: u64) {
         let (Some(before), Some(after)) = (mark.broker, self.brokers.usage()) else { return };
+        if self.restarts > 0 {
+            // Not the same process: the difference says nothing.
+            return;
+        }
         self.outcome.costs.push(Cost {
             event,
             events,
@@ -367,7 +383,11 @@ impl<'a> Run<'a> {
             harness_us: (own.user_us + own.kernel_us)
                 .saturating_sub(self.own_usage.user_us + self.own_usage.kernel_us),
         });
-        self.gone |= broker.is_none() && self.broker_usage.is_some();
+        let gone = broker.is_none() && self.broker_usage.is_some();
+        if gone && self.plan.reconnect && self.brokers.look_again() {
+            self.restarts += 1;
+        }
+        self.gone |= gone && !self.plan.reconnect;
         let peak = &mut self.outcome.connections.peak;
         *peak = (*peak).max(tally.up);
         self.fresh.clear();

@@ -99,10 +99,10 @@ fn badge(run: &Outcome) -> (&'static str, &'static str) {
     match &run.ledger.verdict {
         Verdict::Bad(_) => ("bad", "Promises broken"),
         Verdict::Inconclusive { .. } => ("doubt", "Inconclusive"),
-        Verdict::Good | Verdict::Unjudged if run.connections.lost > 0 => {
+        Verdict::Good | Verdict::Unjudged if run.connections.lost > 0 && !run.config.reconnect => {
             ("bad", "Connections lost")
         }
-        Verdict::Good | Verdict::Unjudged if !run.passed() => ("bad", "Connects failed"),
+        Verdict::Good | Verdict::Unjudged if !run.passed() => ("bad", "Clients missing"),
         Verdict::Good => ("good", "Every promise kept"),
         Verdict::Unjudged => ("good", "All connected"),
     }
@@ -127,9 +127,11 @@ fn banner(body: &mut String, run: &Outcome, named: bool) {
         Verdict::Good | Verdict::Unjudged => {}
     }
     let connections = &run.connections;
-    for (n, what) in [(connections.failed, "failed"), (connections.lost, "were lost")] {
+    let missing = (connections.missing, "clients had no connection at the end");
+    let lost = if run.config.reconnect { 0 } else { connections.lost };
+    for (n, what) in [missing, (lost, "connections were lost")] {
         if n > 0 {
-            lines.push(format!("{} connections {what}", figures::count(n)));
+            lines.push(format!("{} {what}", figures::count(n)));
         }
     }
     if lines.is_empty() {

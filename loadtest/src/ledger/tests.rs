@@ -224,6 +224,76 @@ fn what_a_clean_session_missed_is_not_owed() {
 }
 
 #[test]
+fn an_absence_excuses_what_was_missed_and_nothing_before_or_after() {
+    let mut rig = Rig::new(QoS::AtLeastOnce);
+    rig.publish(10);
+    // The last two are lost with the connection, and what follows until it is back.
+    rig.deliver((0..8).filter(|n| *n != 3));
+    rig.ledger.absent(9);
+    rig.publish(5);
+    rig.ledger.present(9, 0);
+    rig.publish(5);
+    rig.deliver([15, 16, 19]);
+    assert_eq!(rig.breaches(), [(Promise::Delivery, 3)], "3, 17 and 18");
+    assert_eq!(rig.tally().expected, 13);
+}
+
+#[test]
+fn an_absence_seen_by_another_worker_is_excused_by_the_times_of_publishes() {
+    let second = 1_000_000_000_u64;
+    let mut publisher = Ledger::new(RUN);
+    let stream = publisher.stream(1, QoS::AtLeastOnce);
+    for number in 0..100 {
+        publisher.publish_at(stream, number * second);
+        publisher.acknowledge(stream, number);
+    }
+    let mut subscriber = Ledger::new(RUN);
+    subscriber.expect(&expectation(9, 1, QoS::AtLeastOnce, QoS::AtLeastOnce));
+    let deliver = |ledger: &mut Ledger, numbers: std::ops::Range<u64>| {
+        for number in numbers {
+            ledger.deliver(9, &Ok(message(1, QoS::AtLeastOnce, number)));
+        }
+    };
+    deliver(&mut subscriber, 0..20);
+    subscriber.absent(9);
+    // Its clock is an hour ahead.
+    subscriber.present(9, 3_600 * second + 30 * second + 1);
+    deliver(&mut subscriber, 33..100);
+    let mut part = subscriber.part();
+    part.set_clock(3_600 * second as i64);
+    // In whatever order they come.
+    for parts in [[&publisher.part(), &part], [&part, &publisher.part()]] {
+        let mut merged = Ledger::new(RUN);
+        for part in parts {
+            merged.absorb(part).expect("the same run");
+        }
+        let tally = merged.report().qos[1];
+        assert_eq!((tally.expected, tally.lost), (89, 2), "31 and 32 came after the SUBACK");
+    }
+}
+
+#[test]
+fn an_absence_to_the_end_is_owed_nothing_and_one_of_a_stranger_changes_nothing() {
+    let mut rig = Rig::new(QoS::AtLeastOnce);
+    rig.publish(3);
+    rig.deliver(0..2);
+    rig.ledger.absent(8);
+    assert_eq!(rig.breaches(), [(Promise::Delivery, 1)]);
+    rig.ledger.absent(9);
+    rig.publish(3);
+    assert_eq!(rig.breaches(), []);
+}
+
+#[test]
+fn a_forgotten_session_is_a_broken_promise() {
+    let mut rig = Rig::new(QoS::AtLeastOnce);
+    rig.publish(1);
+    rig.deliver(0..1);
+    rig.ledger.forget();
+    assert_eq!(rig.breaches(), [(Promise::Session, 1)]);
+}
+
+#[test]
 fn a_late_subscriber_is_owed_what_follows() {
     let mut ledger = Ledger::new(RUN);
     let stream = ledger.stream(1, QoS::AtMostOnce);

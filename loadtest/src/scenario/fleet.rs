@@ -5,7 +5,7 @@
 //! however long the harness or the broker made it wait.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 
 use anyhow::Result;
 use tidegate_codec::QoS;
@@ -44,8 +44,15 @@ enum Phase {
 /// What the traffic must know.
 #[derive(Debug)]
 pub(crate) enum Change {
-    /// Accepted and subscribed. Packets the client may have in flight at the broker.
-    Up { receive_maximum: u16 },
+    /// Accepted and subscribed.
+    Up {
+        /// Packets the client may have in flight at the broker.
+        receive_maximum: u16,
+        /// It had been there before.
+        again: bool,
+        /// It found the session that it had left.
+        resumed: bool,
+    },
     /// Not any more.
     Down,
     /// Nothing.
@@ -62,6 +69,8 @@ struct Client {
     tries: u8,
     phase: Phase,
     once_up: bool,
+    /// The CONNACK said so.
+    session_present: bool,
 }
 
 // With its slot of the slab this is the own memory of an idle connection.
@@ -84,6 +93,10 @@ pub(crate) struct Fleet {
     sweep_last: u64,
     /// Losses are asked for: the end is near.
     closing: bool,
+    /// Since when those are without service that lost it.
+    down: HashMap<u32, u64>,
+    /// From the loss of a connection to its return.
+    pub(crate) gap: Recorder,
     /// From due to accepted and subscribed.
     pub(crate) connect_latency: Recorder,
     /// Why the run is worth nothing: the harness lacked this.
@@ -107,6 +120,7 @@ impl Fleet {
                 tries: 0,
                 phase: Phase::Waiting,
                 once_up: false,
+                session_present: false,
             })
             .collect();
         let share = clients.len() as f64 / f64::from(plan.clients().max(1));
@@ -123,6 +137,8 @@ impl Fleet {
             sweep_next: 0,
             sweep_last: 0,
             closing: false,
+            down: HashMap::new(),
+            gap: Recorder::default(),
             connect_latency: Recorder::default(),
             lacking: None,
         }
@@ -160,12 +176,12 @@ impl Fleet {
         }
     }
 
-    /// No more dials, and losses no longer count.
+    /// No more dials, and losses no longer count. Sessions end, where a DISCONNECT can say that.
     pub(crate) fn close(&mut self, net: &mut Net) -> Result<()> {
         self.closing = true;
         for index in 0..self.len() {
             if self.is_up(index) {
-                net.say(index, &Said::Disconnect);
+                net.say(index, &Said::Disconnect { session_ends: true });
             }
         }
         net.flush()?;
@@ -247,7 +263,7 @@ impl Fleet {
         if client.due == 0 {
             client.due = due;
         }
-        if let Err(error) = net.open(index, target, source) {
+        if let Err(error) = net.open(index, target, source, plan.wire(role)) {
             let code = error.downcast_ref::<std::io::Error>().and_then(|io| io.raw_os_error());
             let name = match code {
                 Some(code) if PORTS_ERRORS.contains(&code) => "no port left on this side",
@@ -327,6 +343,9 @@ impl Fleet {
             Phase::Up => {
                 tally.up -= 1;
                 tally.lost += 1;
+                if plan.reconnect {
+                    self.down.insert(index, now);
+                }
             }
         }
         if !self.closing {
@@ -361,10 +380,13 @@ impl Fleet {
                 self.count_gone(*gone, index, tally);
                 Ok(self.fallen(plan, index, now, tally))
             }
-            News::Packet(Heard::Connack { code, receive_maximum }) => {
-                Ok(self.connack(net, plan, index, (*code, *receive_maximum), now, tally))
+            News::Packet(Heard::Connack { code, session_present, receive_maximum, .. }) => {
+                let client = &mut self.clients[index as usize];
+                client.receive_maximum = *receive_maximum;
+                client.session_present = *session_present;
+                Ok(self.connack(net, plan, index, *code, now, tally))
             }
-            News::Packet(Heard::Suback { code }) => {
+            News::Packet(Heard::Suback { code, packet_id: _ }) => {
                 if *code >= 0x80 {
                     tally.error("SUBACK refuses");
                 } else if *code < self.granted(plan, index) as u8 {
@@ -376,11 +398,11 @@ impl Fleet {
                 tally.pongs += 1;
                 Ok(Change::Same)
             }
-            News::Packet(Heard::Disconnect { reason }) => {
+            News::Packet(Heard::Disconnect { reason, server_reference: _ }) => {
                 tally.error(&format!("DISCONNECT {reason:#04x}"));
                 Ok(Change::Same)
             }
-            News::Packet(Heard::Unasked) => {
+            News::Packet(Heard::Unasked | Heard::Unsuback { .. }) => {
                 tally.error("a packet that nobody asked for");
                 Ok(Change::Same)
             }
@@ -401,6 +423,7 @@ impl Fleet {
     fn say_connect(&self, net: &mut Net, plan: &Plan, index: u32) {
         let connect = Said::Connect {
             client_id: &plan.client_id(self.role(index)),
+            session_s: plan.session_s(self.role(index)),
             keep_alive: plan.keep_alive_s,
             username: plan.username.as_deref(),
             password: plan.password.as_deref(),
@@ -413,7 +436,7 @@ impl Fleet {
         net: &mut Net,
         plan: &Plan,
         index: u32,
-        (code, receive_maximum): (u8, u16),
+        code: u8,
         now: u64,
         tally: &mut Tally,
     ) -> Change {
@@ -425,12 +448,21 @@ impl Fleet {
             self.redial(plan, index, now);
             return Change::Same;
         }
-        self.clients[index as usize].receive_maximum = receive_maximum;
-        let Some(filter) = plan.filter(self.role(index)) else {
+        let client = &mut self.clients[index as usize];
+        let durable = plan.session_s(client.role).is_some();
+        if client.session_present && !durable {
+            // [MQTT-3.2.2-2]
+            tally.error("CONNACK speaks of a session after a clean start");
+        }
+        // One that never came to its SUBACK may have a session without a subscription.
+        let resumed = durable && client.once_up && client.session_present;
+        client.session_present = resumed;
+        let Some(filter) = plan.filter(client.role).filter(|_| !resumed) else {
             return self.up(index, now, tally);
         };
         let qos = self.granted(plan, index);
-        net.say(index, &Said::Subscribe { packet_id: SUBSCRIBE_ID, filter: &filter, qos });
+        let filters = &[filter.as_str()][..];
+        net.say(index, &Said::Subscribe { packet_id: SUBSCRIBE_ID, filters, qos });
         self.clients[index as usize].phase = Phase::Subscribing;
         Change::Same
     }
@@ -451,10 +483,16 @@ impl Fleet {
         tally.connecting -= 1;
         tally.established += 1;
         tally.up += 1;
-        tally.reconnected += u64::from(client.once_up);
+        let again = client.once_up;
+        tally.reconnected += u64::from(again);
         tally.last_up = now;
         client.once_up = true;
-        Change::Up { receive_maximum: client.receive_maximum }
+        let resumed = client.session_present;
+        tally.resumed += u64::from(resumed);
+        if let Some(since) = self.down.remove(&index) {
+            self.gap.record(since, now);
+        }
+        Change::Up { receive_maximum: client.receive_maximum, again, resumed }
     }
 }
 

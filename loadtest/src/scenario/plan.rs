@@ -141,6 +141,11 @@ pub(crate) struct Plan {
     pub(crate) duration_ms: u64,
     /// After that long without news, what is missing is lost.
     pub(crate) drain_ms: u64,
+    /// Seconds that sessions of publishers and subscribers outlive their connections; none starts
+    /// clean each time.
+    pub(crate) session_s: Option<u32>,
+    /// Losses of connections are part of the run.
+    pub(crate) reconnect: bool,
 }
 
 /// What a client is for, and its number among those.
@@ -253,6 +258,19 @@ impl Plan {
         }
     }
 
+    /// What carries a client's MQTT, and its version.
+    pub(crate) fn wire(&self, _role: Role) -> (Transport, Version) {
+        (self.transport, self.protocol.version())
+    }
+
+    /// Seconds that a client's session outlives its connection; none for a clean start.
+    pub(crate) fn session_s(&self, role: Role) -> Option<u32> {
+        match role {
+            Role::Subscriber(_) | Role::Publisher(_) => self.session_s,
+            Role::Idle(_) => None,
+        }
+    }
+
     /// As the codec calls it.
     pub(crate) fn quality(&self) -> QoS {
         QoS::try_from(self.qos).unwrap_or_default()
@@ -295,6 +313,8 @@ pub(crate) mod tests {
             window: 100,
             duration_ms: 1_000,
             drain_ms: 1_000,
+            session_s: None,
+            reconnect: false,
         }
     }
 

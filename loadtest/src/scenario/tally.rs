@@ -16,6 +16,8 @@ pub(crate) struct Tally {
     pub(crate) established: u64,
     /// Established after a storm or a loss.
     pub(crate) reconnected: u64,
+    /// Established again, with the session that was left.
+    pub(crate) resumed: u64,
     /// CONNACKs that refused.
     pub(crate) refused: u64,
     /// Attempts that ended without a CONNACK.
@@ -38,6 +40,12 @@ pub(crate) struct Tally {
     pub(crate) expected: u64,
     /// Deliveries.
     pub(crate) delivered: u64,
+    /// Those of them that came for the first time.
+    pub(crate) arrived: u64,
+    /// Publishes sent again, after a loss.
+    pub(crate) resent: u64,
+    /// Messages in flight that were given up with their session.
+    pub(crate) given_up: u64,
     /// Messages due and not published, because of windows and full sockets.
     pub(crate) owed: u64,
     /// Bytes of MQTT sent.
@@ -65,6 +73,7 @@ impl Tally {
         self.attempted += other.attempted;
         self.established += other.established;
         self.reconnected += other.reconnected;
+        self.resumed += other.resumed;
         self.refused += other.refused;
         self.failed += other.failed;
         self.lost += other.lost;
@@ -76,6 +85,9 @@ impl Tally {
         self.acknowledged += other.acknowledged;
         self.expected += other.expected;
         self.delivered += other.delivered;
+        self.arrived += other.arrived;
+        self.resent += other.resent;
+        self.given_up += other.given_up;
         self.owed += other.owed;
         self.sent_bytes += other.sent_bytes;
         self.received_bytes += other.received_bytes;

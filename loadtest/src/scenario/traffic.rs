@@ -5,7 +5,7 @@
 //! owes, and what it owes keeps its due time. With rate 0 the loop is closed:
 //! a publisher sends whenever its window has room.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use tidegate_codec::{PacketType, QoS};
 use tidegate_loadtest::identity::Identity;
@@ -40,12 +40,28 @@ struct Publisher {
     sequence: u64,
     /// Messages that are due and not sent.
     owed: u64,
-    /// Due times of messages from `sequence - in_flight.len()` on; none for one that is done.
-    in_flight: VecDeque<Option<u64>>,
+    /// Messages from `sequence - in_flight.len()` on.
+    in_flight: VecDeque<Flight>,
+    /// How many of them were sent on an earlier connection, and not yet on this one.
+    unsent: usize,
+    /// Those sent on this connection that are not done.
     unacknowledged: u32,
     window: u32,
+    /// Its session outlives its connection, and what is in flight with it.
+    durable: bool,
     up: bool,
     lagging: bool,
+}
+
+/// How far a message in flight has come; with the time when it was due.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Flight {
+    /// Sent; PUBACK or PUBREC is awaited.
+    Sent(u64),
+    /// The PUBREC came; PUBCOMP is awaited.
+    Released(u64),
+    /// Acknowledged, or refused.
+    Done,
 }
 
 /// The publishers and subscribers of a worker.
@@ -58,16 +74,25 @@ pub(crate) struct Traffic {
     /// The local publisher of a pair's subscriber, for closed loops at QoS 0.
     by_number: Vec<u32>,
     closed: bool,
+    /// Sessions outlive their connections.
+    durable: bool,
     payload: Vec<u8>,
     /// When the first message is due, when the last, and the time between two.
     start: u64,
     stop: u64,
     interval: f64,
+    /// Nothing new is published any more.
+    over: bool,
     /// Messages of this worker that came due.
     scheduled: u64,
     /// Zero of the due times in payloads.
     epoch: u64,
     lagging: Vec<u32>,
+    /// Packet ids at QoS 2 that durable subscribers have answered and that were not released:
+    /// what comes again under these was delivered.
+    received: HashMap<u32, HashSet<u16>>,
+    /// Absences are excused by the times of publishes.
+    timed: bool,
     /// What was published, acknowledged and delivered.
     pub(crate) ledger: Ledger,
     /// From due to delivery, up to the last tick.
@@ -101,8 +126,10 @@ impl Traffic {
                 sequence: 0,
                 owed: 0,
                 in_flight: VecDeque::new(),
+                unsent: 0,
                 unacknowledged: 0,
                 window: plan.window,
+                durable: plan.session_s(fleet.role(client)).is_some(),
                 up: false,
                 lagging: false,
             });
@@ -115,13 +142,17 @@ impl Traffic {
             by_client,
             by_number,
             closed: plan.rate == 0.0,
+            durable: plan.session_s.is_some(),
             payload: vec![b'.'; plan.payload_bytes as usize],
             start: u64::MAX,
             stop: 0,
+            over: false,
             interval: if rate > 0.0 { SECOND as f64 / rate } else { f64::INFINITY },
             scheduled: 0,
             epoch: 0,
             lagging: Vec::new(),
+            received: HashMap::new(),
+            timed: plan.reconnect && plan.session_s.is_none(),
             ledger,
             latency: Recorder::default(),
             latency_fresh: Recorder::default(),
@@ -164,17 +195,15 @@ impl Traffic {
 
     /// Sends what is due; says when it wants to be called again.
     pub(crate) fn step(&mut self, net: &mut Net, now: u64, tally: &mut Tally) -> u64 {
+        self.over = self.is_over(now);
         if self.start > now || self.publishers.is_empty() {
             return if self.publishers.is_empty() { u64::MAX } else { self.start };
         }
-        let late = self.is_over(now);
         let mut sends = SENDS_A_STEP;
-        if !late {
-            let waiting = std::mem::take(&mut self.lagging);
-            for index in waiting {
-                self.publishers[index as usize].lagging = false;
-                self.pump(net, index, &mut sends, true, tally);
-            }
+        let waiting = std::mem::take(&mut self.lagging);
+        for index in waiting {
+            self.publishers[index as usize].lagging = false;
+            self.pump(net, index, &mut sends, true, tally);
         }
         if self.closed {
             return if sends == 0 { now } else { u64::MAX };
@@ -219,12 +248,14 @@ impl Traffic {
     ) {
         loop {
             let publisher = &self.publishers[index as usize];
-            if publisher.owed == 0 && !self.closed {
+            let again = publisher.unsent > 0;
+            let fresh = (publisher.owed > 0 || self.closed) && !self.over;
+            if !fresh && !again {
                 return;
             }
             let room = publisher.up
                 && publisher.unacknowledged < publisher.window
-                && publisher.in_flight.len() < PACKET_IDS as usize
+                && (again || publisher.in_flight.len() < PACKET_IDS as usize)
                 && net.unsent(publisher.client) < UNSENT_BYTES_MAX;
             if !room || *sends == 0 {
                 // A full window and a lost connection end with news; a full socket does not.
@@ -234,8 +265,48 @@ impl Traffic {
                 return;
             }
             *sends -= 1;
-            self.send(net, index, held, tally);
+            match again {
+                true => self.send_again(net, index, tally),
+                false => self.send(net, index, held, tally),
+            }
         }
+    }
+
+    /// [MQTT-4.4.0-1]: what was not acknowledged is sent again after a reconnect, in its order.
+    fn send_again(&mut self, net: &mut Net, index: u32, tally: &mut Tally) {
+        let publisher = &mut self.publishers[index as usize];
+        let place = publisher.in_flight.len() - publisher.unsent;
+        publisher.unsent -= 1;
+        let sequence = publisher.sequence - (publisher.in_flight.len() - place) as u64;
+        let packet_id = (sequence % PACKET_IDS) as u16 + 1;
+        match publisher.in_flight[place] {
+            Flight::Done => return,
+            Flight::Released(_) => {
+                let kind = PacketType::Pubrel;
+                net.say(publisher.client, &Said::Ack { kind, packet_id });
+            }
+            Flight::Sent(due) => {
+                let identity = Identity {
+                    run: self.run,
+                    publisher: publisher.number,
+                    qos: self.qos,
+                    sequence,
+                    due_ns: due - self.epoch,
+                };
+                identity.write(&mut self.payload);
+                let publish = Said::Publish {
+                    topic: &publisher.topic,
+                    qos: self.qos,
+                    dup: true,
+                    retain: false,
+                    packet_id,
+                    payload: &self.payload,
+                };
+                net.say(publisher.client, &publish);
+            }
+        }
+        publisher.unacknowledged += 1;
+        tally.resent += 1;
     }
 
     fn send(&mut self, net: &mut Net, index: u32, held: bool, tally: &mut Tally) {
@@ -251,7 +322,10 @@ impl Traffic {
             self.lateness.record(due, now);
         }
         let publisher = &mut self.publishers[index as usize];
-        let sequence = self.ledger.publish(publisher.stream);
+        let sequence = match self.timed {
+            true => self.ledger.publish_at(publisher.stream, now),
+            false => self.ledger.publish(publisher.stream),
+        };
         publisher.sequence = sequence + 1;
         let identity = Identity {
             run: self.run,
@@ -264,6 +338,8 @@ impl Traffic {
         let publish = Said::Publish {
             topic: &publisher.topic,
             qos: self.qos,
+            dup: false,
+            retain: false,
             packet_id: (sequence % PACKET_IDS) as u16 + 1,
             payload: &self.payload,
         };
@@ -271,7 +347,7 @@ impl Traffic {
         match self.qos {
             QoS::AtMostOnce => publisher.unacknowledged += u32::from(self.closed),
             QoS::AtLeastOnce | QoS::ExactlyOnce => {
-                publisher.in_flight.push_back(Some(due));
+                publisher.in_flight.push_back(Flight::Sent(due));
                 publisher.unacknowledged += 1;
             }
         }
@@ -284,22 +360,55 @@ impl Traffic {
     }
 
     /// A client came or went.
-    pub(crate) fn changed(&mut self, plan: &Plan, client: u32, change: &Change) {
+    pub(crate) fn changed(
+        &mut self,
+        plan: &Plan,
+        fleet: &Fleet,
+        client: u32,
+        change: &Change,
+        tally: &mut Tally,
+    ) {
+        let role = fleet.role(client);
+        let durable = plan.session_s(role).is_some();
+        if matches!(change, Change::Up { again: true, resumed: false, .. }) && durable {
+            self.ledger.forget();
+        }
+        if let Role::Subscriber(number) = role {
+            match change {
+                Change::Up { resumed: false, .. } => {
+                    self.received.remove(&client);
+                    if !durable {
+                        self.ledger.present(number, clock::now());
+                    }
+                }
+                Change::Down if !durable => self.ledger.absent(number),
+                Change::Up { resumed: true, .. } | Change::Down | Change::Same => {}
+            }
+        }
         let index = self.by_client[client as usize];
         let Some(publisher) = self.publishers.get_mut(index as usize) else { return };
         match change {
-            Change::Up { receive_maximum } => {
+            Change::Up { receive_maximum, resumed, again: _ } => {
                 publisher.up = true;
                 publisher.window = plan.window.min(u32::from(*receive_maximum));
-                if self.start != u64::MAX && (publisher.owed > 0 || self.closed) {
+                publisher.unsent = publisher.in_flight.len();
+                if !resumed {
+                    // [MQTT-3.2.2-5]: the broker's half is gone, so ours goes too.
+                    give_up(publisher, tally);
+                }
+                if self.start != u64::MAX
+                    && (publisher.owed > 0 || self.closed || publisher.unsent > 0)
+                {
                     self.lag(index);
                 }
             }
             Change::Down => {
                 publisher.up = false;
-                // A clean start: nobody will acknowledge these any more.
-                publisher.in_flight.clear();
                 publisher.unacknowledged = 0;
+                publisher.unsent = 0;
+                if !publisher.durable {
+                    give_up(publisher, tally);
+                }
             }
             Change::Same => {}
         }
@@ -315,8 +424,13 @@ impl Traffic {
         tally: &mut Tally,
     ) {
         match packet {
-            Heard::Publish { qos, packet_id, payload } => {
-                self.delivered(fleet, client, payload, net.heard_at(), tally);
+            Heard::Publish { qos, packet_id, payload, retain: _ } => {
+                let known = *qos == QoS::ExactlyOnce
+                    && self.durable
+                    && !self.received.entry(client).or_default().insert(*packet_id);
+                if !known {
+                    self.delivered(fleet, client, payload, net.heard_at(), tally);
+                }
                 let kind = match qos {
                     QoS::AtMostOnce => return,
                     QoS::AtLeastOnce => PacketType::Puback,
@@ -325,6 +439,9 @@ impl Traffic {
                 net.say(client, &Said::Ack { kind, packet_id: *packet_id });
             }
             Heard::Ack { kind: PacketType::Pubrel, packet_id, reason: _ } => {
+                if let Some(received) = self.received.get_mut(&client) {
+                    received.remove(packet_id);
+                }
                 net.say(client, &Said::Ack { kind: PacketType::Pubcomp, packet_id: *packet_id });
             }
             Heard::Ack { kind, packet_id, reason } => {
@@ -337,6 +454,7 @@ impl Traffic {
             }
             Heard::Connack { .. }
             | Heard::Suback { .. }
+            | Heard::Unsuback { .. }
             | Heard::Pingresp
             | Heard::Disconnect { .. }
             | Heard::Unasked => {}
@@ -359,6 +477,7 @@ impl Traffic {
         let identity = Identity::decode(payload);
         let arrival = self.ledger.deliver(number, &identity);
         if let (Ok(identity), Arrival::First | Arrival::Late) = (identity, arrival) {
+            tally.arrived += 1;
             let due = self.epoch + identity.due_ns;
             self.latency_fresh.record(due, now);
             self.credit(&identity);
@@ -397,32 +516,46 @@ impl Traffic {
         let first = publisher.sequence - publisher.in_flight.len() as u64;
         let place =
             (u64::from(packet_id.max(1) - 1) + PACKET_IDS - first % PACKET_IDS) % PACKET_IDS;
-        let Some(Some(due)) = publisher.in_flight.get(place as usize).copied() else {
+        let flight = publisher.in_flight.get(place as usize).copied();
+        let Some(Flight::Sent(due) | Flight::Released(due)) = flight else {
             tally.error("acknowledged a packet id that was not in flight");
             return;
         };
-        let refused = reason >= REFUSED;
+        // A PUBCOMP that knows no such packet id answers a PUBREL that was sent again.
+        let refused = reason >= REFUSED && kind != PacketType::Pubcomp;
         if refused {
             tally.error(&format!("acknowledged with {reason:#04x}"));
         } else if kind != PacketType::Pubcomp {
             self.ledger.acknowledge(publisher.stream, first + place);
         }
         if kind == PacketType::Pubrec && !refused {
+            publisher.in_flight[place as usize] = Flight::Released(due);
             return;
         }
-        publisher.in_flight[place as usize] = None;
-        while publisher.in_flight.front() == Some(&None) {
+        publisher.in_flight[place as usize] = Flight::Done;
+        // What waits to be sent again keeps its place.
+        while publisher.in_flight.front() == Some(&Flight::Done)
+            && publisher.unsent < publisher.in_flight.len()
+        {
             publisher.in_flight.pop_front();
         }
-        publisher.unacknowledged -= 1;
+        publisher.unacknowledged = publisher.unacknowledged.saturating_sub(1);
         if !refused {
             tally.acknowledged += 1;
             self.ack_latency.record(due, now);
         }
-        if self.closed || publisher.owed > 0 {
+        if self.closed || publisher.owed > 0 || publisher.unsent > 0 {
             self.lag(index);
         }
     }
+}
+
+/// The session is gone, and with it what was in flight: nobody will acknowledge that any more.
+fn give_up(publisher: &mut Publisher, tally: &mut Tally) {
+    let open = publisher.in_flight.iter().filter(|flight| **flight != Flight::Done);
+    tally.given_up += open.count() as u64;
+    publisher.in_flight.clear();
+    publisher.unsent = 0;
 }
 
 /// Enters what the subscribers of this worker are promised.
