@@ -10,15 +10,18 @@
 //! budget for what went wrong. Past the budget deliveries are counted as
 //! unrecorded, and the verdict can no longer be good.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use serde::{Deserialize, Serialize};
+use foldhash::fast::RandomState;
 use tidegate_codec::QoS;
 
 use crate::identity::{Identity, IdentityError};
 use crate::intervals::{Inserted, Intervals, Span, count, difference, intersection, union};
-use crate::outcome::{Breach, LedgerReport, Promise, Tally, Verdict};
+use crate::outcome::{Breach, LedgerReport, Promise, Takeovers, Tally, Verdict};
 use marks::Marks;
+pub use part::LedgerPart;
+use part::{RoutePart, StreamPart};
+use registers::RetainedReport;
 
 /// Intervals beyond which deliveries are unrecorded: 64 MiB.
 pub const INTERVALS_MAX: usize = 4 << 20;
@@ -30,10 +33,17 @@ pub struct Ledger {
     streams: Vec<Stream>,
     stream_ids: HashMap<(u32, u8), u32>,
     routes: Vec<Route>,
-    route_of: HashMap<(u32, u32, u8), u32>,
+    route_of: HashMap<(u32, u32, u8), u32, RandomState>,
     /// Who had no session for a while, whose publisher is another worker's.
     absences: Vec<Absence>,
     forgotten: u64,
+    /// The group of a receiver that shares its subscription.
+    groups: HashMap<u32, u32>,
+    /// Receivers whose connection was over for a while.
+    cut_off: HashSet<u32>,
+    takeovers: Takeovers,
+    /// What looks at retained messages found.
+    pub retained: RetainedReport,
     damaged: u64,
     misrouted: u64,
     foreign: u64,
@@ -96,6 +106,8 @@ struct Stream {
     unrecorded: u64,
     /// Its publisher is here: `published` is all there is.
     local: bool,
+    /// Its publisher sent something again.
+    repeats: bool,
     marks: Marks,
 }
 
@@ -141,9 +153,13 @@ impl Ledger {
             streams: Vec::new(),
             stream_ids: HashMap::new(),
             routes: Vec::new(),
-            route_of: HashMap::new(),
+            route_of: HashMap::default(),
             absences: Vec::new(),
             forgotten: 0,
+            groups: HashMap::new(),
+            cut_off: HashSet::new(),
+            takeovers: Takeovers::default(),
+            retained: RetainedReport::default(),
             damaged: 0,
             misrouted: 0,
             foreign: 0,
@@ -170,6 +186,7 @@ impl Ledger {
                 acknowledged: Intervals::default(),
                 unrecorded: 0,
                 local: false,
+                repeats: false,
                 marks: Marks::default(),
             });
         }
@@ -274,6 +291,32 @@ impl Ledger {
         }
     }
 
+    /// A receiver is a member of a group: of all its members one gets each message.
+    pub fn join(&mut self, receiver: u32, group: u32) {
+        self.groups.insert(receiver, group);
+    }
+
+    /// A receiver's connection is over: what it did not acknowledge may go to another member of
+    /// its group.
+    pub fn cut_off(&mut self, receiver: u32) {
+        if self.groups.contains_key(&receiver) {
+            self.cut_off.insert(receiver);
+        }
+    }
+
+    /// A publisher sends something again.
+    pub fn repeat(&mut self, stream: StreamId) {
+        self.streams[stream.0 as usize].repeats = true;
+    }
+
+    /// A client came a second time. Its first connection ended, or did not; before that it was
+    /// told 0x8E, or was not.
+    pub fn taken_over(&mut self, ended: bool, told: bool) {
+        self.takeovers.done += 1;
+        self.takeovers.lived_on += u64::from(!ended);
+        self.takeovers.untold += u64::from(ended && !told);
+    }
+
     /// A session that was to outlive its connection did not.
     pub fn forget(&mut self) {
         self.forgotten += 1;
@@ -356,6 +399,8 @@ impl Ledger {
         }
         let mut report = LedgerReport {
             forgotten: self.forgotten,
+            takeovers: self.takeovers,
+            retained: self.retained,
             damaged: self.damaged,
             misrouted: self.misrouted,
             foreign: self.foreign,
@@ -370,7 +415,12 @@ impl Ledger {
         // What breaks a promise is counted apart from what merely happened.
         let mut repeated = [0; 3];
         let mut reordered = [0; 3];
+        let mut shared: HashMap<(u32, u32), Vec<&Route>> = HashMap::new();
         for (number, route) in self.routes.iter().enumerate() {
+            if let Some(group) = self.groups.get(&route.receiver) {
+                shared.entry((*group, route.stream)).or_default().push(route);
+                continue;
+            }
             let published = self.streams[route.stream as usize].qos;
             let at = published.min(route.granted) as usize;
             let away = absences.get(&(number as u32)).map_or(&[][..], |spans| spans);
@@ -383,8 +433,57 @@ impl Ledger {
                 reordered[at] += settled.reordered;
             }
         }
+        for members in shared.values() {
+            self.settle_group(members, &mut report, &mut repeated);
+        }
         report.verdict = verdict(&report, repeated, reordered);
         report
+    }
+
+    /// The members of a group and one stream: together they are one subscriber.
+    ///
+    /// [MQTT5 4.8.2]: one of them gets each message. At QoS 1 another may get it when the first
+    /// lost its connection before it acknowledged, or when the publisher sent it again.
+    fn settle_group(&self, members: &[&Route], report: &mut LedgerReport, repeated: &mut [u64; 3]) {
+        let Some(first) = members.first() else { return };
+        let stream = &self.streams[first.stream as usize];
+        let mut all = Route {
+            stream: first.stream,
+            receiver: first.receiver,
+            granted: first.granted,
+            ordered: false,
+            from: members.iter().map(|route| route.from).min().unwrap_or(0),
+            delivered: Intervals::default(),
+            duplicated: 0,
+            reordered: 0,
+            unrecorded: 0,
+            excused: None,
+        };
+        let mut unbroken = Intervals::default();
+        let (mut twice, mut twice_unbroken, mut same) = (0, 0, 0);
+        for route in members {
+            let spans = route.delivered.spans();
+            twice += count(&intersection(&all.delivered.spans(), &spans));
+            all.delivered.extend(&spans);
+            if !self.cut_off.contains(&route.receiver) {
+                twice_unbroken += count(&intersection(&unbroken.spans(), &spans));
+                unbroken.extend(&spans);
+            }
+            same += u64::from(route.duplicated);
+            bump(&mut all.unrecorded, route.unrecorded.into());
+        }
+        let qos = stream.qos.min(first.granted);
+        let mut settled = self.settle_route(&all, &[]);
+        settled.duplicated = twice + same;
+        add(&mut report.qos[qos as usize], &settled);
+        report.shared_twice += match qos {
+            QoS::AtLeastOnce if stream.repeats => 0,
+            QoS::AtLeastOnce => twice_unbroken,
+            QoS::AtMostOnce | QoS::ExactlyOnce => twice,
+        };
+        if once(stream.qos) && once(first.granted) {
+            repeated[qos as usize] += same;
+        }
     }
 
     fn settle_route(&self, route: &Route, away: &[Span]) -> Tally {
@@ -430,6 +529,7 @@ impl Ledger {
             published: stream.published,
             acknowledged: stream.acknowledged.spans(),
             unrecorded: stream.unrecorded,
+            repeats: stream.repeats,
             marks: stream.marks.noted.clone(),
         });
         let routes = self.routes.iter().map(|route| RoutePart {
@@ -450,6 +550,10 @@ impl Ledger {
             routes: routes.collect(),
             absences: self.absences.iter().map(|a| (a.route, a.from, a.until_ns)).collect(),
             forgotten: self.forgotten,
+            groups: self.groups.iter().map(|(member, group)| (*member, *group)).collect(),
+            cut_off: self.cut_off.iter().copied().collect(),
+            takeovers: self.takeovers,
+            retained: self.retained,
             damaged: self.damaged,
             misrouted: self.misrouted,
             foreign: self.foreign,
@@ -474,6 +578,7 @@ impl Ledger {
             ours.published = ours.published.max(stream.published);
             ours.acknowledged.extend(&stream.acknowledged);
             ours.unrecorded += stream.unrecorded;
+            ours.repeats |= stream.repeats;
             if !stream.marks.is_empty() {
                 // A publisher belongs to one worker.
                 ours.marks.noted = stream.marks.clone();
@@ -514,6 +619,10 @@ impl Ledger {
             self.absences.push(Absence { route, from: *from, until_ns: *until_ns });
         }
         self.forgotten += part.forgotten;
+        self.groups.extend(part.groups.iter().copied());
+        self.cut_off.extend(part.cut_off.iter().copied());
+        self.takeovers.add(&part.takeovers);
+        self.retained.add(&part.retained);
         self.damaged += part.damaged;
         self.misrouted += part.misrouted;
         self.foreign += part.foreign;
@@ -528,55 +637,6 @@ impl Ledger {
         });
         acknowledged.sum::<usize>() + delivered.sum::<usize>()
     }
-}
-
-/// A worker's account, on its way to the coordinator.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-pub struct LedgerPart {
-    run: u32,
-    streams: Vec<StreamPart>,
-    routes: Vec<RoutePart>,
-    absences: Vec<(u32, u64, Option<u64>)>,
-    forgotten: u64,
-    damaged: u64,
-    misrouted: u64,
-    foreign: u64,
-}
-
-impl LedgerPart {
-    /// Turns times of a clock that is `ahead` into those of the coordinator's.
-    pub fn set_clock(&mut self, ahead: i64) {
-        let marks = self.streams.iter_mut().flat_map(|stream| &mut stream.marks);
-        let times = marks.map(|mark| &mut mark.0);
-        let until = self.absences.iter_mut().filter_map(|absence| absence.2.as_mut());
-        for time in times.chain(until) {
-            *time = time.saturating_add_signed(-ahead);
-        }
-    }
-}
-
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-struct StreamPart {
-    publisher: u32,
-    qos: u8,
-    published: u64,
-    acknowledged: Vec<Span>,
-    unrecorded: u64,
-    marks: Vec<(u64, u64)>,
-}
-
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-struct RoutePart {
-    receiver: u32,
-    stream: u32,
-    granted: u8,
-    ordered: bool,
-    from: u64,
-    delivered: Vec<Span>,
-    duplicated: u32,
-    reordered: u32,
-    unrecorded: u32,
-    excused: Vec<Span>,
 }
 
 /// A part that cannot be taken in: another run's, or no part of ours.
@@ -664,10 +724,16 @@ fn verdict(report: &LedgerReport, repeated: [u64; 3], reordered: [u64; 3]) -> Ve
     }
     // [MQTT-3.1.2-4] [MQTT5 3.1.2.11.2]
     check(Promise::Session, None, report.forgotten);
+    check(Promise::Sharing, None, report.shared_twice);
+    // [MQTT-3.1.4-3]
+    check(Promise::Takeover, None, report.takeovers.lived_on + report.takeovers.untold);
+    check(Promise::Retained, None, report.retained.wrong());
     check(Promise::Integrity, None, report.damaged);
     check(Promise::Routing, None, report.misrouted);
     let unrecorded = report.qos.iter().map(|tally| tally.unrecorded).sum();
-    let seen: u64 = report.qos.iter().map(|tally| tally.expected + tally.delivered).sum();
+    let messages = report.qos.iter().map(|tally| tally.expected + tally.delivered);
+    let looks = report.retained.looks + report.retained.empty_looks;
+    let seen = messages.sum::<u64>() + looks;
     if !breaches.is_empty() {
         Verdict::Bad(breaches)
     } else if unrecorded > 0 {
@@ -680,5 +746,7 @@ fn verdict(report: &LedgerReport, repeated: [u64; 3], reordered: [u64; 3]) -> Ve
 }
 
 mod marks;
+mod part;
+pub mod registers;
 #[cfg(test)]
 mod tests;

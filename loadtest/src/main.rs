@@ -8,6 +8,7 @@ mod cli;
 mod coordinator;
 mod desk;
 mod engine;
+mod interrupt;
 mod oracle;
 mod procfs;
 mod protocol;
@@ -56,7 +57,14 @@ fn main() -> ExitCode {
         | Verb::Storm { .. }
         | Verb::FanIn { .. }
         | Verb::FanOut { .. }
-        | Verb::Pairs { .. } => run(&verb),
+        | Verb::Pairs { .. }
+        | Verb::Shared { .. }
+        | Verb::Wildcard { .. }
+        | Verb::Retained { .. }
+        | Verb::Takeover { .. }
+        | Verb::Mixed { .. }
+        | Verb::Drain { .. }
+        | Verb::Upgrade { .. } => run(&verb),
     }
 }
 
@@ -80,7 +88,8 @@ fn run(verb: &Verb) -> ExitCode {
         Err(error) => return complain(&error, ExitCode::from(MISUSE)),
     };
     let mut watch = watcher(common.live);
-    let result = coordinator::run(&request, &mut *watch).and_then(|outcome| {
+    let found = interrupt::listen().and_then(|stop| coordinator::run(&request, &mut *watch, stop));
+    let result = found.and_then(|outcome| {
         if let Some(path) = &common.json {
             save(path, &json(&outcome))?;
         }

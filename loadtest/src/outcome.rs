@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ledger::registers::RetainedReport;
+
 /// The layout of the JSON; a reader refuses another.
 pub const FORMAT: u32 = 1;
 
@@ -371,6 +373,12 @@ pub struct LedgerReport {
     /// By the QoS a subscriber could expect: the lower of the publisher's and
     /// its own.
     pub qos: [Tally; 3],
+    /// Messages that two members of a group got, though nobody had lost a connection.
+    pub shared_twice: u64,
+    /// What became of connections whose client came a second time.
+    pub takeovers: Takeovers,
+    /// What looks at retained messages found.
+    pub retained: RetainedReport,
     /// Sessions that should have outlived their connections and did not.
     pub forgotten: u64,
     /// Deliveries whose identity was changed on the way.
@@ -381,6 +389,26 @@ pub struct LedgerReport {
     pub foreign: u64,
     /// What the ledger says.
     pub verdict: Verdict,
+}
+
+/// What became of connections whose client came a second time.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub struct Takeovers {
+    /// Second connections that were accepted.
+    pub done: u64,
+    /// First connections that lived on.
+    pub lived_on: u64,
+    /// First connections that ended without a word, where 5.0 asks for 0x8E.
+    pub untold: u64,
+}
+
+impl Takeovers {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.done += other.done;
+        self.lived_on += other.lived_on;
+        self.untold += other.untold;
+    }
 }
 
 /// Deliveries of one QoS, where one message to two subscribers is two.
@@ -456,6 +484,12 @@ pub enum Promise {
     Authenticity,
     /// A session outlives its connection for as long as was agreed.
     Session,
+    /// One member of a group gets each message.
+    Sharing,
+    /// Who comes a second time ends its first connection.
+    Takeover,
+    /// Who subscribes is sent the last retained message, and none after its end.
+    Retained,
 }
 
 impl Promise {
@@ -469,6 +503,9 @@ impl Promise {
             Self::Routing => "delivered to a stranger",
             Self::Authenticity => "delivered though never published",
             Self::Session => "sessions forgotten",
+            Self::Sharing => "delivered to two members of a group",
+            Self::Takeover => "taken over, and not ended as is due",
+            Self::Retained => "retained messages wrong or missing",
         }
     }
 }

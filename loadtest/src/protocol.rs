@@ -55,6 +55,8 @@ pub(crate) enum Order {
         /// From when on.
         start: u64,
     },
+    /// Nothing new from now on.
+    Stop,
     /// Farewell; the part is expected.
     Finish,
 }

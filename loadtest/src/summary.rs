@@ -1,5 +1,6 @@
 //! A run in a dozen lines, for the end of a terminal.
 
+use tidegate_loadtest::faces::figures::findings;
 use tidegate_loadtest::outcome::{Outcome, Quantiles, Verdict};
 
 /// What was found.
@@ -87,10 +88,17 @@ pub(crate) fn summary(outcome: &Outcome) -> String {
             ));
         }
     }
+    lines.extend(findings(&outcome.ledger).iter().map(|(name, text)| format!("{name:<12} {text}")));
     let verdict = match &outcome.ledger.verdict {
         Verdict::Unjudged => "no message was looked at".to_owned(),
         Verdict::Good => "every promise was kept".to_owned(),
-        Verdict::Bad(breaches) => format!("promises were broken: {breaches:?}"),
+        Verdict::Bad(breaches) => {
+            let breaches = breaches.iter().map(|breach| {
+                let qos = breach.qos.map_or(String::new(), |qos| format!(" (QoS {qos})"));
+                format!("{} {}{qos}", breach.count, breach.promise.breach())
+            });
+            format!("promises were broken: {}", breaches.collect::<Vec<_>>().join("; "))
+        }
         Verdict::Inconclusive { unrecorded } => format!("{unrecorded} deliveries unrecorded"),
     };
     lines.push(format!("verdict      {verdict}"));

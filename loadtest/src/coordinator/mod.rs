@@ -9,9 +9,12 @@ mod fill;
 mod workers;
 
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use tidegate_loadtest::faces::terminal::Moment;
 use tidegate_loadtest::latency::Recorder;
 use tidegate_loadtest::outcome::{Cost, Event, Memory, Outcome, Sample};
@@ -29,6 +32,9 @@ const LEAD_MS: u64 = 50;
 /// How long memory settles before it is read.
 const SETTLE_MS: u64 = 300;
 
+/// A trigger that takes longer is stuck.
+const TRIGGER_TIME_MAX: Duration = Duration::from_secs(600);
+
 /// The phase that lasts until nothing is missing.
 const DRAINING: &str = "draining";
 
@@ -45,21 +51,38 @@ pub(crate) struct Request {
     pub(crate) pids: Vec<u32>,
     /// What to call the run.
     pub(crate) label: String,
+    /// What rolls a node, if the harness is to start it.
+    pub(crate) trigger: Option<String>,
+    /// Time before it and after.
+    pub(crate) settle_ms: u64,
 }
 
 /// Who looks on while a run goes on.
 pub(crate) type Watch<'a> = &'a mut dyn FnMut(&Moment<'_>);
 
-/// Runs it. `watch` sees each sample.
-pub(crate) fn run(request: &Request, watch: Watch<'_>) -> Result<Outcome> {
-    let mut run = Run::start(request, watch)?;
+/// Runs it. `watch` sees each sample. Once `stop` is set, nothing new is begun: what is under way
+/// is settled, and the outcome says that it was interrupted.
+pub(crate) fn run(
+    request: &Request,
+    watch: Watch<'_>,
+    stop: &'static AtomicBool,
+) -> Result<Outcome> {
+    let mut run = Run::start(request, watch, stop)?;
     run.open()?;
     match request.plan.scenario {
         // Nothing is up: there is nothing to hold, to break or to publish.
         _ if run.tally.up == 0 => {}
         Scenario::Connect => run.hold()?,
         Scenario::Storm => run.storms()?,
-        Scenario::FanIn | Scenario::FanOut | Scenario::Pairs => run.flow()?,
+        Scenario::FanIn
+        | Scenario::FanOut
+        | Scenario::Pairs
+        | Scenario::Shared
+        | Scenario::Wildcard
+        | Scenario::Retained
+        | Scenario::Takeover
+        | Scenario::Mixed => run.flow()?,
+        Scenario::Drain | Scenario::Upgrade => run.roll(request)?,
     }
     run.finish()
 }
@@ -67,6 +90,7 @@ pub(crate) fn run(request: &Request, watch: Watch<'_>) -> Result<Outcome> {
 struct Run<'a> {
     plan: &'a Plan,
     watch: Watch<'a>,
+    stop: &'static AtomicBool,
     phase: Phase,
     workers: Workers,
     brokers: Brokers,
@@ -107,7 +131,7 @@ struct Mark {
 }
 
 impl<'a> Run<'a> {
-    fn start(request: &'a Request, watch: Watch<'a>) -> Result<Self> {
+    fn start(request: &'a Request, watch: Watch<'a>, stop: &'static AtomicBool) -> Result<Self> {
         let plan = &request.plan;
         let brokers = Brokers::find(&request.pids, &plan.targets);
         let workers = Workers::start(plan, request.workers, &request.agents)?;
@@ -122,6 +146,7 @@ impl<'a> Run<'a> {
         Ok(Self {
             plan,
             watch,
+            stop,
             phase: Phase { name: "starting", began: Instant::now(), ms: 0 },
             workers,
             memory_before: brokers.memory(),
@@ -180,6 +205,9 @@ impl<'a> Run<'a> {
     fn storms(&mut self) -> Result<()> {
         let clients = u64::from(self.plan.clients());
         for number in 0..self.plan.storms {
+            if self.stopped() {
+                break;
+            }
             self.phase("holding", self.plan.hold_ms);
             self.pause(self.plan.hold_ms)?;
             let mark = self.mark();
@@ -211,16 +239,100 @@ impl<'a> Run<'a> {
         self.phase("publishing", self.plan.duration_ms + LEAD_MS);
         self.pause(self.plan.duration_ms + LEAD_MS)?;
         self.busy(&mark);
+        if self.stopped() {
+            self.workers.order(&Order::Stop)?;
+        }
         self.drain()?;
         let (event, count) = match self.plan.scenario {
             Scenario::FanOut => (Event::Delivery, self.tally.delivered),
-            Scenario::FanIn | Scenario::Pairs | Scenario::Connect | Scenario::Storm => {
-                (Event::Message, self.tally.published)
-            }
+            Scenario::FanIn
+            | Scenario::Pairs
+            | Scenario::Connect
+            | Scenario::Storm
+            | Scenario::Shared
+            | Scenario::Wildcard
+            | Scenario::Retained
+            | Scenario::Takeover
+            | Scenario::Mixed
+            | Scenario::Drain
+            | Scenario::Upgrade => (Event::Message, self.tally.published),
         };
         self.cost(&mark, event, count);
         self.outcome.totals.flow_ms = self.plan.duration_ms;
         Ok(())
+    }
+
+    /// Messages flow while nodes go away and come back, by whoever's hand.
+    fn roll(&mut self, request: &Request) -> Result<()> {
+        let mark = self.mark();
+        let began = clock::now() + LEAD_MS * MILLISECOND;
+        self.workers.order(&Order::Traffic { start: began })?;
+        self.phase("publishing", 0);
+        match &request.trigger {
+            None => self.pause(self.plan.duration_ms + LEAD_MS)?,
+            Some(command) => {
+                let times = match self.plan.scenario {
+                    Scenario::Upgrade => self.plan.targets.len(),
+                    _ => 1,
+                };
+                for at in 0..times {
+                    self.pause(request.settle_ms)?;
+                    let target = self.plan.targets[at];
+                    let before = self.tally.lost;
+                    let took = self.trigger(command, at, target)?;
+                    self.phase("coming back", 0);
+                    let clients = u64::from(self.plan.clients());
+                    // Who is to be told has been; who is not back has time to come back.
+                    self.pause(request.settle_ms)?;
+                    self.wait(self.plan.open_ms_max, |tally| tally.up >= clients)?;
+                    let lost = self.tally.lost - before;
+                    let says = format!("{lost} connections ended, the command took {took} ms");
+                    self.outcome.config.more.insert(format!("roll {} {target}", at + 1), says);
+                }
+                self.pause(request.settle_ms)?;
+            }
+        }
+        self.busy(&mark);
+        let seconds = (clock::now() - began) as f64 / 1e9;
+        self.workers.order(&Order::Stop)?;
+        self.outcome.totals.flow_ms = (seconds * 1e3) as u64;
+        let back = (self.tally.reconnected - mark.tally.reconnected) as f64 / seconds;
+        self.outcome.config.more.insert("reconnects a second".to_owned(), format!("{back:.1}"));
+        self.drain()
+    }
+
+    /// Runs a command of the user's to its end, while the load goes on.
+    fn trigger(&mut self, command: &str, at: usize, target: SocketAddr) -> Result<u64> {
+        self.phase("rolling", 0);
+        let began = Instant::now();
+        let mut child = Command::new("sh")
+            .args(["-c", command])
+            .env("TARGET", target.to_string())
+            .env("INDEX", at.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .context("start the trigger")?;
+        let ends = Instant::now() + TRIGGER_TIME_MAX;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                ensure!(status.success(), "the trigger failed for {target}: {status}");
+                return Ok(began.elapsed().as_millis() as u64);
+            }
+            if Instant::now() >= ends || self.stopped() {
+                let _ = child.kill();
+                let _ = child.wait();
+                ensure!(self.stopped(), "the trigger for {target} took over {TRIGGER_TIME_MAX:?}");
+                return Ok(began.elapsed().as_millis() as u64);
+            }
+            self.pause(TICK_MS)?;
+        }
+    }
+
+    /// Somebody wants an end of it.
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
     /// Until all has come, or nothing does any more.
@@ -228,14 +340,14 @@ impl<'a> Run<'a> {
         let (mut news, mut since) = ((0, 0, 0), Instant::now());
         let began = Instant::now();
         let clients = u64::from(self.plan.clients());
-        let acknowledged = self.plan.qos > 0;
         self.phase(DRAINING, 0);
         loop {
             self.pause(TICK_MS)?;
             let tally = &self.tally;
-            let back = !self.plan.reconnect || tally.up >= clients;
+            let moves = self.plan.reconnect || self.plan.churns();
+            let back = !moves || (tally.up >= clients && tally.taking_over == 0);
             let all_came = tally.arrived >= tally.expected;
-            let all_taken = !acknowledged || tally.acknowledged + tally.given_up >= tally.published;
+            let all_taken = tally.acknowledged + tally.given_up >= tally.awaited;
             if back && all_came && all_taken {
                 // One more tick: nothing must come twice.
                 return self.pause(2 * TICK_MS);
@@ -257,6 +369,7 @@ impl<'a> Run<'a> {
         let clients = u64::from(self.plan.clients());
         let missing = clients.saturating_sub(self.tally.up);
         let own = fill::Own {
+            interrupted: self.stopped(),
             usage: self.own_usage,
             busiest: self.busiest,
             gone: self.gone,
@@ -341,7 +454,7 @@ impl<'a> Run<'a> {
             if wished(&self.tally) {
                 return Ok(true);
             }
-            if Instant::now() >= deadline {
+            if Instant::now() >= deadline || (self.stopped() && self.phase.name != DRAINING) {
                 return Ok(false);
             }
         }

@@ -5,6 +5,7 @@
 //! connection is a slot of 72 bytes, and one process holds as many as it may
 //! have descriptors.
 
+mod bind;
 pub(crate) mod clock;
 mod conn;
 pub(crate) mod source;
@@ -25,6 +26,7 @@ use rustls::ClientConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tidegate_codec::{Version, frame};
 
+use bind::bind;
 pub(crate) use conn::Gone;
 use conn::{Conn, Spares, Stage, mark};
 pub(crate) use speech::{Codec, Heard, Malformed, Said, worst};
@@ -102,7 +104,7 @@ impl Net {
         let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         socket.set_tcp_nodelay(true)?;
         if let Some(source) = source {
-            socket.bind(&SocketAddr::from((source, 0)).into())?;
+            bind(&socket, source)?;
         }
         match socket.connect(&target.into()) {
             Ok(()) => {}
@@ -131,6 +133,20 @@ impl Net {
         let both = EventFlags::IN | EventFlags::OUT;
         epoll::add(&self.epoll, &conn.socket, mark(index, conn.generation), both)?;
         self.conns[index as usize] = Some(conn);
+        Ok(())
+    }
+
+    /// Moves a connection to another slot, which must be free.
+    pub(crate) fn shift(&mut self, from: u32, to: u32) -> Result<()> {
+        self.close(to);
+        if let Some(mut conn) = self.conns[from as usize].take() {
+            let out = if conn.armed { EventFlags::OUT } else { EventFlags::empty() };
+            let mark = mark(to, conn.generation);
+            epoll::modify(&self.epoll, &conn.socket, mark, EventFlags::IN | out)?;
+            conn.unflushed = false;
+            self.conns[to as usize] = Some(conn);
+            self.touch(to);
+        }
         Ok(())
     }
 

@@ -73,8 +73,12 @@ fn head(run: &Outcome) -> String {
         (None, Some(window)) => Some(format!("{window} in flight a publisher, closed loop")),
         (None, None) => None,
     };
-    let load = flow.map_or("no messages".to_owned(), |flow| {
-        format!("QoS {} · {} payload · {flow}", config.qos, bytes(config.payload_bytes as f64))
+    let load = flow.map_or("no messages".to_owned(), |flow| match config.scenario.as_str() {
+        // Each class has its own.
+        "mixed" => flow,
+        _ => {
+            format!("QoS {} · {} payload · {flow}", config.qos, bytes(config.payload_bytes as f64))
+        }
     });
     let (class, word) = badge(run);
     format!(
@@ -152,6 +156,11 @@ fn tiles(body: &mut String, run: &Outcome) {
         tiles.push((time(latency.p50_ns as f64), "latency, median".into()));
         tiles.push((time(latency.p99_ns as f64), "latency, 99 %".into()));
         tiles.push((time(latency.p999_ns as f64), "latency, 99.9 %".into()));
+    }
+    let gap = &run.connections.gap.quantiles;
+    if gap.count > 0 {
+        tiles.push((time(gap.p50_ns as f64), "without service, median".into()));
+        tiles.push((time(gap.max_ns as f64), "without service, longest".into()));
     }
     let connects = &run.connections.latency.quantiles;
     if latency.count == 0 && connects.count > 0 {

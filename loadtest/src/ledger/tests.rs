@@ -408,3 +408,90 @@ fn a_part_that_makes_no_sense_is_refused() {
     part.streams[0].acknowledged = vec![(5, 2)];
     assert_eq!(ledger.absorb(&part), Err(MergeError::BadIntervals));
 }
+
+/// A group of three members, one publisher, and what each member got.
+fn group(qos: QoS, cut_off: &[u32], repeats: bool, got: [&[u64]; 3]) -> Ledger {
+    let mut ledger = Ledger::new(RUN);
+    let stream = ledger.stream(1, qos);
+    for _ in 0..6 {
+        let sequence = ledger.publish(stream);
+        ledger.acknowledge(stream, sequence);
+    }
+    if repeats {
+        ledger.repeat(stream);
+    }
+    for (member, numbers) in (20..).zip(got) {
+        ledger.expect(&Expectation { ordered: false, ..expectation(member, 1, qos, qos) });
+        ledger.join(member, 0);
+        for &number in numbers {
+            ledger.deliver(member, &Ok(message(1, qos, number)));
+        }
+    }
+    for &member in cut_off {
+        ledger.cut_off(member);
+    }
+    ledger
+}
+
+fn judged(ledger: &Ledger) -> Vec<(Promise, u64)> {
+    match ledger.report().verdict {
+        Verdict::Bad(breaches) => breaches.iter().map(|b| (b.promise, b.count)).collect(),
+        Verdict::Good => Vec::new(),
+        other @ (Verdict::Unjudged | Verdict::Inconclusive { .. }) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_group_gets_each_message_once_whichever_member_it_is() {
+    for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        let sound = group(qos, &[], false, [&[0, 3, 5], &[2, 1], &[4]]);
+        assert_eq!(judged(&sound), []);
+        assert_eq!(sound.report().qos[qos as usize].expected, 6, "not 6 for each member");
+
+        let lost = group(qos, &[], false, [&[0, 3], &[2, 1], &[4]]);
+        assert_eq!(judged(&lost), [(Promise::Delivery, 1)]);
+
+        let twice = group(qos, &[], false, [&[0, 3, 5], &[2, 1, 0], &[4, 3]]);
+        assert_eq!(judged(&twice), [(Promise::Sharing, 2)]);
+        assert_eq!(twice.report().qos[qos as usize].duplicated, 2);
+    }
+}
+
+#[test]
+fn what_a_member_had_in_hand_when_it_was_cut_off_may_go_to_another_at_qos_1() {
+    let got: [&[u64]; 3] = [&[0, 3, 5], &[2, 1, 0], &[4]];
+    assert_eq!(judged(&group(QoS::AtLeastOnce, &[20], false, got)), []);
+    assert_eq!(judged(&group(QoS::AtLeastOnce, &[22], false, got)), [(Promise::Sharing, 1)]);
+    assert_eq!(judged(&group(QoS::AtLeastOnce, &[], true, got)), [], "it was published twice");
+    let exactly = group(QoS::ExactlyOnce, &[20], true, got);
+    assert_eq!(judged(&exactly), [(Promise::Sharing, 1)]);
+}
+
+#[test]
+fn members_in_several_workers_are_one_group_after_the_merge() {
+    let got: [&[u64]; 3] = [&[0, 3, 5], &[2, 1, 0], &[4]];
+    let mut merged = Ledger::new(RUN);
+    for at in 0..3 {
+        let mut only: [&[u64]; 3] = [&[], &[], &[]];
+        only[at] = got[at];
+        merged.absorb(&group(QoS::AtLeastOnce, &[], false, only).part()).expect("the same run");
+    }
+    assert_eq!(judged(&merged), [(Promise::Sharing, 1)]);
+}
+
+#[test]
+fn takeovers_and_retained_messages_are_judged_and_added_up() {
+    let mut one = Ledger::new(RUN);
+    one.taken_over(true, true);
+    one.taken_over(true, false);
+    one.retained.looks = 2;
+    one.retained.right = 1;
+    let mut other = Ledger::new(RUN);
+    other.taken_over(false, false);
+    other.retained.looks = 1;
+    other.retained.stale = 1;
+    one.absorb(&other.part()).expect("the same run");
+    assert_eq!(judged(&one), [(Promise::Takeover, 2), (Promise::Retained, 1)]);
+    let report = one.report();
+    assert_eq!((report.takeovers.done, report.retained.looks), (3, 3));
+}

@@ -24,6 +24,12 @@ pub(crate) struct Tally {
     pub(crate) failed: u64,
     /// Established, then lost unasked.
     pub(crate) lost: u64,
+    /// Went on purpose.
+    pub(crate) left: u64,
+    /// Went where a server sent them.
+    pub(crate) followed: u64,
+    /// Takeovers that are not over, right now.
+    pub(crate) taking_over: u64,
     /// Connections that are up and subscribed, right now.
     pub(crate) up: u64,
     /// Handshakes under way, right now.
@@ -34,6 +40,8 @@ pub(crate) struct Tally {
     pub(crate) pongs: u64,
     /// Messages published.
     pub(crate) published: u64,
+    /// Those that are to be acknowledged.
+    pub(crate) awaited: u64,
     /// Messages acknowledged.
     pub(crate) acknowledged: u64,
     /// Deliveries the published messages call for.
@@ -77,11 +85,15 @@ impl Tally {
         self.refused += other.refused;
         self.failed += other.failed;
         self.lost += other.lost;
+        self.left += other.left;
+        self.followed += other.followed;
+        self.taking_over += other.taking_over;
         self.up += other.up;
         self.connecting += other.connecting;
         self.pings += other.pings;
         self.pongs += other.pongs;
         self.published += other.published;
+        self.awaited += other.awaited;
         self.acknowledged += other.acknowledged;
         self.expected += other.expected;
         self.delivered += other.delivered;

@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
+use std::time::Duration;
 
 use tidegate_codec::{
     ConnackOut, Direction, Packet, PacketType, PublishOut, QoS, ReasonCode, Version, decode,
@@ -34,12 +35,14 @@ pub(crate) struct Faults {
     pub(crate) retain_not_every: u64,
     /// A retained message outlives its end.
     pub(crate) clear_not_every: u64,
-    /// A session that comes back has lost the oldest message that waited for it.
+    /// A session that comes back has lost the first message that came while it was away.
     pub(crate) lose_at_return: bool,
     /// Nobody's session is kept.
     pub(crate) forget_sessions: bool,
     /// The first connection of a client lives on beside its second.
     pub(crate) keep_old: bool,
+    /// No PINGREQ is answered.
+    pub(crate) deaf: bool,
     /// Of a client's first connection nobody says 0x8E.
     pub(crate) silent_takeover: bool,
 }
@@ -65,7 +68,8 @@ struct Session {
     /// The number of its connection, the door it came in by, and its end of the line.
     line: Option<(u64, usize, TcpStream)>,
     next_id: u16,
-    waiting: VecDeque<(u16, String, Vec<u8>)>,
+    /// Packet id, topic, payload, and whether it came while the session was away.
+    waiting: VecDeque<(u16, String, Vec<u8>, bool)>,
     deliveries: u64,
     held: Option<(String, Vec<u8>)>,
 }
@@ -78,6 +82,7 @@ struct State {
     retained: HashMap<String, Vec<u8>>,
     lines: u64,
     shared: u64,
+    published: u64,
     sets: u64,
     clears: u64,
     /// Doors that are shut, and where who knocks is sent.
@@ -118,6 +123,13 @@ impl Broker {
         self.lock().done
     }
 
+    /// Until so many messages were published.
+    pub(crate) fn wait_for(&self, published: u64) {
+        while self.lock().published < published {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// All connections end without a word, as if the machine had lost its power.
     pub(crate) fn cut(&self) {
         for session in self.lock().sessions.values_mut() {
@@ -145,11 +157,6 @@ impl Broker {
             }
             session.hang_up();
         }
-    }
-
-    /// It is open again.
-    pub(crate) fn open(&self, door: usize) {
-        self.lock().shut[door] = None;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -202,7 +209,8 @@ impl Session {
     fn send(&mut self, topic: &str, payload: &[u8], retain: bool) {
         self.next_id = self.next_id % 60_000 + 1;
         self.publish(self.next_id, topic, payload, (false, retain));
-        self.waiting.push_back((self.next_id, topic.to_owned(), payload.to_vec()));
+        let away = self.line.is_none();
+        self.waiting.push_back((self.next_id, topic.to_owned(), payload.to_vec(), away));
     }
 
     fn publish(&self, packet_id: u16, topic: &str, payload: &[u8], (dup, retain): (bool, bool)) {
@@ -326,12 +334,15 @@ impl State {
         let connack = ConnackOut { session_present, ..ConnackOut::default() };
         encode_connack(&mut answer, version, &connack);
         session.write(&answer);
-        if faults.lose_at_return && session_present && session.waiting.pop_front().is_some() {
+        let first = session.waiting.iter().position(|message| message.3);
+        if let Some(first) = first.filter(|_| faults.lose_at_return) {
+            session.waiting.remove(first);
             self.done.lost_at_return += 1;
         }
-        for (packet_id, topic, payload) in &session.waiting {
-            session.publish(*packet_id, topic, payload, (true, false));
+        for (packet_id, topic, payload, away) in &session.waiting {
+            session.publish(*packet_id, topic, payload, (!away, false));
         }
+        session.waiting.iter_mut().for_each(|message| message.3 = false);
         Some(number)
     }
 
@@ -380,6 +391,7 @@ impl State {
                 let session = self.sessions.get_mut(id)?;
                 session.waiting.retain(|(packet_id, ..)| *packet_id != ack.packet_id);
             }
+            Packet::Pingreq if self.faults.deaf => {}
             Packet::Pingreq => encode_pingresp(&mut answer),
             Packet::Disconnect(disconnect) => {
                 let session = self.sessions.get_mut(id)?;
@@ -411,6 +423,7 @@ impl State {
     }
 
     fn publish(&mut self, topic: &str, payload: &[u8]) {
+        self.published += 1;
         let (faults, done) = (self.faults, &mut self.done);
         let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (id, session) in &mut self.sessions {
