@@ -8,6 +8,7 @@ mod cli;
 mod coordinator;
 mod desk;
 mod engine;
+mod interrupt;
 mod oracle;
 mod procfs;
 mod protocol;
@@ -68,7 +69,14 @@ fn main() -> ExitCode {
         | Verb::Storm { .. }
         | Verb::FanIn { .. }
         | Verb::FanOut { .. }
-        | Verb::Pairs { .. } => run(&verb),
+        | Verb::Pairs { .. }
+        | Verb::Shared { .. }
+        | Verb::Wildcard { .. }
+        | Verb::Retained { .. }
+        | Verb::Takeover { .. }
+        | Verb::Mixed { .. }
+        | Verb::Drain { .. }
+        | Verb::Upgrade { .. } => run(&verb),
     }
 }
 
@@ -92,15 +100,18 @@ fn run(verb: &Verb) -> ExitCode {
         Err(error) => return complain(&error, ExitCode::from(MISUSE)),
     };
     let mut watch = watcher(common.live);
-    let floor = match common.floor {
-        true => coordinator::floor::run(&request, &mut *watch).map(Some),
-        false => Ok(None),
-    };
-    let result = floor.and_then(|floor| {
-        let mut outcome = coordinator::run(&request, &mut *watch)?;
+    let found = interrupt::listen().and_then(|stop| {
+        let floor = match common.floor {
+            true => Some(coordinator::floor::run(&request, &mut *watch, stop)?),
+            false => None,
+        };
+        let mut outcome = coordinator::run(&request, &mut *watch, stop)?;
         if let Some(floor) = &floor {
             coordinator::floor::enter(&mut outcome, floor);
         }
+        Ok(outcome)
+    });
+    let result = found.and_then(|outcome| {
         if let Some(path) = &common.json {
             save(path, &json(&outcome))?;
         }

@@ -57,6 +57,8 @@ pub(crate) enum Order {
     },
     /// Every connection is asked for a sign of life.
     Ping,
+    /// Nothing new from now on.
+    Stop,
     /// Farewell; the part is expected.
     Finish,
 }
@@ -118,6 +120,8 @@ pub(crate) struct Part {
     pub(crate) ack_latency: Latency,
     /// From due to up.
     pub(crate) connect_latency: Latency,
+    /// From the loss of a connection to its return.
+    pub(crate) gap: Latency,
     /// From due to the socket.
     pub(crate) lateness: Latency,
     /// What the harness itself lacked.

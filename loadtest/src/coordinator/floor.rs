@@ -5,6 +5,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -20,14 +21,22 @@ use crate::scenario::plan::{Plan, Scenario};
 const START_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Runs the load of `request` against the relay.
-pub(crate) fn run(request: &Request, watch: Watch<'_>) -> Result<Outcome> {
+pub(crate) fn run(
+    request: &Request,
+    watch: Watch<'_>,
+    stop: &'static AtomicBool,
+) -> Result<Outcome> {
     let plan = &request.plan;
     ensure!(request.agents.is_empty(), "--floor: the relay runs here, where no agent reaches it");
     ensure!(
         plan.scenario != Scenario::FanIn || plan.qos == 0,
         "--floor: a relay can't tell whose a subscriber's acknowledgement is; --qos 0"
     );
-    let floor = Floor::start(groups(plan), &Brokers::find(&request.pids, &plan.targets))?;
+    let groups = groups(plan);
+    let groups = groups.with_context(|| {
+        format!("--floor: no relay can do `{}`, as it parses nothing", plan.scenario.label())
+    })?;
+    let floor = Floor::start(groups, &Brokers::find(&request.pids, &plan.targets))?;
     let plan = Plan {
         targets: vec![floor.addr],
         sources: Vec::new(),
@@ -36,7 +45,7 @@ pub(crate) fn run(request: &Request, watch: Watch<'_>) -> Result<Outcome> {
         ..plan.clone()
     };
     let pids = vec![floor.child.id()];
-    super::run(&Request { plan, pids, label: "floor".to_owned(), ..request.clone() }, watch)
+    super::run(&Request { plan, pids, label: "floor".to_owned(), ..request.clone() }, watch, stop)
 }
 
 /// Enters the floor's costs beside the broker's.
@@ -55,12 +64,20 @@ pub(crate) fn enter(outcome: &mut Outcome, floor: &Outcome) {
     }
 }
 
-/// Groups of connections between which bytes go: topics, or subscribers of a fan-in.
-fn groups(plan: &Plan) -> u32 {
+/// Groups of connections between which bytes go: topics, or subscribers of a fan-in. None where
+/// a relay would have to understand what passes.
+fn groups(plan: &Plan) -> Option<u32> {
     match plan.scenario {
-        Scenario::Connect | Scenario::Storm => 1,
-        Scenario::FanIn => plan.subscribers,
-        Scenario::FanOut | Scenario::Pairs => plan.publishers,
+        Scenario::Connect | Scenario::Storm => Some(1),
+        Scenario::FanIn => Some(plan.subscribers),
+        Scenario::FanOut | Scenario::Pairs => Some(plan.publishers),
+        Scenario::Shared
+        | Scenario::Wildcard
+        | Scenario::Retained
+        | Scenario::Takeover
+        | Scenario::Mixed
+        | Scenario::Drain
+        | Scenario::Upgrade => None,
     }
 }
 
