@@ -67,7 +67,7 @@ impl Brokers {
 
     /// The first of them.
     pub(crate) fn first(&self) -> Option<u32> {
-        self.0.first().copied()
+        self.pids.first().copied()
     }
 
     /// Cores that the first may use.
