@@ -246,6 +246,47 @@ fn a_missing_or_shortened_segment_is_refused() {
 }
 
 #[test]
+fn an_older_file_in_the_place_of_a_segment_is_found_by_the_scan() {
+    // Two histories of one store, alike in every length.
+    let history = |first: u8| {
+        let disk = SimDisk::new(1);
+        let (mut log, _) = open(&disk).expect("new");
+        for i in 0..20u8 {
+            log.append(&[&batch(&[&[first + i; 900]])]).expect("room");
+        }
+        log.sync().expect("works");
+        let second = file_name(log.segments()[1].base.0);
+        drop(log);
+        disk.reopen();
+        (disk, second)
+    };
+    let (disk, second) = history(0);
+    let (other, _) = history(100);
+    disk.put(&second, &other.content(&second).expect("there"));
+    let (log, _) = open(&disk).expect("each file alone is whole");
+    let mut scan = log.scan(log.first()).expect("there");
+    let error = loop {
+        match scan.next_record() {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("two histories were taken for one"),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, ReadError::Damage { .. }), "{error}");
+}
+
+#[test]
+fn proving_twice_writes_once() {
+    let disk = SimDisk::new(1);
+    let (mut log, _) = open(&disk).expect("new");
+    log.append(&[&batch(&[b"x"])]).expect("room");
+    let proven = log.prove().expect("works");
+    let operations = disk.operations();
+    assert_eq!(log.prove().expect("works"), proven);
+    assert_eq!(disk.operations(), operations);
+}
+
+#[test]
 fn a_newest_segment_that_vanished_is_missed_by_the_manifest() {
     let disk = SimDisk::new(1);
     let (mut log, _) = open(&disk).expect("new");
