@@ -276,6 +276,25 @@ fn an_older_file_in_the_place_of_a_segment_is_found_by_the_scan() {
 }
 
 #[test]
+fn a_group_of_another_history_does_not_follow() {
+    // Same store, same places, same lengths: only the chain tells them apart.
+    let history = |fill: u8| {
+        let disk = SimDisk::new(1);
+        let (mut log, _) = open(&disk).expect("new");
+        log.append(&[&batch(&[&[fill; 50]])]).expect("room");
+        let between = log.end().0 as usize + SEGMENT_HEADER_BYTES;
+        log.append(&[&batch(&[&[fill + 1; 50]])]).expect("room");
+        (disk.content(FIRST).expect("there"), between)
+    };
+    let ((ours, between), (stale, _)) = (history(10), history(20));
+    let disk = SimDisk::new(1);
+    disk.put(FIRST, &[&ours[..between], &stale[between..]].concat());
+    let (log, recovered) = open(&disk).expect("a tail that nothing proves");
+    assert_eq!(bodies(&log), [vec![10; 50]]);
+    assert_eq!(recovered.cut.map(|cut| cut.what), Some(tidegate_store::Damage::Order));
+}
+
+#[test]
 fn proving_twice_writes_once() {
     let disk = SimDisk::new(1);
     let (mut log, _) = open(&disk).expect("new");
