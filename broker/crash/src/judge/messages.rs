@@ -76,6 +76,12 @@ fn deliveries(cast: &Cast, account: &Account, verdict: &mut Verdict) {
         if !first || matches!(message.kind, Kind::Will { .. }) {
             continue;
         }
+        if let Kind::Expiring { seconds } = message.kind {
+            expiry(cast, account, delivery, seconds, verdict);
+        }
+        if !ordered(message.kind) {
+            continue;
+        }
         verdict.check(Rule::Order);
         let stream = (delivery.client, message.publisher, message.topic, message.qos);
         let before = last.entry(stream).or_insert(id);
@@ -89,9 +95,17 @@ fn deliveries(cast: &Cast, account: &Account, verdict: &mut Verdict) {
             verdict.breach(Rule::Order, Concern::of(id, delivery.client), what);
         }
         *before = id.max(*before);
-        if let Kind::Expiring { seconds } = message.kind {
-            expiry(cast, account, delivery, seconds, verdict);
-        }
+    }
+}
+
+/// Whether its first delivery has to come before those of later ones. What was
+/// retained comes before what its publisher sends again, and what expired in
+/// the queue comes for the first time when it is sent again.
+fn ordered(kind: Kind) -> bool {
+    match kind {
+        Kind::Plain | Kind::Probe => true,
+        Kind::Expiring { seconds } => seconds >= LONG_EXPIRY_SECONDS,
+        Kind::Set | Kind::Clear | Kind::Will { .. } => false,
     }
 }
 

@@ -277,6 +277,22 @@ fn repeated_rounds_of_qos_1_are_in_order() {
 }
 
 #[test]
+fn what_had_expired_and_is_sent_again_is_not_out_of_order() {
+    let mut tale = Tale::new();
+    let short = tale.sends("x", 1, Kind::Expiring { seconds: 2 });
+    let long = tale.sends("x", 1, Kind::Expiring { seconds: LONG_EXPIRY_SECONDS });
+    tale.passes(4);
+    tale.gets_with(tale.bob, long, 1, Some(LONG_EXPIRY_SECONDS - 4));
+    for message in [short, long] {
+        tale.happens(What::Sent { message, again: true });
+        tale.is_answered(message);
+    }
+    tale.gets_with(tale.bob, short, 1, Some(2));
+    tale.gets_with(tale.bob, long, 1, Some(LONG_EXPIRY_SECONDS));
+    tale.breaks(Rule::Order, 0);
+}
+
+#[test]
 fn a_probe_that_does_not_come_is_a_lost_subscription() {
     let mut tale = Tale::new();
     tale.restarts();
@@ -390,6 +406,20 @@ fn a_retained_value_that_was_cleared_or_is_gone_is_seen() {
     tale.restarts();
     tale.reads(None);
     tale.breaks(Rule::Retained, 1);
+}
+
+#[test]
+fn a_qos_2_value_may_be_on_its_way_for_a_moment_and_a_qos_1_value_not() {
+    for (qos, seconds, times) in [(2, 0, 0), (2, 3, 1), (1, 0, 1)] {
+        let mut tale = Tale::new();
+        tale.unsubscribes(tale.bob);
+        let old = tale.publishes("r", qos, Kind::Set);
+        tale.publishes("r", qos, Kind::Set);
+        tale.passes(seconds);
+        tale.reads(Some(old));
+        tale.breaks(Rule::Retained, times);
+        assert_eq!(tale.verdict().tally.late_reads, 1 - times);
+    }
 }
 
 #[test]
