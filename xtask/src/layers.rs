@@ -36,6 +36,12 @@ const RINGS: &[Ring] = &[
         others: Some(&["arc-swap", "bytes", "foldhash", "hashbrown", "thiserror"]),
     },
     Ring {
+        package: "tidegate-cluster",
+        dir: "broker/cluster",
+        ours: &[],
+        others: Some(&["foldhash", "hashbrown", "thiserror"]),
+    },
+    Ring {
         package: "tidegate-framing",
         dir: "broker/framing",
         ours: &[],
@@ -55,6 +61,12 @@ const RINGS: &[Ring] = &[
             "sha2",
             "thiserror",
         ]),
+    },
+    Ring {
+        package: "tidegate-peer",
+        dir: "broker/peer",
+        ours: &[],
+        others: Some(&["bytes", "crc32c", "hmac", "prost", "sha2", "thiserror"]),
     },
     Ring {
         package: "tidegate-ebpf-abi",
@@ -88,6 +100,7 @@ const RINGS: &[Ring] = &[
         dir: "broker",
         ours: &[
             "tidegate-auth",
+            "tidegate-cluster",
             "tidegate-codec",
             "tidegate-core",
             "tidegate-framing",

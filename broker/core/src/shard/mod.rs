@@ -14,6 +14,7 @@ mod distribute;
 mod end;
 mod keep;
 mod outbox;
+mod partitions;
 mod publish;
 mod receive;
 mod recheck;
@@ -30,8 +31,7 @@ use hashbrown::HashSet;
 use tidegate_codec::ReasonCode;
 
 use crate::conn::{Conn, Phase, Throttle, pause};
-use crate::counters::{CloseReason, Counters, DropReason, RejectReason};
-use crate::delivery::Delivery;
+use crate::counters::{CloseReason, Counters, RejectReason};
 use crate::ids::{ConnRef, Millis, PartitionId, ShardId};
 use crate::index::RouteCache;
 use crate::journal::Journal;
@@ -41,7 +41,7 @@ use crate::mail::{Kind, Mail, Replay};
 use crate::message::Message;
 use crate::node::{Node, Totals};
 use crate::output::{Output, Pool};
-use crate::partition::{Change, Context, Fetch, Partition};
+use crate::partition::{Change, Fetch, Partition};
 use crate::rate::{Bucket, Rate};
 use crate::retained::{Retained, Sweep};
 use crate::slab::Slab;
@@ -171,9 +171,6 @@ pub enum Event {
 /// Message ids begin with the time of the start, so that one that was read back
 /// is not given again: 2^14 a millisecond, and 64 shards.
 const MESSAGE_TIME_SHIFT: u32 = 14;
-
-/// The capacity above which the vector for a partition's mails is not kept.
-const SPARE_MAILS_MAX: usize = 256;
 
 /// Marks a wheel entry that watches for the CONNECT, not the keep alive.
 const FOR_CONNECT: u32 = 1 << 31;
@@ -639,78 +636,6 @@ impl Shard {
             Kind::Query(replay) => self.queries.push_back(replay),
             Kind::Returned { conn, replay } => self.replay_returned(now, conn, replay),
             Kind::Answer { replay, messages, more } => self.replayed(now, replay, messages, more),
-        }
-    }
-
-    /// The place of a partition of this shard.
-    fn local_number(&self, partition: PartitionId) -> usize {
-        usize::from(partition.0) / usize::from(self.node.shards)
-    }
-
-    fn propose(&mut self, now: Millis, partition: PartitionId, change: Change) {
-        let at = self.local_number(partition);
-        self.with_partition(now, at, |partition, cx| partition.propose(now, change, cx));
-    }
-
-    /// Runs `act` on a partition and carries out what follows from it.
-    fn with_partition(
-        &mut self,
-        now: Millis,
-        at: usize,
-        act: impl FnOnce(&mut Partition, &mut Context<'_>),
-    ) {
-        // A connect, an acknowledgement: a mail or two, into a vector that stays.
-        let mut mails = std::mem::take(&mut self.spare_mails);
-        let (mut errands, mut retains) = (Vec::new(), Vec::new());
-        let Shard { node, partitions, id, journal, fetches, .. } = self;
-        let mut cx = Context {
-            node,
-            counters: &node.counters[id.index()],
-            journal: journal.as_deref_mut(),
-            mails: &mut mails,
-            errands: &mut errands,
-            retains: &mut retains,
-            fetches,
-            position: None,
-            replaying: false,
-        };
-        let Some(partition) = partitions.get_mut(at) else { return };
-        act(partition, &mut cx);
-        let frozen = partition.is_frozen();
-        if let Some(due) = partition.next_tick() {
-            self.partitions_due = self.partitions_due.min(due);
-        }
-        for retain in retains {
-            self.retain(now, &retain.message, retain.clear);
-            self.confirm(retain.confirm);
-        }
-        let read_at = self.transit.origin().map(|origin| origin.read_at);
-        for (to, mail) in mails.drain(..) {
-            // QoS 0 gives way when another shard does not keep up; the rest is
-            // bounded by windows.
-            let best_effort = matches!(mail.kind, Kind::Push { packet_id: 0, .. });
-            if to == self.id {
-                self.local.push_back(mail.kind);
-            } else if best_effort && self.outboxes[to.index()].is_over() {
-                self.counters().dropped(DropReason::PeerBuffer, 1);
-            } else {
-                self.outboxes[to.index()].push(Mail { read_at, ..mail });
-            }
-        }
-        if mails.capacity() <= SPARE_MAILS_MAX {
-            self.spare_mails = mails;
-        }
-        for (partition, token, errand) in errands {
-            self.run_errand(now, partition, token, errand);
-        }
-        if frozen {
-            self.write_frozen(now, at);
-        }
-    }
-
-    fn redispatch(&mut self, now: Millis, orphans: Vec<Delivery>) {
-        for delivery in orphans {
-            self.another_member(now, delivery);
         }
     }
 
