@@ -211,11 +211,14 @@ fn damage_in_an_older_segment_is_found_by_the_scan_and_by_the_reader() {
     }
 }
 
+/// What becomes of a segment's content; none: it goes.
+type Change<'a> = &'a dyn Fn(usize, &[u8]) -> Option<Vec<u8>>;
+
 #[test]
 fn a_missing_or_shortened_segment_is_refused() {
     let (disk, bases) = many_segments();
     let names: Vec<_> = bases.iter().map(|&base| file_name(base)).collect();
-    let rebuild = |change: &dyn Fn(usize, &[u8]) -> Option<Vec<u8>>| {
+    let rebuild = |change: Change<'_>| {
         let copy = SimDisk::new(1);
         for (i, name) in names.iter().enumerate() {
             if let Some(bytes) = change(i, &disk.content(name).expect("there")) {
