@@ -74,7 +74,19 @@ const CASES: &[(&str, &str)] = &[
     ("[limit]\nx = 1", "limit: unknown key; did you mean [limits]?"),
     (
         "[tls]\nx = 1",
-        "tls: unknown key; the tables are [node], [mqtt], [limits], [auth], [admin], [log] and [listener.NAME]",
+        "tls: unknown key; the tables are [node], [mqtt], [limits], [store], [auth], [admin], [log], [ebpf] and [listener.NAME]",
+    ),
+    (
+        "[store]\ndurability = 'tape'",
+        "store.durability: \"tape\" is not known; use \"fsync\" or \"os\" or \"memory\"",
+    ),
+    (
+        "[store]\nsegment_bytes = 4096",
+        "store.segment_bytes: 4096 is below 1048576; use 1048576 to 4294967296",
+    ),
+    (
+        "[store]\ndisk_stop_percent = 50",
+        "store.disk_stop_percent: 50 is below store.disk_refuse_percent = 85, so sessions would be refused before messages are; use at least 85",
     ),
     ("shards = 1", "shards: unknown key; shards belongs to [node]"),
     (
@@ -266,8 +278,8 @@ fn a_fault_from_the_environment_or_a_flag_says_so() {
         "node.drain_second: unknown key; did you mean node.drain_seconds? \
          (from TIDEGATE__NODE__DRAIN_SECOND)",
         "node.shards: 99 is above 64; use 1 to 64 (from tidegate__node__shards)",
-        "quota: unknown key; the tables are [node], [mqtt], [limits], [auth], [admin], [log] and \
-         [listener.NAME] (from TIDEGATE__QUOTA)",
+        "quota: unknown key; the tables are [node], [mqtt], [limits], [store], [auth], [admin], [log], \
+         [ebpf] and [listener.NAME] (from TIDEGATE__QUOTA)",
         "listener.default.bind: 0.0.0.0:1883 is off loopback, and nothing says who may come in; \
          set auth.password_file, or listener.default.user_from with client certificates, or \
          listener.default.anonymous = true to let anybody in, or bind to 127.0.0.1:1883 (from \

@@ -39,7 +39,8 @@ fn what_was_delivered_goes_and_what_waits_stays() {
     // 16 MB through a log whose files have 1 MB.
     for _ in 0..800 {
         publisher.publish("flow", 1, &body);
-        reader.message();
+        let message = reader.take();
+        assert_eq!(message.payload.len(), body.len());
     }
     wait_until("a checkpoint", || metric(&broker, "tidegate_store_checkpoints_total") > 0.0);
     wait_until("old files go", || metric(&broker, "tidegate_store_log_bytes") < 8e6);

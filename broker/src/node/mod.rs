@@ -167,6 +167,7 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
         durability = durability.label(),
         "tidegate starts"
     );
+    shared.store.iter().for_each(|store| store.announce());
     shared.steer.announce();
     shared.observers.announce();
     shared.system.iter().for_each(Sampler::announce);

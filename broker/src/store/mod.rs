@@ -37,6 +37,7 @@ use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use tidegate_core::Fetch;
+use tidegate_core::counters::Count;
 use tidegate_core::ids::{Millis, ShardId};
 use tokio::sync::oneshot;
 use tracing::info;
@@ -102,8 +103,13 @@ impl Store {
         for (gauge, value) in self.meters.recovery.iter().zip(values) {
             gauge.set(value);
         }
-        info!(records, bytes, took_ms = took.as_millis() as u64, "what was kept is back");
         replayed.iter().map(|replayed| replayed.newest).max().unwrap_or(0)
+    }
+
+    /// Says what came back.
+    pub(crate) fn announce(&self) {
+        let [records, bytes, micros] = self.meters.recovery.each_ref().map(Count::value);
+        info!(records, bytes, took_ms = micros / 1_000, "what was kept is back");
     }
 
     fn submit(&self, shard: ShardId, submission: Submission) {

@@ -11,7 +11,7 @@ use tidegate_store::identity::IdentityFile;
 use tidegate_store::{
     AppendError, Batch, FileDisk, Identity, Log, Options, Recovered, push_sole_voter,
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::directory::{Directory, log_in};
 use super::replay::Recovery;
@@ -21,6 +21,8 @@ use crate::shard::Shared;
 
 /// Under this name the identity keeps what places client ids and topics.
 const SEED: &str = "seed";
+/// So much to read is announced before: it takes a moment.
+const LONG_BYTES: u64 = 64 << 20;
 
 /// A store that is open and not yet in use.
 #[derive(Debug)]
@@ -123,7 +125,10 @@ fn tell(path: &Path, who: &Identity, recovered: &Recovered) {
     let Recovered { first, end, cut, created } = recovered;
     let path = path.display();
     let bytes = end.0 - first.0;
-    info!(%path, node_id = who.node, generation = who.generation, bytes, created, "store opened");
+    debug!(%path, node_id = who.node, generation = who.generation, bytes, created, "store opened");
+    if bytes >= LONG_BYTES {
+        info!(%path, bytes, "reading back what was kept");
+    }
     if let Some(cut) = cut {
         // Nothing of it was acknowledged.
         warn!(

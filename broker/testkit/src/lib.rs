@@ -70,6 +70,20 @@ impl Broker {
         Broker::spawn(dir, command, variables.iter().map(owned).collect())
     }
 
+    /// As [`Broker::start`], with its data elsewhere.
+    pub fn start_at(binary: &str, config: &str, data: &Path) -> Broker {
+        let mut broker = Broker::start(binary, config);
+        broker.kill();
+        let own = broker.dir.join("data").display().to_string();
+        for arg in &mut broker.command {
+            if *arg == own {
+                *arg = data.display().to_string();
+            }
+        }
+        broker.restart();
+        broker
+    }
+
     fn spawn(dir: PathBuf, command: Vec<String>, variables: Vec<(String, String)>) -> Broker {
         let mut child = Command::new(&command[0])
             .args(&command[1..])
