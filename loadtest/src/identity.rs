@@ -110,13 +110,18 @@ pub enum IdentityError {
     },
 }
 
-/// FNV-1a over all bytes but the checksum's own, folded to 32 bits.
+/// All words but the checksum's own, each mixed in by a product that loses nothing, and folded to
+/// 32 bits. Byte by byte it would be a tenth of what a message costs here.
 fn checksum(bytes: &[u8; IDENTITY_BYTES]) -> u32 {
+    let words =
+        [u64_at(bytes, 0), u64::from(u32_at(bytes, 8)), u64_at(bytes, 16), u64_at(bytes, 24)];
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for &byte in bytes[0..12].iter().chain(&bytes[16..32]) {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    for word in words {
+        hash = (hash ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        hash ^= hash >> 32;
     }
-    (hash >> 32) as u32 ^ hash as u32
+    // Its upper half is in its lower half.
+    hash as u32
 }
 
 fn u32_at(bytes: &[u8; IDENTITY_BYTES], at: usize) -> u32 {

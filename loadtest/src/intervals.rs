@@ -45,6 +45,11 @@ impl Intervals {
         self.last.0 == self.last.1
     }
 
+    /// The number after the highest; 0 of an empty set.
+    pub fn end(&self) -> u64 {
+        self.last.1
+    }
+
     /// How many numbers are in it.
     pub fn count(&self) -> u64 {
         count(&self.spans())

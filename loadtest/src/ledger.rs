@@ -10,14 +10,18 @@
 //! budget for what went wrong. Past the budget deliveries are counted as
 //! unrecorded, and the verdict can no longer be good.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use serde::{Deserialize, Serialize};
+use foldhash::fast::RandomState;
 use tidegate_codec::QoS;
 
 use crate::identity::{Identity, IdentityError};
-use crate::intervals::{Inserted, Intervals, Span, count, difference, intersection};
-use crate::outcome::{Breach, LedgerReport, Promise, Tally, Verdict};
+use crate::intervals::{Inserted, Intervals, Span, count, difference, intersection, union};
+use crate::outcome::{Breach, LedgerReport, Promise, Takeovers, Tally, Verdict};
+use marks::Marks;
+pub use part::LedgerPart;
+use part::{RoutePart, StreamPart};
+use registers::RetainedReport;
 
 /// Intervals beyond which deliveries are unrecorded: 64 MiB.
 pub const INTERVALS_MAX: usize = 4 << 20;
@@ -27,9 +31,19 @@ pub const INTERVALS_MAX: usize = 4 << 20;
 pub struct Ledger {
     run: u32,
     streams: Vec<Stream>,
-    stream_of: HashMap<(u32, u8), u32>,
+    stream_ids: HashMap<(u32, u8), u32>,
     routes: Vec<Route>,
-    route_of: HashMap<(u32, u32, u8), u32>,
+    route_of: HashMap<(u32, u32, u8), u32, RandomState>,
+    /// Who had no session for a while, whose publisher is another worker's.
+    absences: Vec<Absence>,
+    forgotten: u64,
+    /// The group of a receiver that shares its subscription.
+    groups: HashMap<u32, u32>,
+    /// Receivers whose connection was over for a while.
+    cut_off: HashSet<u32>,
+    takeovers: Takeovers,
+    /// What looks at retained messages found.
+    pub retained: RetainedReport,
     damaged: u64,
     misrouted: u64,
     foreign: u64,
@@ -90,6 +104,20 @@ struct Stream {
     published: u64,
     acknowledged: Intervals,
     unrecorded: u64,
+    /// Its publisher is here: `published` is all there is.
+    local: bool,
+    /// Its publisher sent something again.
+    repeats: bool,
+    marks: Marks,
+}
+
+/// A route without a session, from a message on until a time.
+#[derive(Clone, Copy, Debug)]
+struct Absence {
+    route: u32,
+    from: u64,
+    /// None: to the end.
+    until_ns: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -123,9 +151,15 @@ impl Ledger {
         Self {
             run,
             streams: Vec::new(),
-            stream_of: HashMap::new(),
+            stream_ids: HashMap::new(),
             routes: Vec::new(),
-            route_of: HashMap::new(),
+            route_of: HashMap::default(),
+            absences: Vec::new(),
+            forgotten: 0,
+            groups: HashMap::new(),
+            cut_off: HashSet::new(),
+            takeovers: Takeovers::default(),
+            retained: RetainedReport::default(),
             damaged: 0,
             misrouted: 0,
             foreign: 0,
@@ -134,10 +168,16 @@ impl Ledger {
         }
     }
 
-    /// The stream of a publisher and QoS, opened if need be.
+    /// The stream of a publisher and QoS that publishes into this ledger.
     pub fn stream(&mut self, publisher: u32, qos: QoS) -> StreamId {
+        let id = self.stream_of(publisher, qos);
+        self.streams[id.0 as usize].local = true;
+        id
+    }
+
+    fn stream_of(&mut self, publisher: u32, qos: QoS) -> StreamId {
         let next = self.streams.len() as u32;
-        let id = *self.stream_of.entry((publisher, qos as u8)).or_insert(next);
+        let id = *self.stream_ids.entry((publisher, qos as u8)).or_insert(next);
         if id == next {
             self.streams.push(Stream {
                 publisher,
@@ -145,6 +185,9 @@ impl Ledger {
                 published: 0,
                 acknowledged: Intervals::default(),
                 unrecorded: 0,
+                local: false,
+                repeats: false,
+                marks: Marks::default(),
             });
         }
         StreamId(id)
@@ -155,6 +198,13 @@ impl Ledger {
         let stream = &mut self.streams[stream.0 as usize];
         stream.published += 1;
         stream.published - 1
+    }
+
+    /// The same, and when; a ledger that notes times can excuse absences that another worker saw.
+    pub fn publish_at(&mut self, stream: StreamId, now: u64) -> u64 {
+        let sequence = self.publish(stream);
+        self.streams[stream.0 as usize].marks.note(now, sequence);
+        sequence
     }
 
     /// Enters the acknowledgement that made a message the broker's: PUBACK, or
@@ -174,7 +224,7 @@ impl Ledger {
     /// Enters a subscription. Entering it again changes nothing.
     pub fn expect(&mut self, expectation: &Expectation) -> RouteId {
         let Expectation { receiver, publisher, published, granted, ordered, from } = *expectation;
-        let stream = self.stream(publisher, published).0;
+        let stream = self.stream_of(publisher, published).0;
         let next = self.routes.len() as u32;
         let id = *self.route_of.entry((receiver, publisher, published as u8)).or_insert(next);
         if id == next {
@@ -200,6 +250,76 @@ impl Ledger {
         let before = excused.len();
         excused.extend(&[missed]);
         self.intervals = self.intervals + excused.len() - before;
+    }
+
+    /// A receiver's session ended with its connection. What it has not got by now is not owed, nor
+    /// is what is published until it is [`present`](Self::present).
+    ///
+    /// Costs a pass over all routes.
+    pub fn absent(&mut self, receiver: u32) {
+        for (at, route) in self.routes.iter().enumerate() {
+            if route.receiver == receiver {
+                let from = route.delivered.end().max(route.from);
+                self.absences.push(Absence { route: at as u32, from, until_ns: None });
+            }
+        }
+    }
+
+    /// It has a session again, and its subscriptions were granted.
+    ///
+    /// For publishers of this ledger that is exact; for those of another worker it is as exact as
+    /// the times they noted.
+    pub fn present(&mut self, receiver: u32, now: u64) {
+        let mut known = Vec::new();
+        let (routes, streams) = (&self.routes, &self.streams);
+        self.absences.retain_mut(|absence| {
+            let route = &routes[absence.route as usize];
+            if route.receiver != receiver || absence.until_ns.is_some() {
+                return true;
+            }
+            let stream = &streams[route.stream as usize];
+            if stream.local {
+                known.push((RouteId(absence.route), (absence.from, stream.published)));
+            }
+            absence.until_ns = Some(now);
+            !stream.local
+        });
+        for (route, missed) in known {
+            if missed.0 < missed.1 {
+                self.excuse(route, missed);
+            }
+        }
+    }
+
+    /// A receiver is a member of a group: of all its members one gets each message.
+    pub fn join(&mut self, receiver: u32, group: u32) {
+        self.groups.insert(receiver, group);
+    }
+
+    /// A receiver's connection is over: what it did not acknowledge may go to another member of
+    /// its group.
+    pub fn cut_off(&mut self, receiver: u32) {
+        if self.groups.contains_key(&receiver) {
+            self.cut_off.insert(receiver);
+        }
+    }
+
+    /// A publisher sends something again.
+    pub fn repeat(&mut self, stream: StreamId) {
+        self.streams[stream.0 as usize].repeats = true;
+    }
+
+    /// A client came a second time. Its first connection ended, or did not; before that it was
+    /// told 0x8E, or was not.
+    pub fn taken_over(&mut self, ended: bool, told: bool) {
+        self.takeovers.done += 1;
+        self.takeovers.lived_on += u64::from(!ended);
+        self.takeovers.untold += u64::from(ended && !told);
+    }
+
+    /// A session that was to outlive its connection did not.
+    pub fn forget(&mut self) {
+        self.forgotten += 1;
     }
 
     /// Messages published on a stream so far.
@@ -265,12 +385,22 @@ impl Ledger {
             let published = self.streams[route.stream as usize].published;
             !route.delivered.covers((route.from, published))
         });
-        waiting.map(|route| self.settle_route(route).lost).sum()
+        waiting.map(|route| self.settle_route(route, &[]).lost).sum()
     }
 
     /// The account as it stands, and its verdict.
     pub fn report(&self) -> LedgerReport {
+        let mut absences: HashMap<u32, Vec<Span>> = HashMap::new();
+        for absence in &self.absences {
+            let stream = &self.streams[self.routes[absence.route as usize].stream as usize];
+            let until = absence.until_ns.and_then(|until| stream.marks.first_after(until));
+            let span = (absence.from, until.unwrap_or(stream.published));
+            absences.entry(absence.route).or_default().push(span);
+        }
         let mut report = LedgerReport {
+            forgotten: self.forgotten,
+            takeovers: self.takeovers,
+            retained: self.retained,
             damaged: self.damaged,
             misrouted: self.misrouted,
             foreign: self.foreign,
@@ -285,10 +415,16 @@ impl Ledger {
         // What breaks a promise is counted apart from what merely happened.
         let mut repeated = [0; 3];
         let mut reordered = [0; 3];
-        for route in &self.routes {
+        let mut shared: HashMap<(u32, u32), Vec<&Route>> = HashMap::new();
+        for (number, route) in self.routes.iter().enumerate() {
+            if let Some(group) = self.groups.get(&route.receiver) {
+                shared.entry((*group, route.stream)).or_default().push(route);
+                continue;
+            }
             let published = self.streams[route.stream as usize].qos;
             let at = published.min(route.granted) as usize;
-            let settled = self.settle_route(route);
+            let away = absences.get(&(number as u32)).map_or(&[][..], |spans| spans);
+            let settled = self.settle_route(route, away);
             add(&mut report.qos[at], &settled);
             if once(published) && once(route.granted) {
                 repeated[at] += settled.duplicated;
@@ -297,18 +433,69 @@ impl Ledger {
                 reordered[at] += settled.reordered;
             }
         }
+        for members in shared.values() {
+            self.settle_group(members, &mut report, &mut repeated);
+        }
         report.verdict = verdict(&report, repeated, reordered);
         report
     }
 
-    fn settle_route(&self, route: &Route) -> Tally {
+    /// The members of a group and one stream: together they are one subscriber.
+    ///
+    /// [MQTT5 4.8.2]: one of them gets each message. At QoS 1 another may get it when the first
+    /// lost its connection before it acknowledged, or when the publisher sent it again.
+    fn settle_group(&self, members: &[&Route], report: &mut LedgerReport, repeated: &mut [u64; 3]) {
+        let Some(first) = members.first() else { return };
+        let stream = &self.streams[first.stream as usize];
+        let mut all = Route {
+            stream: first.stream,
+            receiver: first.receiver,
+            granted: first.granted,
+            ordered: false,
+            from: members.iter().map(|route| route.from).min().unwrap_or(0),
+            delivered: Intervals::default(),
+            duplicated: 0,
+            reordered: 0,
+            unrecorded: 0,
+            excused: None,
+        };
+        let mut unbroken = Intervals::default();
+        let (mut twice, mut twice_unbroken, mut same) = (0, 0, 0);
+        for route in members {
+            let spans = route.delivered.spans();
+            twice += count(&intersection(&all.delivered.spans(), &spans));
+            all.delivered.extend(&spans);
+            if !self.cut_off.contains(&route.receiver) {
+                twice_unbroken += count(&intersection(&unbroken.spans(), &spans));
+                unbroken.extend(&spans);
+            }
+            same += u64::from(route.duplicated);
+            bump(&mut all.unrecorded, route.unrecorded.into());
+        }
+        let qos = stream.qos.min(first.granted);
+        let mut settled = self.settle_route(&all, &[]);
+        settled.duplicated = twice + same;
+        add(&mut report.qos[qos as usize], &settled);
+        report.shared_twice += match qos {
+            QoS::AtLeastOnce if stream.repeats => 0,
+            QoS::AtLeastOnce => twice_unbroken,
+            QoS::AtMostOnce | QoS::ExactlyOnce => twice,
+        };
+        if once(stream.qos) && once(first.granted) {
+            repeated[qos as usize] += same;
+        }
+    }
+
+    fn settle_route(&self, route: &Route, away: &[Span]) -> Tally {
         let stream = &self.streams[route.stream as usize];
         let window = (route.from, stream.published.max(route.from));
         let mut owed = vec![window];
-        if let Some(excused) = &route.excused {
-            owed = difference(&owed, &excused.spans());
-        }
         let delivered = route.delivered.spans();
+        if route.excused.is_some() || !away.is_empty() {
+            let excused = route.excused.as_ref().map(|spans| spans.spans()).unwrap_or_default();
+            // What came all the same was expected.
+            owed = difference(&owed, &difference(&union(&excused, away), &delivered));
+        }
         let missing = difference(&owed, &delivered);
         let promised = match stream.qos.min(route.granted) {
             // Nothing is promised, so everything that is missing is reported.
@@ -342,6 +529,8 @@ impl Ledger {
             published: stream.published,
             acknowledged: stream.acknowledged.spans(),
             unrecorded: stream.unrecorded,
+            repeats: stream.repeats,
+            marks: stream.marks.noted.clone(),
         });
         let routes = self.routes.iter().map(|route| RoutePart {
             receiver: route.receiver,
@@ -359,6 +548,12 @@ impl Ledger {
             run: self.run,
             streams: streams.collect(),
             routes: routes.collect(),
+            absences: self.absences.iter().map(|a| (a.route, a.from, a.until_ns)).collect(),
+            forgotten: self.forgotten,
+            groups: self.groups.iter().map(|(member, group)| (*member, *group)).collect(),
+            cut_off: self.cut_off.iter().copied().collect(),
+            takeovers: self.takeovers,
+            retained: self.retained,
             damaged: self.damaged,
             misrouted: self.misrouted,
             foreign: self.foreign,
@@ -378,13 +573,19 @@ impl Ledger {
         for stream in &part.streams {
             let qos = qos_of(stream.qos)?;
             check_spans(&stream.acknowledged)?;
-            let id = self.stream(stream.publisher, qos).0;
+            let id = self.stream_of(stream.publisher, qos).0;
             let ours = &mut self.streams[id as usize];
             ours.published = ours.published.max(stream.published);
             ours.acknowledged.extend(&stream.acknowledged);
             ours.unrecorded += stream.unrecorded;
+            ours.repeats |= stream.repeats;
+            if !stream.marks.is_empty() {
+                // A publisher belongs to one worker.
+                ours.marks.noted = stream.marks.clone();
+            }
             streams.push(id);
         }
+        let mut routes = Vec::with_capacity(part.routes.len());
         for route in &part.routes {
             check_spans(&route.delivered)?;
             check_spans(&route.excused)?;
@@ -400,6 +601,7 @@ impl Ledger {
                 ordered: route.ordered,
                 from: route.from,
             });
+            routes.push(id.0);
             let ours = &mut self.routes[id.0 as usize];
             let twice = intersection(&ours.delivered.spans(), &route.delivered);
             ours.from = ours.from.min(route.from);
@@ -411,6 +613,16 @@ impl Ledger {
                 ours.excused.get_or_insert_default().extend(&route.excused);
             }
         }
+        for (route, from, until_ns) in &part.absences {
+            let route =
+                *routes.get(*route as usize).ok_or(MergeError::NoSuchRoute { route: *route })?;
+            self.absences.push(Absence { route, from: *from, until_ns: *until_ns });
+        }
+        self.forgotten += part.forgotten;
+        self.groups.extend(part.groups.iter().copied());
+        self.cut_off.extend(part.cut_off.iter().copied());
+        self.takeovers.add(&part.takeovers);
+        self.retained.add(&part.retained);
         self.damaged += part.damaged;
         self.misrouted += part.misrouted;
         self.foreign += part.foreign;
@@ -425,40 +637,6 @@ impl Ledger {
         });
         acknowledged.sum::<usize>() + delivered.sum::<usize>()
     }
-}
-
-/// A worker's account, on its way to the coordinator.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-pub struct LedgerPart {
-    run: u32,
-    streams: Vec<StreamPart>,
-    routes: Vec<RoutePart>,
-    damaged: u64,
-    misrouted: u64,
-    foreign: u64,
-}
-
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-struct StreamPart {
-    publisher: u32,
-    qos: u8,
-    published: u64,
-    acknowledged: Vec<Span>,
-    unrecorded: u64,
-}
-
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-struct RoutePart {
-    receiver: u32,
-    stream: u32,
-    granted: u8,
-    ordered: bool,
-    from: u64,
-    delivered: Vec<Span>,
-    duplicated: u32,
-    reordered: u32,
-    unrecorded: u32,
-    excused: Vec<Span>,
 }
 
 /// A part that cannot be taken in: another run's, or no part of ours.
@@ -477,6 +655,12 @@ pub enum MergeError {
     NoSuchStream {
         /// The stream's place.
         stream: u32,
+    },
+    /// An absence on a route that the part doesn't have.
+    #[error("account refers to route {route}, which it lacks")]
+    NoSuchRoute {
+        /// The route's place.
+        route: u32,
     },
     /// A QoS that doesn't exist.
     #[error("account names QoS {got}")]
@@ -538,10 +722,18 @@ fn verdict(report: &LedgerReport, repeated: [u64; 3], reordered: [u64; 3]) -> Ve
         check(Promise::Order, qos, reordered[at]);
         check(Promise::Authenticity, qos, tally.invented);
     }
+    // [MQTT-3.1.2-4] [MQTT5 3.1.2.11.2]
+    check(Promise::Session, None, report.forgotten);
+    check(Promise::Sharing, None, report.shared_twice);
+    // [MQTT-3.1.4-3]
+    check(Promise::Takeover, None, report.takeovers.lived_on + report.takeovers.untold);
+    check(Promise::Retained, None, report.retained.wrong());
     check(Promise::Integrity, None, report.damaged);
     check(Promise::Routing, None, report.misrouted);
     let unrecorded = report.qos.iter().map(|tally| tally.unrecorded).sum();
-    let seen: u64 = report.qos.iter().map(|tally| tally.expected + tally.delivered).sum();
+    let messages = report.qos.iter().map(|tally| tally.expected + tally.delivered);
+    let looks = report.retained.looks + report.retained.empty_looks;
+    let seen = messages.sum::<u64>() + looks;
     if !breaches.is_empty() {
         Verdict::Bad(breaches)
     } else if unrecorded > 0 {
@@ -553,5 +745,8 @@ fn verdict(report: &LedgerReport, repeated: [u64; 3], reordered: [u64; 3]) -> Ve
     }
 }
 
+mod marks;
+mod part;
+pub mod registers;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@
 
 pub mod compare;
 pub mod faces;
+pub mod floor;
 pub mod identity;
 pub mod intervals;
 pub mod latency;

@@ -8,6 +8,7 @@ mod cli;
 mod coordinator;
 mod desk;
 mod engine;
+mod interrupt;
 mod oracle;
 mod procfs;
 mod protocol;
@@ -18,6 +19,7 @@ mod worker;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -25,6 +27,7 @@ use tidegate_loadtest::faces::html::html;
 use tidegate_loadtest::faces::json::json;
 use tidegate_loadtest::faces::prometheus::prometheus;
 use tidegate_loadtest::faces::terminal::{Moment, Terminal};
+use tidegate_loadtest::floor;
 
 use cli::{Cli, Live, Verb};
 use summary::summary;
@@ -49,14 +52,31 @@ fn main() -> ExitCode {
                 Err(error) => complain(&error, ExitCode::FAILURE),
             }
         }
+        Verb::Floor { listen, groups, threads } => {
+            let groups = *groups;
+            let seat = move |id: &str| floor::seat_of_loadtest(id, groups);
+            worker::lift_file_limit();
+            match floor::serve(*listen, *threads, Arc::new(seat)) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => complain(&error, ExitCode::FAILURE),
+            }
+        }
         Verb::Compare(compare) => tell(compare.answer()),
         Verb::Report(report) => tell(report.make().map(|()| (String::new(), true))),
         Verb::Plan(ask) => tell(ask.answer().map(|text| (text, true))),
         Verb::Connect { .. }
+        | Verb::Census { .. }
         | Verb::Storm { .. }
         | Verb::FanIn { .. }
         | Verb::FanOut { .. }
-        | Verb::Pairs { .. } => run(&verb),
+        | Verb::Pairs { .. }
+        | Verb::Shared { .. }
+        | Verb::Wildcard { .. }
+        | Verb::Retained { .. }
+        | Verb::Takeover { .. }
+        | Verb::Mixed { .. }
+        | Verb::Drain { .. }
+        | Verb::Upgrade { .. } => run(&verb),
     }
 }
 
@@ -80,7 +100,18 @@ fn run(verb: &Verb) -> ExitCode {
         Err(error) => return complain(&error, ExitCode::from(MISUSE)),
     };
     let mut watch = watcher(common.live);
-    let result = coordinator::run(&request, &mut *watch).and_then(|outcome| {
+    let found = interrupt::listen().and_then(|stop| {
+        let floor = match common.floor {
+            true => Some(coordinator::floor::run(&request, &mut *watch, stop)?),
+            false => None,
+        };
+        let mut outcome = coordinator::run(&request, &mut *watch, stop)?;
+        if let Some(floor) = &floor {
+            coordinator::floor::enter(&mut outcome, floor);
+        }
+        Ok(outcome)
+    });
+    let result = found.and_then(|outcome| {
         if let Some(path) = &common.json {
             save(path, &json(&outcome))?;
         }

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use mqttbytes::{QoS as Quality, v4, v5};
 use tidegate_codec::{PacketType, QoS, Version};
 
-use crate::engine::{Heard, Malformed, Said};
+use crate::engine::{Heard, Malformed, Said, worst};
 
 const PACKET_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -26,23 +26,31 @@ pub(crate) fn say(version: Version, said: &Said<'_>, out: &mut Vec<u8>) {
 
 fn say_v4(said: &Said<'_>, to: &mut BytesMut) -> Result<usize, mqttbytes::Error> {
     match *said {
-        Said::Connect { client_id, keep_alive, username, password } => {
+        Said::Connect { client_id, session_s, keep_alive, username, password } => {
             let mut connect = v4::Connect::new(client_id);
+            connect.clean_session = session_s.is_none();
             connect.keep_alive = keep_alive;
             if let Some(name) = username {
                 connect.set_login(name, password.unwrap_or_default());
             }
             connect.write(to)
         }
-        Said::Subscribe { packet_id, filter, qos } => {
-            let mut subscribe = v4::Subscribe::new(filter, quality(qos));
+        Said::Subscribe { packet_id, filters, qos } => {
+            let filter = |path: &&str| v4::SubscribeFilter::new((*path).to_owned(), quality(qos));
+            let mut subscribe = v4::Subscribe::new_many(filters.iter().map(filter));
             subscribe.pkid = packet_id;
             subscribe.write(to)
         }
-        Said::Publish { topic, qos, packet_id, payload } => {
+        Said::Unsubscribe { packet_id, filter } => {
+            let mut unsubscribe = v4::Unsubscribe::new(filter);
+            unsubscribe.pkid = packet_id;
+            unsubscribe.write(to)
+        }
+        Said::Publish { topic, qos, dup, retain, packet_id, payload } => {
             let payload = Bytes::copy_from_slice(payload);
             let mut publish = v4::Publish::from_bytes(topic, quality(qos), payload);
             publish.pkid = packet_id;
+            (publish.dup, publish.retain) = (dup, retain);
             publish.write(to)
         }
         Said::Ack { kind: PacketType::Puback, packet_id } => v4::PubAck::new(packet_id).write(to),
@@ -50,29 +58,50 @@ fn say_v4(said: &Said<'_>, to: &mut BytesMut) -> Result<usize, mqttbytes::Error>
         Said::Ack { kind: PacketType::Pubrel, packet_id } => v4::PubRel::new(packet_id).write(to),
         Said::Ack { kind: _, packet_id } => v4::PubComp::new(packet_id).write(to),
         Said::Pingreq => v4::PingReq.write(to),
-        Said::Disconnect => v4::Disconnect.write(to),
+        Said::Disconnect { session_ends: _ } => v4::Disconnect.write(to),
     }
 }
 
 fn say_v5(said: &Said<'_>, to: &mut BytesMut) -> Result<usize, mqttbytes::Error> {
     match *said {
-        Said::Connect { client_id, keep_alive, username, password } => {
+        Said::Connect { client_id, session_s, keep_alive, username, password } => {
             let mut connect = v5::Connect::new(client_id);
+            connect.clean_session = session_s.is_none();
+            if session_s.is_some() {
+                connect.properties = Some(v5::ConnectProperties {
+                    session_expiry_interval: session_s,
+                    receive_maximum: None,
+                    max_packet_size: None,
+                    topic_alias_max: None,
+                    request_response_info: None,
+                    request_problem_info: None,
+                    user_properties: Vec::new(),
+                    authentication_method: None,
+                    authentication_data: None,
+                });
+            }
             connect.keep_alive = keep_alive;
             if let Some(name) = username {
                 connect.set_login(name, password.unwrap_or_default());
             }
             connect.write(to)
         }
-        Said::Subscribe { packet_id, filter, qos } => {
-            let mut subscribe = v5::Subscribe::new(filter, quality(qos));
+        Said::Subscribe { packet_id, filters, qos } => {
+            let filter = |path: &&str| v5::SubscribeFilter::new((*path).to_owned(), quality(qos));
+            let mut subscribe = v5::Subscribe::new_many(filters.iter().map(filter));
             subscribe.pkid = packet_id;
             subscribe.write(to)
         }
-        Said::Publish { topic, qos, packet_id, payload } => {
+        Said::Unsubscribe { packet_id, filter } => {
+            let mut unsubscribe = v5::Unsubscribe::new(filter);
+            unsubscribe.pkid = packet_id;
+            unsubscribe.write(to)
+        }
+        Said::Publish { topic, qos, dup, retain, packet_id, payload } => {
             let payload = Bytes::copy_from_slice(payload);
             let mut publish = v5::Publish::from_bytes(topic, quality(qos), payload);
             publish.pkid = packet_id;
+            (publish.dup, publish.retain) = (dup, retain);
             publish.write(to)
         }
         Said::Ack { kind: PacketType::Puback, packet_id } => v5::PubAck::new(packet_id).write(to),
@@ -80,12 +109,25 @@ fn say_v5(said: &Said<'_>, to: &mut BytesMut) -> Result<usize, mqttbytes::Error>
         Said::Ack { kind: PacketType::Pubrel, packet_id } => v5::PubRel::new(packet_id).write(to),
         Said::Ack { kind: _, packet_id } => v5::PubComp::new(packet_id).write(to),
         Said::Pingreq => v5::PingReq.write(to),
-        Said::Disconnect => v5::Disconnect::new().write(to),
+        Said::Disconnect { session_ends } => {
+            let mut disconnect = v5::Disconnect::new();
+            if session_ends {
+                let mut properties = v5::DisconnectProperties::new();
+                properties.session_expiry_interval = Some(0);
+                disconnect.properties = Some(properties);
+            }
+            disconnect.write(to)
+        }
     }
 }
 
 /// Understands a packet as mqttbytes reads it; it must agree where the packet ends.
 pub(crate) fn hear(version: Version, bytes: &[u8]) -> Result<Heard<'static>, Malformed> {
+    // [MQTT5 3.14.2.2.1]: without a property length there are no properties, but mqttbytes
+    // insists on one.
+    if let (Version::V5, [0xE0, 1, reason]) = (version, bytes) {
+        return Ok(Heard::Disconnect { reason: *reason, server_reference: None });
+    }
     let mut stream = BytesMut::from(bytes);
     let heard = match version {
         Version::V3_1 | Version::V3_1_1 => {
@@ -99,14 +141,25 @@ pub(crate) fn hear(version: Version, bytes: &[u8]) -> Result<Heard<'static>, Mal
 fn hear_v4(packet: v4::Packet) -> Heard<'static> {
     match packet {
         v4::Packet::ConnAck(connack) => {
-            Heard::Connack { code: connack.code as u8, receive_maximum: u16::MAX }
+            let (code, session_present) = (connack.code as u8, connack.session_present);
+            Heard::Connack {
+                code,
+                session_present,
+                receive_maximum: u16::MAX,
+                server_reference: None,
+            }
         }
-        v4::Packet::SubAck(suback) => match suback.return_codes.as_slice() {
-            [v4::SubscribeReasonCode::Success(qos)] => Heard::Suback { code: *qos as u8 },
-            _ => Heard::Suback { code: 0x80 },
-        },
+        v4::Packet::SubAck(suback) => {
+            let codes = suback.return_codes.iter().map(|code| match code {
+                v4::SubscribeReasonCode::Success(qos) => *qos as u8,
+                v4::SubscribeReasonCode::Failure => 0x80,
+            });
+            Heard::Suback { packet_id: suback.pkid, code: worst(codes).unwrap_or(0x80) }
+        }
+        v4::Packet::UnsubAck(unsuback) => Heard::Unsuback { packet_id: unsuback.pkid },
         v4::Packet::Publish(publish) => Heard::Publish {
             qos: level(publish.qos),
+            retain: publish.retain,
             packet_id: publish.pkid,
             payload: Cow::Owned(publish.payload.to_vec()),
         },
@@ -118,7 +171,6 @@ fn hear_v4(packet: v4::Packet) -> Heard<'static> {
         v4::Packet::Connect(_)
         | v4::Packet::Subscribe(_)
         | v4::Packet::Unsubscribe(_)
-        | v4::Packet::UnsubAck(_)
         | v4::Packet::PingReq
         | v4::Packet::Disconnect => Heard::Unasked,
     }
@@ -127,16 +179,27 @@ fn hear_v4(packet: v4::Packet) -> Heard<'static> {
 fn hear_v5(packet: v5::Packet) -> Heard<'static> {
     match packet {
         v5::Packet::ConnAck(connack) => {
-            let given = connack.properties.and_then(|properties| properties.receive_max);
+            let (code, session_present) = (connack.code as u8, connack.session_present);
+            let properties = connack.properties;
+            let given = properties.as_ref().and_then(|properties| properties.receive_max);
             let receive_maximum = given.unwrap_or(u16::MAX);
-            Heard::Connack { code: connack.code as u8, receive_maximum }
+            let reference = properties.and_then(|properties| properties.server_reference);
+            let server_reference = reference.map(Cow::Owned);
+            Heard::Connack { code, session_present, receive_maximum, server_reference }
         }
-        v5::Packet::SubAck(suback) => match suback.return_codes.as_slice() {
-            [code] => Heard::Suback { code: *code as u8 },
-            _ => Heard::Suback { code: 0x80 },
-        },
+        v5::Packet::SubAck(suback) => {
+            let codes = suback.return_codes.iter().map(|code| match code {
+                v5::SubscribeReasonCode::QoS0 => 0,
+                v5::SubscribeReasonCode::QoS1 => 1,
+                v5::SubscribeReasonCode::QoS2 => 2,
+                _ => 0x80,
+            });
+            Heard::Suback { packet_id: suback.pkid, code: worst(codes).unwrap_or(0x80) }
+        }
+        v5::Packet::UnsubAck(unsuback) => Heard::Unsuback { packet_id: unsuback.pkid },
         v5::Packet::Publish(publish) => Heard::Publish {
             qos: level(publish.qos),
+            retain: publish.retain,
             packet_id: publish.pkid,
             payload: Cow::Owned(publish.payload.to_vec()),
         },
@@ -146,12 +209,13 @@ fn hear_v5(packet: v5::Packet) -> Heard<'static> {
         v5::Packet::PubComp(ack) => acknowledged(PacketType::Pubcomp, ack.pkid, ack.reason as u8),
         v5::Packet::PingResp => Heard::Pingresp,
         v5::Packet::Disconnect(disconnect) => {
-            Heard::Disconnect { reason: disconnect.reason_code as u8 }
+            let reason = disconnect.reason_code as u8;
+            let reference = disconnect.properties.and_then(|given| given.server_reference);
+            Heard::Disconnect { reason, server_reference: reference.map(Cow::Owned) }
         }
         v5::Packet::Connect(_)
         | v5::Packet::Subscribe(_)
         | v5::Packet::Unsubscribe(_)
-        | v5::Packet::UnsubAck(_)
         | v5::Packet::PingReq => Heard::Unasked,
     }
 }

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ledger::registers::RetainedReport;
+
 /// The layout of the JSON; a reader refuses another.
 pub const FORMAT: u32 = 1;
 
@@ -98,6 +100,10 @@ pub struct Config {
     pub workers: u32,
     /// `own` or `mqttbytes`.
     pub codec: String,
+    /// Sessions outlive their connections.
+    pub persistent: bool,
+    /// Losses of connections are part of the run.
+    pub reconnect: bool,
     /// What else a scenario was told.
     pub more: BTreeMap<String, String>,
 }
@@ -198,18 +204,24 @@ pub struct Connections {
     pub established: u64,
     /// CONNACKs that refused.
     pub refused: u64,
-    /// Attempts that ended without a CONNACK.
+    /// Attempts that ended without a CONNACK and were made again.
     pub failed: u64,
+    /// Clients without a connection at the end.
+    pub missing: u64,
     /// Established, then lost without having been asked to.
     pub lost: u64,
     /// Established again after a loss or in a storm.
     pub reconnected: u64,
+    /// Of these, those that found their session.
+    pub resumed: u64,
     /// The most at one time.
     pub peak: u64,
     /// From the first attempt to the last CONNACK.
     pub ramp_ms: u64,
     /// From the time a connect was due to its CONNACK.
     pub latency: Latency,
+    /// From the loss of a connection to the client's return, in a run that is about losses.
+    pub gap: Latency,
 }
 
 impl Connections {
@@ -267,6 +279,8 @@ pub enum Event {
     Delivery,
     /// A second of an idle connection.
     IdleSecond,
+    /// A PINGREQ and its answer.
+    Ping,
 }
 
 impl Event {
@@ -279,6 +293,7 @@ impl Event {
             Self::Message => "message",
             Self::Delivery => "delivery",
             Self::IdleSecond => "second of an idle connection",
+            Self::Ping => "ping",
         }
     }
 }
@@ -361,6 +376,14 @@ pub struct LedgerReport {
     /// By the QoS a subscriber could expect: the lower of the publisher's and
     /// its own.
     pub qos: [Tally; 3],
+    /// Messages that two members of a group got, though nobody had lost a connection.
+    pub shared_twice: u64,
+    /// What became of connections whose client came a second time.
+    pub takeovers: Takeovers,
+    /// What looks at retained messages found.
+    pub retained: RetainedReport,
+    /// Sessions that should have outlived their connections and did not.
+    pub forgotten: u64,
     /// Deliveries whose identity was changed on the way.
     pub damaged: u64,
     /// Deliveries to someone who had not subscribed to them.
@@ -369,6 +392,26 @@ pub struct LedgerReport {
     pub foreign: u64,
     /// What the ledger says.
     pub verdict: Verdict,
+}
+
+/// What became of connections whose client came a second time.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub struct Takeovers {
+    /// Second connections that were accepted.
+    pub done: u64,
+    /// First connections that lived on.
+    pub lived_on: u64,
+    /// First connections that ended without a word, where 5.0 asks for 0x8E.
+    pub untold: u64,
+}
+
+impl Takeovers {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.done += other.done;
+        self.lived_on += other.lived_on;
+        self.untold += other.untold;
+    }
 }
 
 /// Deliveries of one QoS, where one message to two subscribers is two.
@@ -442,6 +485,14 @@ pub enum Promise {
     Routing,
     /// Only what was published is delivered.
     Authenticity,
+    /// A session outlives its connection for as long as was agreed.
+    Session,
+    /// One member of a group gets each message.
+    Sharing,
+    /// Who comes a second time ends its first connection.
+    Takeover,
+    /// Who subscribes is sent the last retained message, and none after its end.
+    Retained,
 }
 
 impl Promise {
@@ -454,6 +505,10 @@ impl Promise {
             Self::Integrity => "damaged on the way",
             Self::Routing => "delivered to a stranger",
             Self::Authenticity => "delivered though never published",
+            Self::Session => "sessions forgotten",
+            Self::Sharing => "delivered to two members of a group",
+            Self::Takeover => "taken over, and not ended as is due",
+            Self::Retained => "retained messages wrong or missing",
         }
     }
 }
@@ -541,14 +596,16 @@ impl Outcome {
 
     /// Whether the run counts and every promise was kept: exit code 0.
     ///
-    /// A run without messages is judged by its connections.
+    /// A run without messages is judged by its connections. An attempt that was made again and
+    /// came through is no failure; nor is a loss, in a run that is about losses.
     pub fn passed(&self) -> bool {
         let kept = match &self.ledger.verdict {
             Verdict::Good | Verdict::Unjudged => true,
             Verdict::Bad(_) | Verdict::Inconclusive { .. } => false,
         };
         let connections = &self.connections;
-        kept && self.invalid.is_none() && connections.failed == 0 && connections.lost == 0
+        let stayed = self.config.reconnect || connections.lost == 0;
+        kept && self.invalid.is_none() && connections.missing == 0 && stayed
     }
 }
 
@@ -652,6 +709,17 @@ mod tests {
     fn a_lost_connection_fails_the_run() {
         let mut outcome = Outcome::default();
         outcome.connections.lost = 1;
+        assert!(!outcome.passed());
+        outcome.config.reconnect = true;
+        assert!(outcome.passed(), "unless the run is about losses");
+    }
+
+    #[test]
+    fn an_attempt_made_again_is_no_failure_but_a_missing_client_is() {
+        let mut outcome = Outcome::default();
+        outcome.connections.failed = 3;
+        assert!(outcome.passed());
+        outcome.connections.missing = 1;
         assert!(!outcome.passed());
     }
 }

@@ -55,6 +55,10 @@ pub(crate) enum Order {
         /// From when on.
         start: u64,
     },
+    /// Every connection is asked for a sign of life.
+    Ping,
+    /// Nothing new from now on.
+    Stop,
     /// Farewell; the part is expected.
     Finish,
 }
@@ -116,6 +120,8 @@ pub(crate) struct Part {
     pub(crate) ack_latency: Latency,
     /// From due to up.
     pub(crate) connect_latency: Latency,
+    /// From the loss of a connection to its return.
+    pub(crate) gap: Latency,
     /// From due to the socket.
     pub(crate) lateness: Latency,
     /// What the harness itself lacked.

@@ -13,8 +13,10 @@ use crate::engine::clock::{self, MILLISECOND};
 use crate::engine::{Net, News};
 use crate::procfs;
 use crate::protocol::{Order, Part, Report, TICK_MS, Tick, hear, say};
+use crate::scenario::census::Roll;
 use crate::scenario::fleet::{Change, Fleet, TURN_TIME_MAX};
-use crate::scenario::plan::Plan;
+use crate::scenario::plan::{Plan, Scenario};
+use crate::scenario::registers::Registers;
 use crate::scenario::tally::Tally;
 use crate::scenario::traffic::Traffic;
 
@@ -46,9 +48,9 @@ fn obey(from: impl Read + Send + 'static, to: &mut impl Write) -> Result<()> {
         loop {
             match orders.try_recv() {
                 Ok(Order::Finish) => {
-                    job.fleet.close(&mut job.net)?;
+                    // First: to say farewell to a million takes minutes.
                     say(to, &Report::Part(Box::new(job.part())))?;
-                    return Ok(());
+                    return job.fleet.close(&mut job.net);
                 }
                 Ok(Order::Clock { sent }) => say(to, &Report::Clock { sent, here: clock::now() })?,
                 Ok(order) => job.order(order)?,
@@ -78,7 +80,7 @@ fn orders(from: impl Read + Send + 'static) -> Receiver<Order> {
 }
 
 /// As many descriptors as the system lets us have.
-fn lift_file_limit() {
+pub(crate) fn lift_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     // Refused: then the limit stays, and a dial that hits it is counted.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
@@ -95,6 +97,8 @@ struct Job {
     net: Net,
     fleet: Fleet,
     traffic: Traffic,
+    roll: Roll,
+    registers: Registers,
     tally: Tally,
     epoch: Option<u64>,
     ticks: u64,
@@ -110,7 +114,10 @@ impl Job {
     fn new(plan: Plan, worker: u32, workers: u32) -> Result<Self> {
         let fleet = Fleet::new(&plan, worker, workers);
         let traffic = Traffic::new(&plan, &fleet);
-        let net = Net::new(fleet.len(), plan.protocol.version(), plan.codec, plan.transport)?;
+        let registers = Registers::new(&plan, &fleet);
+        // Who comes a second time needs a second slot.
+        let slots = if plan.takeover_rate > 0.0 { fleet.len() * 2 } else { fleet.len() };
+        let net = Net::new(slots, plan.codec)?;
         let tally = Tally::default();
         let anonymous_bytes = procfs::anonymous_bytes(std::process::id()).unwrap_or(0);
         let (epoch, ticks, ahead) = (None, 0, 0);
@@ -121,6 +128,8 @@ impl Job {
             net,
             fleet,
             traffic,
+            roll: Roll::default(),
+            registers,
             tally,
             epoch,
             ticks,
@@ -142,29 +151,64 @@ impl Job {
             Order::Storm => {
                 self.fleet.storm(&mut self.net, &self.plan, clock::now(), &mut self.tally);
             }
+            Order::Ping => self.roll.begin(&self.fleet),
             Order::Traffic { start } => {
                 let epoch = self.epoch.context("traffic before the ramp")?;
                 let start = start.saturating_add_signed(self.ahead);
-                self.traffic.begin(&self.plan, epoch, start, self.worker, self.workers);
+                self.traffic.begin(epoch, start, self.worker, self.workers);
+                self.registers.begin(epoch, start, self.traffic.stop());
+                self.fleet.churn(&self.plan, start, self.traffic.stop());
+            }
+            Order::Stop => {
+                let now = clock::now();
+                self.traffic.end(now);
+                self.registers.end(now);
+                self.fleet.end_churn(now);
             }
         }
         Ok(())
     }
 
     fn turn(&mut self) -> Result<()> {
-        let Self { plan, net, fleet, traffic, tally, .. } = self;
+        let Self { plan, net, fleet, traffic, roll, registers, tally, .. } = self;
         let now = clock::now();
-        let dial = fleet.step(net, plan, now, tally)?;
-        let send = traffic.step(net, now, tally);
+        let dial = fleet.step(net, plan, &mut traffic.ledger, now, tally)?;
+        for (client, change) in std::mem::take(&mut fleet.changes) {
+            traffic.changed(fleet, client, &change, tally);
+            registers.changed(client, &change, tally);
+        }
+        let send = traffic.step(net, now, tally).min(roll.step(net, fleet, now, tally));
+        let write = registers.step(net, fleet, &mut traffic.ledger, now, tally);
         net.flush()?;
-        let until = dial.min(send).min(now + TURN_TIME_MAX);
-        net.turn(until, &mut |net, client, news| {
-            let change = fleet.told(net, plan, client, &news, tally)?;
-            if !matches!(change, Change::Same) {
-                traffic.changed(plan, client, &change);
+        let until = dial.min(send).min(write).min(now + TURN_TIME_MAX);
+        let (clients, retained) = (fleet.len(), plan.scenario == Scenario::Retained);
+        net.turn(until, &mut |net, slot, news| {
+            let client = slot % clients;
+            if slot >= clients {
+                // A first connection, whose client came a second time.
+                if let News::Packet(packet) = &news
+                    && !fleet.obsolete(slot)
+                {
+                    traffic.told(net, fleet, (slot, client), packet, tally);
+                }
+                fleet.told_of_first(plan, client, &news, &mut traffic.ledger);
+                return Ok(());
             }
-            if let News::Packet(packet) = &news {
-                traffic.told(net, fleet, client, packet, tally);
+            let change = fleet.told(net, plan, client, &news, &mut traffic.ledger, tally)?;
+            if !matches!(change, Change::Same) {
+                traffic.changed(fleet, client, &change, tally);
+                registers.changed(client, &change, tally);
+            }
+            match &news {
+                News::Packet(packet) if retained => {
+                    let Traffic { ledger, latency_fresh, ack_latency, .. } = traffic;
+                    let latency = (latency_fresh, ack_latency);
+                    registers.told(net, fleet, client, packet, ledger, latency, tally);
+                }
+                News::Packet(packet) => {
+                    traffic.told(net, fleet, (slot, client), packet, tally);
+                }
+                News::Ready | News::Gone(_) => {}
             }
             Ok(())
         })
@@ -203,12 +247,15 @@ impl Job {
     }
 
     fn part(&mut self) -> Part {
+        let mut ledger = self.traffic.ledger.part();
+        ledger.set_clock(self.ahead);
         Part {
+            gap: self.fleet.gap.save(),
             latency: self.traffic.all_latency(),
             ack_latency: self.traffic.ack_latency.save(),
             connect_latency: self.fleet.connect_latency.save(),
             lateness: self.traffic.lateness.save(),
-            ledger: self.traffic.ledger.part(),
+            ledger,
             lacking: self.fleet.lacking.map(str::to_owned),
             tally: self.tally(),
         }

@@ -1,9 +1,10 @@
 //! `cargo xtask bench peers`: the comparison with other brokers.
 //!
-//! Builds what is measured, sees to it that the peer is there, and lets the
-//! `peers` binary measure and write the table into `docs/benchmarks.md`. What
-//! stands behind the word `peers` goes to `peers run` as it is, for example
-//! `--rows qos0-w16,qos1-w16 --reps 1`.
+//! Builds what is measured, sees to it that mosquitto (Debian) and rumqttd
+//! (crates.io) are there, and lets the `peers` binary measure and write table and
+//! plot into `docs`. What stands behind the word `peers` goes to `peers run` as
+//! it is, for example `--rows qos0-w16,qos1-w16 --reps 1`, or `--flashmq PATH`
+//! for a broker that has to be brought along.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -13,12 +14,19 @@ use anyhow::{Context, Result, bail, ensure};
 
 const MOSQUITTO: &str = "/usr/sbin/mosquitto";
 const PAGE: &str = "docs/benchmarks.md";
+const PLOT: &str = "docs/peers.svg";
+const RUMQTTD: &str = "0.20.0";
+/// A run of some rows or of few repetitions must not replace the whole table.
+const PARTIAL: [&str; 5] = ["--rows", "--reps", "--seconds", "--no-mosquitto", "--tidegate-config"];
 
 /// Runs `bench peers [ARGUMENT...]`.
 pub(crate) fn run(root: &Path, args: &[String]) -> Result<()> {
     let Some(("peers", rest)) = args.split_first().map(|(first, rest)| (first.as_str(), rest))
     else {
-        bail!("cargo xtask bench peers [--rows A,B] [--reps N] [--seconds S] [--json]");
+        bail!(
+            "cargo xtask bench peers [--rows A,B] [--reps N] [--seconds S] [--nice N] [--json] \
+             [--flashmq PATH] [--nanomq PATH] [--emqx PATH]"
+        );
     };
     cargo(root, &["build", "--release", "--package", "tidegate", "--bin", "tidegate"])?;
     // The load is no part of what is measured: the profile that builds fast will do.
@@ -26,11 +34,12 @@ pub(crate) fn run(root: &Path, args: &[String]) -> Result<()> {
     install_mosquitto()?;
 
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let rumqttd = install_rumqttd(root, &target)?;
     let mut peers = Command::new(target.join("quick/peers"));
     peers.current_dir(root).arg("run").arg("--tidegate").arg(target.join("release/tidegate"));
-    // A run of some rows or of few repetitions must not replace the whole table.
-    if rest.is_empty() {
-        peers.args(["--write", PAGE]);
+    peers.arg("--rumqttd").arg(rumqttd);
+    if !rest.iter().any(|word| PARTIAL.contains(&word.as_str())) {
+        peers.args(["--write", PAGE, "--plot", PLOT]);
     }
     succeed(peers.args(rest))
 }
@@ -49,6 +58,19 @@ fn install_mosquitto() -> Result<()> {
     // The package would start a broker of its own on port 1883.
     install.env("RUNLEVEL", "1").env("DEBIAN_FRONTEND", "noninteractive");
     succeed(&mut install)
+}
+
+/// Into a folder of its own under the target directory. Its lock file is too old for today's
+/// compiler, so the newest dependencies that fit are taken.
+fn install_rumqttd(root: &Path, target: &Path) -> Result<PathBuf> {
+    let folder = target.join("peers");
+    let program = folder.join("bin/rumqttd");
+    if !program.exists() {
+        let package = ["install", "rumqttd", "--version", RUMQTTD, "--no-default-features"];
+        let folder = folder.to_string_lossy().into_owned();
+        cargo(root, &[&package[..], &["--root", &folder]].concat())?;
+    }
+    Ok(program)
 }
 
 fn succeed(command: &mut Command) -> Result<()> {

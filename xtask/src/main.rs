@@ -1,11 +1,12 @@
-//! Chores of the workspace: `cargo xtask layers | docs | conformance | bench | dist | ebpf | vm |
-//! manifests`.
+//! Chores of the workspace: `cargo xtask layers | docs | conformance | bench | crash-test | dist |
+//! ebpf | vm | manifests`.
 //!
 //! Depends on nothing of ours, so that it builds at once and works on a tree
 //! that does not.
 
 mod bench;
 mod conformance;
+mod crash;
 mod dist;
 mod docs;
 mod ebpf;
@@ -29,6 +30,7 @@ const CHORES: &[(&str, &str, Chore)] = &[
         "bench peers [ARGUMENTS]: measure beside other brokers, write docs/benchmarks.md",
         bench::run,
     ),
+    ("crash-test", crash::USAGE, crash::run),
     ("dist", dist::USAGE, dist::run),
     ("ebpf", ebpf::USAGE, ebpf::run),
     ("vm", vm::USAGE, vm::run),

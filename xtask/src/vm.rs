@@ -1,4 +1,5 @@
-//! `cargo xtask vm test`: the native tests on a kernel that many have.
+//! `cargo xtask vm test`: the native tests on a kernel that many have; `vm million`
+//! is in a file of its own.
 //!
 //! What the verifier takes and which capabilities it asks for differs between
 //! kernels, so the tests of `tidegate-kernel` are run on Debian's stock cloud
@@ -14,6 +15,7 @@
 
 mod guest;
 mod kernel;
+mod million;
 mod tests;
 
 use std::env;
@@ -22,24 +24,49 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::dist::output;
-use guest::{Guest, Run};
+use guest::{Contents, Guest, Machine, Run};
 use kernel::Kernel;
 
-/// How it is called.
-pub(crate) const USAGE: &str = "vm test [--binary PATH]... [-- ARGUMENTS]: run the tests of \
+/// How they are called, in short.
+pub(crate) const USAGE: &str = "vm test|million [ARGUMENT...]: run tests on Debian's kernel, or a \
+     million connections, under QEMU";
+
+const TEST_USAGE: &str = "vm test [--binary PATH]... [-- ARGUMENTS]: run the tests of \
      tidegate-kernel, or other test binaries, on Debian's kernel under QEMU";
 
 /// The whole of it, in the guest.
 const GUEST_SECONDS_MAX: u64 = 180;
+const MEMORY_MIB: u32 = 2048;
+
+/// Programs that tests may call; those that this machine has are in the guest.
+const TOOLS: &[&str] =
+    &["capsh", "conntrack", "ip", "iptables", "nsenter", "nstat", "setpriv", "ss", "tc", "unshare"];
+
+/// perf_event_paranoid is 3 by default, which is Debian's own and keeps kprobes from all without
+/// CAP_SYS_ADMIN.
+const PREPARATION: &str = "ulimit -n 65536
+echo 2 > /proc/sys/kernel/perf_event_paranoid
+";
 
 pub(crate) fn run(root: &Path, args: &[String]) -> Result<()> {
-    let Some((what, mut rest)) = args.split_first() else { bail!("usage: cargo xtask {USAGE}") };
-    if what != "test" {
-        bail!("usage: cargo xtask {USAGE}");
+    let target_dir =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let place = target_dir.join("vm");
+    fs::create_dir_all(&place).with_context(|| format!("cannot make {place:?}"))?;
+    match args.split_first() {
+        Some((what, rest)) if what == "test" => test(root, &place, rest),
+        Some((what, rest)) if what == "million" => million::run(root, &place, rest),
+        Some(_) | None => {
+            bail!("usage: cargo xtask {TEST_USAGE}\nor: cargo xtask {}", million::USAGE)
+        }
     }
+}
+
+fn test(root: &Path, place: &Path, args: &[String]) -> Result<()> {
+    let mut rest = args;
     let mut binaries = Vec::new();
     let mut arguments: &[String] = &[];
     while let Some((arg, after)) = rest.split_first() {
@@ -52,25 +79,30 @@ pub(crate) fn run(root: &Path, args: &[String]) -> Result<()> {
                 binaries.push(tests::named(Path::new(path))?);
                 rest = after;
             }
-            _ => bail!("usage: cargo xtask {USAGE}"),
+            _ => bail!("usage: cargo xtask {TEST_USAGE}"),
         }
     }
-    let target_dir =
-        env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let place = target_dir.join("vm");
-    fs::create_dir_all(&place).with_context(|| format!("cannot make {place:?}"))?;
-
     let qemu = program("qemu-system-x86_64", "qemu-system-x86")?;
     program("cpio", "cpio")?;
     let busybox = program("busybox", "busybox-static")?;
-    let kernel = Kernel::set_up(&place)?;
+    let kernel = Kernel::set_up(place)?;
     if binaries.is_empty() {
         binaries = tests::built(root)?;
     }
     let runs = tests::runs(&binaries, arguments);
-    let guest = Guest::pack(&place, &busybox, &kernel, &binaries, &runs)?;
-    let outcomes = guest.boot(&qemu, &kernel, Duration::from_secs(GUEST_SECONDS_MAX))?;
-    judge(&runs, &outcomes)
+    ensure!(on_path("setpriv").is_some(), "setpriv is missing; install Debian's util-linux");
+    let contents = Contents {
+        binaries: &binaries,
+        tools: TOOLS,
+        modules: &kernel.modules,
+        files: &[],
+        preparation: PREPARATION,
+    };
+    let guest = Guest::pack(place, &busybox, &contents, &runs)?;
+    let limit = Duration::from_secs(GUEST_SECONDS_MAX);
+    let machine = Machine { memory_mib: MEMORY_MIB, cpu: "max", append: "", limit };
+    let said = guest.boot(&qemu, &kernel, &machine)?;
+    judge(&runs, &said.outcomes)
 }
 
 /// Fails unless every run ended well.

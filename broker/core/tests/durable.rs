@@ -196,7 +196,7 @@ fn retained_messages_and_their_absence_outlive_the_node() {
 #[test]
 fn a_session_and_a_message_expire_while_the_node_is_away() {
     let mut rig = kept();
-    let mut session = |rig: &mut Rig, id: u8, expiry: u8| {
+    let session = |rig: &mut Rig, id: u8, expiry: u8| {
         let client = rig.open(0);
         let connect = [
             0x10, 19, 0, 4, b'M', b'Q', b'T', b'T', 5, 0, 0, 0, 5, 0x11, 0, 0, 0, expiry, 0, 1, id,

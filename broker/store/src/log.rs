@@ -125,6 +125,8 @@ pub struct Log<D: Disk> {
     active: Arc<Segment<D::File>>,
     end: u64,
     synced: u64,
+    /// The end, when the last group was an empty one that proves all before it.
+    proven: u64,
     before: Before,
     /// The newest of each kind that is carried, by partition.
     carried: BTreeMap<(u16, Kind), Record>,
@@ -181,13 +183,18 @@ impl<D: Disk> Log<D> {
     }
 
     /// Writes down that all so far is durable, so that damage to it will be
-    /// told from a torn tail. For the end of a process, and when it was idle.
+    /// told from a torn tail. For the end of a process, and when it was idle;
+    /// it does nothing where nothing was appended since.
     pub fn prove(&mut self) -> Result<Position, AppendError> {
         self.sync()?;
+        if self.proven == self.end {
+            return Ok(Position(self.synced));
+        }
         let start = (self.end, self.before);
         if let Err(error) = self.write_group(0, 0, &[]) {
             return Err(self.undo(start, error, GROUP_HEADER_BYTES as u64));
         }
+        self.proven = self.end;
         Ok(self.sync()?)
     }
 

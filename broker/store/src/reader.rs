@@ -106,6 +106,12 @@ impl<D: Disk> Reader<D> {
         self.set.pin(at).map(|segment| Pin { segment })
     }
 
+    /// The base of the segment in which a position lies: for accounts of what is
+    /// live where.
+    pub fn segment_of(&self, at: Position) -> Option<Position> {
+        self.set.of(at.0).map(|segment| Position(segment.base))
+    }
+
     /// Everything below is durable.
     pub fn durable(&self) -> Position {
         Position(self.set.durable.load(Ordering::Acquire))

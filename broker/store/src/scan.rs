@@ -8,8 +8,8 @@ use crate::group::Salt;
 use crate::position::Position;
 use crate::reader::ReadError;
 use crate::record::{RecordRef, Records};
-use crate::segment::Segment;
-use crate::walk::{Group, Walk, WalkError};
+use crate::segment::{Before, Segment};
+use crate::walk::{Damage, Group, Walk, WalkError};
 
 /// Goes through the records from one position to another. Every group's
 /// checksum is checked; damage ends the scan, since none of it is a torn tail.
@@ -21,6 +21,8 @@ pub struct Scan<F> {
     from: u64,
     to: u64,
     walk: Option<Walk<F>>,
+    /// The last group of the segment before, when it was read.
+    before: Option<Before>,
     group: Option<(Group, usize)>,
 }
 
@@ -32,7 +34,7 @@ impl<F: DiskFile> Scan<F> {
         to: u64,
     ) -> Self {
         let segments = segments.into_iter().collect();
-        Self { segments, salt, from, to, walk: None, group: None }
+        Self { segments, salt, from, to, walk: None, before: None, group: None }
     }
 
     /// The next record, valid until the next call; none at the end.
@@ -99,7 +101,7 @@ impl<F: DiskFile> Scan<F> {
             if let Some(walk) = &mut self.walk {
                 match walk.next_group() {
                     Ok(Some(group)) => return Ok(Some(group)),
-                    Ok(None) => self.walk = None,
+                    Ok(None) => self.before = self.walk.take().map(|walk| walk.before()),
                     Err(error) => return Err(self.fail(error)),
                 }
             }
@@ -107,6 +109,11 @@ impl<F: DiskFile> Scan<F> {
                 self.group = None;
                 return Ok(None);
             };
+            if self.before.is_some_and(|before| before != segment.before) {
+                // Somebody put an older file of the same place there.
+                let at = segment.base;
+                return Err(self.fail(WalkError::Damage { at, what: Damage::Order }));
+            }
             let limit = segment.end().min(self.to);
             let mut walk = Walk::new(segment, self.salt, limit);
             if let Err(error) = walk.skip_to(self.from) {

@@ -246,6 +246,66 @@ fn a_missing_or_shortened_segment_is_refused() {
 }
 
 #[test]
+fn an_older_file_in_the_place_of_a_segment_is_found_by_the_scan() {
+    // Two histories of one store, alike in every length.
+    let history = |first: u8| {
+        let disk = SimDisk::new(1);
+        let (mut log, _) = open(&disk).expect("new");
+        for i in 0..20u8 {
+            log.append(&[&batch(&[&[first + i; 900]])]).expect("room");
+        }
+        log.sync().expect("works");
+        let second = file_name(log.segments()[1].base.0);
+        drop(log);
+        disk.reopen();
+        (disk, second)
+    };
+    let (disk, second) = history(0);
+    let (other, _) = history(100);
+    disk.put(&second, &other.content(&second).expect("there"));
+    let (log, _) = open(&disk).expect("each file alone is whole");
+    let mut scan = log.scan(log.first()).expect("there");
+    let error = loop {
+        match scan.next_record() {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("two histories were taken for one"),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, ReadError::Damage { .. }), "{error}");
+}
+
+#[test]
+fn a_group_of_another_history_does_not_follow() {
+    // Same store, same places, same lengths: only the chain tells them apart.
+    let history = |fill: u8| {
+        let disk = SimDisk::new(1);
+        let (mut log, _) = open(&disk).expect("new");
+        log.append(&[&batch(&[&[fill; 50]])]).expect("room");
+        let between = log.end().0 as usize + SEGMENT_HEADER_BYTES;
+        log.append(&[&batch(&[&[fill + 1; 50]])]).expect("room");
+        (disk.content(FIRST).expect("there"), between)
+    };
+    let ((ours, between), (stale, _)) = (history(10), history(20));
+    let disk = SimDisk::new(1);
+    disk.put(FIRST, &[&ours[..between], &stale[between..]].concat());
+    let (log, recovered) = open(&disk).expect("a tail that nothing proves");
+    assert_eq!(bodies(&log), [vec![10; 50]]);
+    assert_eq!(recovered.cut.map(|cut| cut.what), Some(tidegate_store::Damage::Order));
+}
+
+#[test]
+fn proving_twice_writes_once() {
+    let disk = SimDisk::new(1);
+    let (mut log, _) = open(&disk).expect("new");
+    log.append(&[&batch(&[b"x"])]).expect("room");
+    let proven = log.prove().expect("works");
+    let operations = disk.operations();
+    assert_eq!(log.prove().expect("works"), proven);
+    assert_eq!(disk.operations(), operations);
+}
+
+#[test]
 fn a_newest_segment_that_vanished_is_missed_by_the_manifest() {
     let disk = SimDisk::new(1);
     let (mut log, _) = open(&disk).expect("new");

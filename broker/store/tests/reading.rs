@@ -145,6 +145,7 @@ fn the_owner_notes_what_is_live() {
     let (mut log, _) = twenty(&SimDisk::new(1));
     let second = log.segments()[1];
     assert!(second.sealed && second.bytes() > 0);
+    assert_eq!(log.reader().segment_of(second.base.after(100)), Some(second.base));
     assert!(log.set_live(second.base, 900));
     assert_eq!(log.segments()[1].live_bytes, 900);
     assert!(!log.set_live(second.base.after(1), 900));

@@ -6,12 +6,16 @@
 
 mod broker;
 mod fill;
+pub(crate) mod floor;
 mod workers;
 
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use tidegate_loadtest::faces::terminal::Moment;
 use tidegate_loadtest::latency::Recorder;
 use tidegate_loadtest::outcome::{Cost, Event, Memory, Outcome, Sample};
@@ -29,6 +33,9 @@ const LEAD_MS: u64 = 50;
 /// How long memory settles before it is read.
 const SETTLE_MS: u64 = 300;
 
+/// A trigger that takes longer is stuck.
+const TRIGGER_TIME_MAX: Duration = Duration::from_secs(600);
+
 /// The phase that lasts until nothing is missing.
 const DRAINING: &str = "draining";
 
@@ -45,21 +52,45 @@ pub(crate) struct Request {
     pub(crate) pids: Vec<u32>,
     /// What to call the run.
     pub(crate) label: String,
+    /// What rolls a node, if the harness is to start it.
+    pub(crate) trigger: Option<String>,
+    /// Time before it and after.
+    pub(crate) settle_ms: u64,
 }
 
 /// Who looks on while a run goes on.
 pub(crate) type Watch<'a> = &'a mut dyn FnMut(&Moment<'_>);
 
-/// Runs it. `watch` sees each sample.
-pub(crate) fn run(request: &Request, watch: Watch<'_>) -> Result<Outcome> {
-    let mut run = Run::start(request, watch)?;
+/// Runs it. `watch` sees each sample. Once `stop` is set, nothing new is begun: what is under way
+/// is settled, and the outcome says that it was interrupted.
+pub(crate) fn run(
+    request: &Request,
+    watch: Watch<'_>,
+    stop: &'static AtomicBool,
+) -> Result<Outcome> {
+    let mut run = Run::start(request, watch, stop)?;
     run.open()?;
     match request.plan.scenario {
         // Nothing is up: there is nothing to hold, to break or to publish.
         _ if run.tally.up == 0 => {}
         Scenario::Connect => run.hold()?,
+        Scenario::FanOut if request.plan.hold_ms > 0 => {
+            run.hold()?;
+            run.flow()?;
+        }
         Scenario::Storm => run.storms()?,
-        Scenario::FanIn | Scenario::FanOut | Scenario::Pairs => run.flow()?,
+        Scenario::FanIn
+        | Scenario::FanOut
+        | Scenario::Pairs
+        | Scenario::Shared
+        | Scenario::Wildcard
+        | Scenario::Retained
+        | Scenario::Takeover
+        | Scenario::Mixed => run.flow()?,
+        Scenario::Drain | Scenario::Upgrade => run.roll(request)?,
+    }
+    if request.plan.ping_all && run.tally.up > 0 {
+        run.ping_all()?;
     }
     run.finish()
 }
@@ -67,6 +98,7 @@ pub(crate) fn run(request: &Request, watch: Watch<'_>) -> Result<Outcome> {
 struct Run<'a> {
     plan: &'a Plan,
     watch: Watch<'a>,
+    stop: &'static AtomicBool,
     phase: Phase,
     workers: Workers,
     brokers: Brokers,
@@ -83,6 +115,8 @@ struct Run<'a> {
     own_usage: Usage,
     /// The broker was there at first and is not any more.
     gone: bool,
+    /// Others have taken its place so often.
+    restarts: u32,
     /// The busiest worker's share of a core in the phase that matters.
     busiest: f64,
 }
@@ -105,7 +139,7 @@ struct Mark {
 }
 
 impl<'a> Run<'a> {
-    fn start(request: &'a Request, watch: Watch<'a>) -> Result<Self> {
+    fn start(request: &'a Request, watch: Watch<'a>, stop: &'static AtomicBool) -> Result<Self> {
         let plan = &request.plan;
         let brokers = Brokers::find(&request.pids, &plan.targets);
         let workers = Workers::start(plan, request.workers, &request.agents)?;
@@ -120,6 +154,7 @@ impl<'a> Run<'a> {
         Ok(Self {
             plan,
             watch,
+            stop,
             phase: Phase { name: "starting", began: Instant::now(), ms: 0 },
             workers,
             memory_before: brokers.memory(),
@@ -133,6 +168,7 @@ impl<'a> Run<'a> {
             tally: Tally::default(),
             own_usage: Usage::default(),
             gone: false,
+            restarts: 0,
             busiest: 0.0,
         })
     }
@@ -177,6 +213,9 @@ impl<'a> Run<'a> {
     fn storms(&mut self) -> Result<()> {
         let clients = u64::from(self.plan.clients());
         for number in 0..self.plan.storms {
+            if self.stopped() {
+                break;
+            }
             self.phase("holding", self.plan.hold_ms);
             self.pause(self.plan.hold_ms)?;
             let mark = self.mark();
@@ -188,11 +227,7 @@ impl<'a> Run<'a> {
             let back = self.wait(self.plan.open_ms_max, |tally| {
                 tally.reconnected >= aim && tally.up >= clients
             })?;
-            let event = match self.plan.idle_subscribe {
-                true => Event::ConnectSubscribe,
-                false => Event::Connect,
-            };
-            self.cost(&mark, event, self.tally.established - mark.tally.established);
+            self.cost(&mark, Event::Reconnect, self.tally.established - mark.tally.established);
             self.busy(&mark);
             let ms = self.tally.last_up.saturating_sub(began) / MILLISECOND;
             let came = self.tally.reconnected - mark.tally.reconnected;
@@ -212,43 +247,158 @@ impl<'a> Run<'a> {
         self.phase("publishing", self.plan.duration_ms + LEAD_MS);
         self.pause(self.plan.duration_ms + LEAD_MS)?;
         self.busy(&mark);
-        let (mut news, mut since) = ((0, 0), Instant::now());
-        let acknowledged = self.plan.qos > 0;
-        self.phase(DRAINING, 0);
-        loop {
-            self.pause(TICK_MS)?;
-            let tally = &self.tally;
-            let all_came = tally.delivered >= tally.expected;
-            if all_came && (!acknowledged || tally.acknowledged >= tally.published) {
-                // One more tick: nothing must come twice.
-                self.pause(2 * TICK_MS)?;
-                break;
-            }
-            if news != (tally.delivered, tally.acknowledged) {
-                (news, since) = ((tally.delivered, tally.acknowledged), Instant::now());
-            } else if since.elapsed() > Duration::from_millis(self.plan.drain_ms) {
-                break;
-            }
+        if self.stopped() {
+            self.workers.order(&Order::Stop)?;
         }
+        self.drain()?;
         let (event, count) = match self.plan.scenario {
             Scenario::FanOut => (Event::Delivery, self.tally.delivered),
-            Scenario::FanIn | Scenario::Pairs | Scenario::Connect | Scenario::Storm => {
-                (Event::Message, self.tally.published)
-            }
+            Scenario::FanIn
+            | Scenario::Pairs
+            | Scenario::Connect
+            | Scenario::Storm
+            | Scenario::Shared
+            | Scenario::Wildcard
+            | Scenario::Retained
+            | Scenario::Takeover
+            | Scenario::Mixed
+            | Scenario::Drain
+            | Scenario::Upgrade => (Event::Message, self.tally.published),
         };
         self.cost(&mark, event, count);
         self.outcome.totals.flow_ms = self.plan.duration_ms;
         Ok(())
     }
 
+    /// Until each connection has answered, or the time of the ramp is over.
+    fn ping_all(&mut self) -> Result<()> {
+        let mark = self.mark();
+        self.phase("pinging", 0);
+        self.workers.order(&Order::Ping)?;
+        let (up, before) = (self.tally.up, self.tally.clone());
+        self.wait(self.plan.open_ms_max, |tally| {
+            tally.pings >= before.pings + up && tally.pongs + tally.lost >= tally.pings
+        })?;
+        let answers = self.tally.pongs.saturating_sub(before.pongs);
+        self.cost(&mark, Event::Ping, answers);
+        let ms = mark.at.elapsed().as_millis();
+        let says = format!("{} of {up} answered within {ms} ms", answers.min(up));
+        self.outcome.config.more.insert("pinged at the end".to_owned(), says);
+        Ok(())
+    }
+
+    /// Messages flow while nodes go away and come back, by whoever's hand.
+    fn roll(&mut self, request: &Request) -> Result<()> {
+        let mark = self.mark();
+        let began = clock::now() + LEAD_MS * MILLISECOND;
+        self.workers.order(&Order::Traffic { start: began })?;
+        self.phase("publishing", 0);
+        match &request.trigger {
+            None => self.pause(self.plan.duration_ms + LEAD_MS)?,
+            Some(command) => {
+                let times = match self.plan.scenario {
+                    Scenario::Upgrade => self.plan.targets.len(),
+                    _ => 1,
+                };
+                for at in 0..times {
+                    self.pause(request.settle_ms)?;
+                    let target = self.plan.targets[at];
+                    let before = self.tally.lost;
+                    let took = self.trigger(command, at, target)?;
+                    self.phase("coming back", 0);
+                    let clients = u64::from(self.plan.clients());
+                    // Who is to be told has been; who is not back has time to come back.
+                    self.pause(request.settle_ms)?;
+                    self.wait(self.plan.open_ms_max, |tally| tally.up >= clients)?;
+                    let lost = self.tally.lost - before;
+                    let says = format!("{lost} connections ended, the command took {took} ms");
+                    self.outcome.config.more.insert(format!("roll {} {target}", at + 1), says);
+                }
+                self.pause(request.settle_ms)?;
+            }
+        }
+        self.busy(&mark);
+        let seconds = (clock::now() - began) as f64 / 1e9;
+        self.workers.order(&Order::Stop)?;
+        self.outcome.totals.flow_ms = (seconds * 1e3) as u64;
+        let back = (self.tally.reconnected - mark.tally.reconnected) as f64 / seconds;
+        self.outcome.config.more.insert("reconnects a second".to_owned(), format!("{back:.1}"));
+        self.drain()
+    }
+
+    /// Runs a command of the user's to its end, while the load goes on.
+    fn trigger(&mut self, command: &str, at: usize, target: SocketAddr) -> Result<u64> {
+        self.phase("rolling", 0);
+        let began = Instant::now();
+        let mut child = Command::new("sh")
+            .args(["-c", command])
+            .env("TARGET", target.to_string())
+            .env("INDEX", at.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .context("start the trigger")?;
+        let ends = Instant::now() + TRIGGER_TIME_MAX;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                ensure!(status.success(), "the trigger failed for {target}: {status}");
+                return Ok(began.elapsed().as_millis() as u64);
+            }
+            if Instant::now() >= ends || self.stopped() {
+                let _ = child.kill();
+                let _ = child.wait();
+                ensure!(self.stopped(), "the trigger for {target} took over {TRIGGER_TIME_MAX:?}");
+                return Ok(began.elapsed().as_millis() as u64);
+            }
+            self.pause(TICK_MS)?;
+        }
+    }
+
+    /// Somebody wants an end of it.
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Until all has come, or nothing does any more.
+    fn drain(&mut self) -> Result<()> {
+        let (mut news, mut since) = ((0, 0, 0), Instant::now());
+        let began = Instant::now();
+        let clients = u64::from(self.plan.clients());
+        self.phase(DRAINING, 0);
+        loop {
+            self.pause(TICK_MS)?;
+            let tally = &self.tally;
+            let moves = self.plan.reconnect || self.plan.churns();
+            let back = !moves || (tally.up >= clients && tally.taking_over == 0);
+            let all_came = tally.arrived >= tally.expected;
+            let all_taken = tally.acknowledged + tally.given_up >= tally.awaited;
+            if back && all_came && all_taken {
+                // One more tick: nothing must come twice.
+                return self.pause(2 * TICK_MS);
+            }
+            let now = (tally.arrived, tally.acknowledged, tally.up);
+            // Who is on the way back is waited for as long as who came first.
+            let away = !back && began.elapsed() < Duration::from_millis(self.plan.open_ms_max);
+            if news != now || away {
+                (news, since) = (now, Instant::now());
+            } else if since.elapsed() > Duration::from_millis(self.plan.drain_ms) {
+                return Ok(());
+            }
+        }
+    }
+
     fn finish(mut self) -> Result<Outcome> {
-        self.gone |= !self.brokers.is_empty() && self.brokers.usage().is_none();
+        self.gone |=
+            !self.plan.reconnect && !self.brokers.is_empty() && self.brokers.usage().is_none();
         let clients = u64::from(self.plan.clients());
         let missing = clients.saturating_sub(self.tally.up);
         let own = fill::Own {
+            interrupted: self.stopped(),
             usage: self.own_usage,
             busiest: self.busiest,
             gone: self.gone,
+            restarts: self.restarts,
             missing,
             bytes_each: self.own_bytes_each(),
         };
@@ -278,6 +428,10 @@ impl<'a> Run<'a> {
 
     fn cost(&mut self, mark: &Mark, event: Event, events: u64) {
         let (Some(before), Some(after)) = (mark.broker, self.brokers.usage()) else { return };
+        if self.restarts > 0 {
+            // Not the same process: the difference says nothing.
+            return;
+        }
         self.outcome.costs.push(Cost {
             event,
             events,
@@ -325,7 +479,7 @@ impl<'a> Run<'a> {
             if wished(&self.tally) {
                 return Ok(true);
             }
-            if Instant::now() >= deadline {
+            if Instant::now() >= deadline || (self.stopped() && self.phase.name != DRAINING) {
                 return Ok(false);
             }
         }
@@ -367,7 +521,11 @@ impl<'a> Run<'a> {
             harness_us: (own.user_us + own.kernel_us)
                 .saturating_sub(self.own_usage.user_us + self.own_usage.kernel_us),
         });
-        self.gone |= broker.is_none() && self.broker_usage.is_some();
+        let gone = broker.is_none() && self.broker_usage.is_some();
+        if gone && self.plan.reconnect && self.brokers.look_again() {
+            self.restarts += 1;
+        }
+        self.gone |= gone && !self.plan.reconnect;
         let peak = &mut self.outcome.connections.peak;
         *peak = (*peak).max(tally.up);
         self.fresh.clear();

@@ -2,6 +2,7 @@
 
 use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
@@ -101,6 +102,8 @@ impl Workers {
         let program = std::env::current_exe().context("find this program")?;
         let mut command = Command::new(&program);
         command.arg("worker").stdin(Stdio::piped()).stdout(Stdio::piped());
+        // Ctrl-C is for the coordinator, which ends its workers.
+        command.process_group(0);
         let mut child = command.spawn().context("start a worker")?;
         let orders = child.stdin.take().context("a worker without stdin")?;
         let reports = child.stdout.take().context("a worker without stdout")?;

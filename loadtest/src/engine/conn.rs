@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use anyhow::Result;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
+use tidegate_codec::Version;
 
 use tidegate_loadtest::layers::{Broken, Stack};
 
@@ -52,10 +53,21 @@ pub(super) struct Conn {
     /// What is not sent yet, from `written` on.
     pub(super) out: Vec<u8>,
     pub(super) written: u32,
-    pub(super) connected: bool,
-    pub(super) ready: bool,
+    pub(super) stage: Stage,
+    pub(super) version: Version,
     pub(super) armed: bool,
     pub(super) unflushed: bool,
+}
+
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Stage {
+    /// TCP.
+    Connecting,
+    /// TLS and WebSocket.
+    Layers,
+    /// MQTT.
+    Ready,
 }
 
 /// Empty buffers, so that an idle connection needs none.
@@ -101,7 +113,7 @@ impl Conn {
 
     /// Sends what waits. A broken socket tells by its event.
     pub(super) fn write(&mut self, epoll: &OwnedFd, index: u32, spares: &mut Spares) -> Result<()> {
-        if !self.connected {
+        if self.stage == Stage::Connecting {
             return Ok(());
         }
         if let Some(stack) = &mut self.stack {

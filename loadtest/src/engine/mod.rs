@@ -5,6 +5,7 @@
 //! connection is a slot of 72 bytes, and one process holds as many as it may
 //! have descriptors.
 
+mod bind;
 pub(crate) mod clock;
 mod conn;
 pub(crate) mod source;
@@ -25,9 +26,10 @@ use rustls::ClientConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tidegate_codec::{Version, frame};
 
+use bind::bind;
 pub(crate) use conn::Gone;
-use conn::{Conn, Spares, mark};
-pub(crate) use speech::{Codec, Heard, Malformed, Said};
+use conn::{Conn, Spares, Stage, mark};
+pub(crate) use speech::{Codec, Heard, Malformed, Said, worst};
 use tidegate_loadtest::layers::{Stack, tls_config};
 pub(crate) use tidegate_loadtest::transport::Transport;
 
@@ -50,9 +52,7 @@ pub(crate) enum News<'a> {
 /// The connections of one process.
 pub(crate) struct Net {
     epoll: OwnedFd,
-    version: Version,
     codec: Codec,
-    transport: Transport,
     tls: Arc<ClientConfig>,
     conns: Vec<Option<Conn>>,
     generation: u32,
@@ -71,19 +71,12 @@ impl Net {
     pub(crate) const SLOT_BYTES: usize = size_of::<Option<Conn>>();
 
     /// No connections yet; slots go from 0 to `count`.
-    pub(crate) fn new(
-        count: u32,
-        version: Version,
-        codec: Codec,
-        transport: Transport,
-    ) -> Result<Self> {
+    pub(crate) fn new(count: u32, codec: Codec) -> Result<Self> {
         let mut conns = Vec::new();
         conns.resize_with(count as usize, || None);
         Ok(Self {
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
-            version,
             codec,
-            transport,
             // Each from the beginning: resumption would hide what new clients cost.
             tls: tls_config(false)?,
             conns,
@@ -105,12 +98,13 @@ impl Net {
         index: u32,
         target: SocketAddr,
         source: Option<IpAddr>,
+        (transport, version): (Transport, Version),
     ) -> Result<()> {
         let domain = Domain::for_address(target);
         let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         socket.set_tcp_nodelay(true)?;
         if let Some(source) = source {
-            socket.bind(&SocketAddr::from((source, 0)).into())?;
+            bind(&socket, source)?;
         }
         match socket.connect(&target.into()) {
             Ok(()) => {}
@@ -118,10 +112,10 @@ impl Net {
             Err(error) => return Err(error.into()),
         }
         self.generation = self.generation.wrapping_add(1);
-        let stack = match self.transport {
+        let stack = match transport {
             Transport::Tcp => None,
             Transport::Tls | Transport::Ws | Transport::Wss => {
-                Some(Box::new(Stack::new(self.transport, &self.tls)?))
+                Some(Box::new(Stack::new(transport, &self.tls)?))
             }
         };
         let conn = Conn {
@@ -131,14 +125,28 @@ impl Net {
             partial: Vec::new(),
             out: Vec::new(),
             written: 0,
-            connected: false,
-            ready: false,
+            stage: Stage::Connecting,
+            version,
             armed: true,
             unflushed: false,
         };
         let both = EventFlags::IN | EventFlags::OUT;
         epoll::add(&self.epoll, &conn.socket, mark(index, conn.generation), both)?;
         self.conns[index as usize] = Some(conn);
+        Ok(())
+    }
+
+    /// Moves a connection to another slot, which must be free.
+    pub(crate) fn shift(&mut self, from: u32, to: u32) -> Result<()> {
+        self.close(to);
+        if let Some(mut conn) = self.conns[from as usize].take() {
+            let out = if conn.armed { EventFlags::OUT } else { EventFlags::empty() };
+            let mark = mark(to, conn.generation);
+            epoll::modify(&self.epoll, &conn.socket, mark, EventFlags::IN | out)?;
+            conn.unflushed = false;
+            self.conns[to as usize] = Some(conn);
+            self.touch(to);
+        }
         Ok(())
     }
 
@@ -181,12 +189,12 @@ impl Net {
         match &mut conn.stack {
             None => {
                 let before = conn.out.len();
-                self.codec.say(self.version, said, &mut conn.out);
+                self.codec.say(conn.version, said, &mut conn.out);
                 self.bytes_out += (conn.out.len() - before) as u64;
             }
             Some(stack) => {
                 let mut packet = self.spares.take();
-                self.codec.say(self.version, said, &mut packet);
+                self.codec.say(conn.version, said, &mut packet);
                 self.bytes_out += packet.len() as u64;
                 stack.wrap(&packet, &mut conn.out);
                 self.spares.give(packet);
@@ -268,7 +276,7 @@ impl Net {
         F: FnMut(&mut Self, u32, News<'_>) -> Result<()>,
     {
         let Some(conn) = &mut self.conns[index as usize] else { return Ok(()) };
-        if !conn.connected {
+        if conn.stage == Stage::Connecting {
             if flags.intersects(EventFlags::ERR | EventFlags::HUP) {
                 self.close(index);
                 return tell(self, index, News::Gone(Gone::Refused));
@@ -276,12 +284,12 @@ impl Net {
             if !flags.contains(EventFlags::OUT) {
                 return Ok(());
             }
-            conn.connected = true;
+            conn.stage = Stage::Layers;
             if let Some(stack) = &mut conn.stack {
                 stack.begin(&mut conn.out);
             }
             if conn.stack.is_none() {
-                conn.ready = true;
+                conn.stage = Stage::Ready;
                 tell(self, index, News::Ready)?;
             }
         }
@@ -308,13 +316,14 @@ impl Net {
         plain.clear();
         let received = conn.receive(&mut buffer, &mut plain);
         self.heard_at = clock::now();
-        let ready = !conn.ready && conn.stack.as_ref().is_none_or(|stack| stack.ready());
+        let ready =
+            conn.stage != Stage::Ready && conn.stack.as_ref().is_none_or(|stack| stack.ready());
         let mut result = Ok(());
         let mut gone = None;
         match received {
             Ok(bytes) => {
-                conn.ready |= ready;
                 if ready {
+                    conn.stage = Stage::Ready;
                     result = tell(self, index, News::Ready);
                 }
                 if result.is_ok() && !bytes.is_empty() {
@@ -351,6 +360,7 @@ impl Net {
         F: FnMut(&mut Self, u32, News<'_>) -> Result<()>,
     {
         let Some(conn) = &mut self.conns[index as usize] else { return Ok(Ok(())) };
+        let version = conn.version;
         let mut partial = mem::take(&mut conn.partial);
         if !partial.is_empty() {
             partial.extend_from_slice(bytes);
@@ -364,7 +374,7 @@ impl Net {
                 Err(_) => return Ok(Err(Gone::Malformed)),
             };
             let one = &all[used..used + frame.total];
-            let Ok(packet) = self.codec.hear(self.version, &frame, one) else {
+            let Ok(packet) = self.codec.hear(version, &frame, one) else {
                 return Ok(Err(Gone::Malformed));
             };
             tell(self, index, News::Packet(packet))?;

@@ -10,11 +10,14 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tidegate_codec::{
     Ack, Connack, ConnectOut, Direction, Frame, Packet, PacketType, Property, PublishOut, QoS,
-    ReasonCode, SubscribeOptions, Version, decode, encode_ack, encode_connect,
-    encode_disconnect_v3, encode_pingreq, encode_publish, encode_subscribe,
+    ReasonCode, SubscribeOptions, Version, decode, encode_ack, encode_connect, encode_disconnect,
+    encode_disconnect_v3, encode_pingreq, encode_publish, encode_subscribe, encode_unsubscribe,
 };
 
 use crate::oracle;
+
+/// The property's identifier on the wire.
+const SESSION_EXPIRY: u8 = 0x11;
 
 /// Who puts packets into bytes and back.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize, ValueEnum)]
@@ -33,18 +36,26 @@ pub(crate) enum Codec {
 pub(crate) enum Said<'a> {
     Connect {
         client_id: &'a str,
+        /// Seconds that the session outlives its connection; none starts clean and ends with it.
+        session_s: Option<u32>,
         keep_alive: u16,
         username: Option<&'a str>,
         password: Option<&'a str>,
     },
     Subscribe {
         packet_id: u16,
-        filter: &'a str,
+        filters: &'a [&'a str],
         qos: QoS,
+    },
+    Unsubscribe {
+        packet_id: u16,
+        filter: &'a str,
     },
     Publish {
         topic: &'a str,
         qos: QoS,
+        dup: bool,
+        retain: bool,
         packet_id: u16,
         payload: &'a [u8],
     },
@@ -54,7 +65,10 @@ pub(crate) enum Said<'a> {
         packet_id: u16,
     },
     Pingreq,
-    Disconnect,
+    Disconnect {
+        /// The session ends too, as far as the version can say that.
+        session_ends: bool,
+    },
 }
 
 /// A packet from the broker.
@@ -63,13 +77,21 @@ pub(crate) enum Said<'a> {
 pub(crate) enum Heard<'a> {
     Connack {
         code: u8,
+        session_present: bool,
         receive_maximum: u16,
+        server_reference: Option<Cow<'a, str>>,
     },
     Suback {
+        packet_id: u16,
+        /// The worst of all codes: a refusal, or the lowest QoS granted.
         code: u8,
+    },
+    Unsuback {
+        packet_id: u16,
     },
     Publish {
         qos: QoS,
+        retain: bool,
         packet_id: u16,
         payload: Cow<'a, [u8]>,
     },
@@ -82,6 +104,7 @@ pub(crate) enum Heard<'a> {
     Pingresp,
     Disconnect {
         reason: u8,
+        server_reference: Option<Cow<'a, str>>,
     },
     /// Nothing that we asked for.
     Unasked,
@@ -124,33 +147,49 @@ impl Codec {
 
 fn say(version: Version, said: &Said<'_>, out: &mut Vec<u8>) {
     match *said {
-        Said::Connect { client_id, keep_alive, username, password } => {
+        Said::Connect { client_id, session_s, keep_alive, username, password } => {
+            let mut expiry = [SESSION_EXPIRY, 0, 0, 0, 0];
+            expiry[1..].copy_from_slice(&session_s.unwrap_or(0).to_be_bytes());
             let connect = ConnectOut {
-                clean_start: true,
+                clean_start: session_s.is_none(),
                 keep_alive,
                 client_id,
                 will: None,
                 username,
                 password: password.map(str::as_bytes),
-                properties: &[],
+                properties: if session_s.is_some() { &expiry } else { &[] },
             };
             encode_connect(out, version, &connect);
         }
-        Said::Subscribe { packet_id, filter, qos } => {
+        Said::Subscribe { packet_id, filters, qos } => {
             let options = SubscribeOptions { qos, ..SubscribeOptions::default() };
-            encode_subscribe(out, version, packet_id, &[(filter, options)], &[]);
+            let filters: Vec<_> = filters.iter().map(|filter| (*filter, options)).collect();
+            encode_subscribe(out, version, packet_id, &filters, &[]);
         }
-        Said::Publish { topic, qos, packet_id, payload } => {
+        Said::Unsubscribe { packet_id, filter } => {
+            encode_unsubscribe(out, version, packet_id, &[filter], &[]);
+        }
+        Said::Publish { topic, qos, dup, retain, packet_id, payload } => {
             let payload_len = payload.len();
-            let publish =
-                PublishOut { topic, qos, packet_id, payload_len, ..PublishOut::default() };
+            let publish = PublishOut {
+                topic,
+                qos,
+                dup,
+                retain,
+                packet_id,
+                payload_len,
+                ..PublishOut::default()
+            };
             encode_publish(out, version, &publish, payload);
         }
         Said::Ack { kind, packet_id } => {
             encode_ack(out, version, kind, packet_id, ReasonCode::Success, None);
         }
         Said::Pingreq => encode_pingreq(out),
-        Said::Disconnect => encode_disconnect_v3(out),
+        Said::Disconnect { session_ends: true } if version.is_v5() => {
+            encode_disconnect(out, ReasonCode::Success, Some(0), None, None);
+        }
+        Said::Disconnect { session_ends: _ } => encode_disconnect_v3(out),
     }
 }
 
@@ -160,6 +199,7 @@ fn hear<'a>(version: Version, frame: &Frame, bytes: &'a [u8]) -> Result<Heard<'a
     Ok(match packet {
         Packet::Publish(publish) => Heard::Publish {
             qos: publish.qos,
+            retain: publish.retain,
             packet_id: publish.packet_id,
             payload: Cow::Borrowed(publish.payload),
         },
@@ -167,19 +207,25 @@ fn hear<'a>(version: Version, frame: &Frame, bytes: &'a [u8]) -> Result<Heard<'a
         Packet::Pubrec(ack) => acknowledged(PacketType::Pubrec, &ack),
         Packet::Pubrel(ack) => acknowledged(PacketType::Pubrel, &ack),
         Packet::Pubcomp(ack) => acknowledged(PacketType::Pubcomp, &ack),
-        Packet::Connack(connack) => {
-            Heard::Connack { code: connack.code, receive_maximum: receive_maximum(&connack) }
-        }
+        Packet::Connack(connack) => Heard::Connack {
+            code: connack.code,
+            session_present: connack.session_present,
+            receive_maximum: receive_maximum(&connack),
+            server_reference: server_reference(&connack),
+        },
         Packet::Suback(suback) => {
-            let [code] = suback.codes else { return Err(Malformed) };
-            Heard::Suback { code: *code }
+            let code = worst(suback.codes.iter().copied()).ok_or(Malformed)?;
+            Heard::Suback { packet_id: suback.packet_id, code }
         }
+        Packet::Unsuback(unsuback) => Heard::Unsuback { packet_id: unsuback.packet_id },
         Packet::Pingresp => Heard::Pingresp,
-        Packet::Disconnect(disconnect) => Heard::Disconnect { reason: disconnect.reason as u8 },
+        Packet::Disconnect(disconnect) => Heard::Disconnect {
+            reason: disconnect.reason as u8,
+            server_reference: disconnect.server_reference.map(Cow::Borrowed),
+        },
         Packet::Connect(_)
         | Packet::Subscribe(_)
         | Packet::Unsubscribe(_)
-        | Packet::Unsuback(_)
         | Packet::Pingreq
         | Packet::Auth(_) => Heard::Unasked,
     })
@@ -198,9 +244,21 @@ fn receive_maximum(connack: &Connack<'_>) -> u16 {
     given.unwrap_or(u16::MAX)
 }
 
+fn server_reference<'a>(connack: &Connack<'a>) -> Option<Cow<'a, str>> {
+    connack.properties.iter().find_map(|property| match property {
+        Property::ServerReference(at) => Some(Cow::Borrowed(at)),
+        _ => None,
+    })
+}
+
+/// A refusal if there is one, else the lowest QoS.
+pub(crate) fn worst(codes: impl Iterator<Item = u8> + Clone) -> Option<u8> {
+    codes.clone().find(|code| *code >= 0x80).or_else(|| codes.min())
+}
+
 #[cfg(test)]
 mod tests {
-    use tidegate_codec::{ConnackOut, encode_connack, encode_suback, frame};
+    use tidegate_codec::{ConnackOut, encode_connack, encode_suback, encode_unsuback, frame};
 
     use super::*;
 
@@ -212,22 +270,46 @@ mod tests {
     #[test]
     fn both_codecs_say_the_same_bytes() {
         let words = [
-            Said::Connect { client_id: "me", keep_alive: 9, username: None, password: None },
             Said::Connect {
                 client_id: "me",
+                session_s: None,
+                keep_alive: 9,
+                username: None,
+                password: None,
+            },
+            Said::Connect {
+                client_id: "me",
+                session_s: Some(3_600),
                 keep_alive: 0,
                 username: Some("a"),
                 password: Some("b"),
             },
-            Said::Subscribe { packet_id: 7, filter: "a/+", qos: QoS::ExactlyOnce },
-            Said::Publish { topic: "a", qos: QoS::AtMostOnce, packet_id: 0, payload: &[1; 300] },
-            Said::Publish { topic: "a", qos: QoS::AtLeastOnce, packet_id: 65_535, payload: b"x" },
+            Said::Subscribe { packet_id: 7, filters: &["a/+"], qos: QoS::ExactlyOnce },
+            Said::Subscribe { packet_id: 7, filters: &["a/+", "b/#"], qos: QoS::AtMostOnce },
+            Said::Unsubscribe { packet_id: 9, filter: "a/+" },
+            Said::Publish {
+                topic: "a",
+                qos: QoS::AtMostOnce,
+                dup: false,
+                retain: true,
+                packet_id: 0,
+                payload: &[1; 300],
+            },
+            Said::Publish {
+                topic: "a",
+                qos: QoS::AtLeastOnce,
+                dup: true,
+                retain: false,
+                packet_id: 65_535,
+                payload: b"x",
+            },
             Said::Ack { kind: PacketType::Puback, packet_id: 3 },
             Said::Ack { kind: PacketType::Pubrec, packet_id: 3 },
             Said::Ack { kind: PacketType::Pubrel, packet_id: 3 },
             Said::Ack { kind: PacketType::Pubcomp, packet_id: 3 },
             Said::Pingreq,
-            Said::Disconnect,
+            Said::Disconnect { session_ends: false },
+            Said::Disconnect { session_ends: true },
         ];
         for version in [Version::V3_1_1, Version::V5] {
             for said in &words {
@@ -242,13 +324,28 @@ mod tests {
     #[test]
     fn both_codecs_hear_the_same() {
         for version in [Version::V3_1_1, Version::V5] {
-            let mut packets = vec![Vec::new(); 6];
+            let mut packets = vec![Vec::new(); 11];
             let connack = ConnackOut { receive_maximum: Some(20), ..ConnackOut::default() };
             encode_connack(&mut packets[0], version, &connack);
-            encode_suback(&mut packets[1], version, 5, &[ReasonCode::GrantedQoS2], None);
+            let (one, two) = (ReasonCode::GrantedQoS1, ReasonCode::GrantedQoS2);
+            encode_suback(&mut packets[1], version, 5, &[two], None);
+            encode_suback(&mut packets[6], version, 5, &[two, one, two], None);
+            encode_unsuback(&mut packets[7], version, 6, &[ReasonCode::Success]);
+            let connack = ConnackOut { session_present: true, ..ConnackOut::default() };
+            encode_connack(&mut packets[8], version, &connack);
+            // A server says no farewell before 5.0.
+            packets[9] = vec![0xD0, 0];
+            packets[10] = vec![0xD0, 0];
+            if version.is_v5() {
+                packets[9] = vec![0xE0, 1, 0x8E];
+                packets[10].clear();
+                let (moved, to) = (ReasonCode::ServerMoved, Some("127.0.0.1:9"));
+                encode_disconnect(&mut packets[10], moved, None, None, to);
+            }
             let publish = PublishOut {
                 topic: "t",
                 qos: QoS::AtLeastOnce,
+                retain: true,
                 packet_id: 4,
                 payload_len: 3,
                 ..PublishOut::default()

@@ -1,5 +1,7 @@
 //! Numbers as people read them: three digits that matter, and a unit.
 
+use crate::outcome::LedgerReport;
+
 /// Nanoseconds as a time.
 pub fn time(ns: f64) -> String {
     match ns.abs() {
@@ -88,6 +90,46 @@ pub fn digits(n: f64) -> String {
 fn signed_count(n: f64) -> String {
     let sign = if n < 0.0 { "-" } else { "" };
     format!("{sign}{}", count(n.abs() as u64))
+}
+
+/// What some scenarios alone look at: a name and what was found.
+pub fn findings(ledger: &LedgerReport) -> Vec<(&'static str, String)> {
+    let mut found = Vec::new();
+    let kept = &ledger.retained;
+    if kept.looks + kept.empty_looks > 0 {
+        let text = format!(
+            "{} set, {} cleared; {} looks: {} right, {} stale, {} missing, {} unmarked, {} strange; \
+             {} looks after a clear: {} found something",
+            count(kept.set),
+            count(kept.cleared),
+            count(kept.looks),
+            count(kept.right),
+            count(kept.stale),
+            count(kept.missing),
+            count(kept.unmarked),
+            count(kept.strange),
+            count(kept.empty_looks),
+            count(kept.ghosts),
+        );
+        found.push(("retained", text));
+    }
+    let taken = &ledger.takeovers;
+    if taken.done > 0 {
+        let text = format!(
+            "{}; {} first connections lived on, {} ended without 0x8E",
+            count(taken.done),
+            count(taken.lived_on),
+            count(taken.untold)
+        );
+        found.push(("takeovers", text));
+    }
+    if ledger.shared_twice > 0 {
+        found.push(("shared", format!("{} went to two members", count(ledger.shared_twice))));
+    }
+    if ledger.forgotten > 0 {
+        found.push(("sessions", format!("{} forgotten", count(ledger.forgotten))));
+    }
+    found
 }
 
 #[cfg(test)]

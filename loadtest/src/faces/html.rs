@@ -73,8 +73,12 @@ fn head(run: &Outcome) -> String {
         (None, Some(window)) => Some(format!("{window} in flight a publisher, closed loop")),
         (None, None) => None,
     };
-    let load = flow.map_or("no messages".to_owned(), |flow| {
-        format!("QoS {} · {} payload · {flow}", config.qos, bytes(config.payload_bytes as f64))
+    let load = flow.map_or("no messages".to_owned(), |flow| match config.scenario.as_str() {
+        // Each class has its own.
+        "mixed" => flow,
+        _ => {
+            format!("QoS {} · {} payload · {flow}", config.qos, bytes(config.payload_bytes as f64))
+        }
     });
     let (class, word) = badge(run);
     format!(
@@ -99,10 +103,10 @@ fn badge(run: &Outcome) -> (&'static str, &'static str) {
     match &run.ledger.verdict {
         Verdict::Bad(_) => ("bad", "Promises broken"),
         Verdict::Inconclusive { .. } => ("doubt", "Inconclusive"),
-        Verdict::Good | Verdict::Unjudged if run.connections.lost > 0 => {
+        Verdict::Good | Verdict::Unjudged if run.connections.lost > 0 && !run.config.reconnect => {
             ("bad", "Connections lost")
         }
-        Verdict::Good | Verdict::Unjudged if !run.passed() => ("bad", "Connects failed"),
+        Verdict::Good | Verdict::Unjudged if !run.passed() => ("bad", "Clients missing"),
         Verdict::Good => ("good", "Every promise kept"),
         Verdict::Unjudged => ("good", "All connected"),
     }
@@ -127,9 +131,11 @@ fn banner(body: &mut String, run: &Outcome, named: bool) {
         Verdict::Good | Verdict::Unjudged => {}
     }
     let connections = &run.connections;
-    for (n, what) in [(connections.failed, "failed"), (connections.lost, "were lost")] {
+    let missing = (connections.missing, "clients had no connection at the end");
+    let lost = if run.config.reconnect { 0 } else { connections.lost };
+    for (n, what) in [missing, (lost, "connections were lost")] {
         if n > 0 {
-            lines.push(format!("{} connections {what}", figures::count(n)));
+            lines.push(format!("{} {what}", figures::count(n)));
         }
     }
     if lines.is_empty() {
@@ -150,6 +156,11 @@ fn tiles(body: &mut String, run: &Outcome) {
         tiles.push((time(latency.p50_ns as f64), "latency, median".into()));
         tiles.push((time(latency.p99_ns as f64), "latency, 99 %".into()));
         tiles.push((time(latency.p999_ns as f64), "latency, 99.9 %".into()));
+    }
+    let gap = &run.connections.gap.quantiles;
+    if gap.count > 0 {
+        tiles.push((time(gap.p50_ns as f64), "without service, median".into()));
+        tiles.push((time(gap.max_ns as f64), "without service, longest".into()));
     }
     let connects = &run.connections.latency.quantiles;
     if latency.count == 0 && connects.count > 0 {

@@ -45,6 +45,9 @@ fn connections(page: &mut Page, outcome: &Outcome) {
         ("refused", connections.refused),
         ("failed", connections.failed),
         ("lost", connections.lost),
+        ("reconnected", connections.reconnected),
+        ("resumed", connections.resumed),
+        ("missing", connections.missing),
     ] {
         page.line("connections_total", &format!("end=\"{end}\""), n as f64);
     }

@@ -224,6 +224,76 @@ fn what_a_clean_session_missed_is_not_owed() {
 }
 
 #[test]
+fn an_absence_excuses_what_was_missed_and_nothing_before_or_after() {
+    let mut rig = Rig::new(QoS::AtLeastOnce);
+    rig.publish(10);
+    // The last two are lost with the connection, and what follows until it is back.
+    rig.deliver((0..8).filter(|n| *n != 3));
+    rig.ledger.absent(9);
+    rig.publish(5);
+    rig.ledger.present(9, 0);
+    rig.publish(5);
+    rig.deliver([15, 16, 19]);
+    assert_eq!(rig.breaches(), [(Promise::Delivery, 3)], "3, 17 and 18");
+    assert_eq!(rig.tally().expected, 13);
+}
+
+#[test]
+fn an_absence_seen_by_another_worker_is_excused_by_the_times_of_publishes() {
+    let second = 1_000_000_000_u64;
+    let mut publisher = Ledger::new(RUN);
+    let stream = publisher.stream(1, QoS::AtLeastOnce);
+    for number in 0..100 {
+        publisher.publish_at(stream, number * second);
+        publisher.acknowledge(stream, number);
+    }
+    let mut subscriber = Ledger::new(RUN);
+    subscriber.expect(&expectation(9, 1, QoS::AtLeastOnce, QoS::AtLeastOnce));
+    let deliver = |ledger: &mut Ledger, numbers: std::ops::Range<u64>| {
+        for number in numbers {
+            ledger.deliver(9, &Ok(message(1, QoS::AtLeastOnce, number)));
+        }
+    };
+    deliver(&mut subscriber, 0..20);
+    subscriber.absent(9);
+    // Its clock is an hour ahead.
+    subscriber.present(9, 3_600 * second + 30 * second + 1);
+    deliver(&mut subscriber, 33..100);
+    let mut part = subscriber.part();
+    part.set_clock(3_600 * second as i64);
+    // In whatever order they come.
+    for parts in [[&publisher.part(), &part], [&part, &publisher.part()]] {
+        let mut merged = Ledger::new(RUN);
+        for part in parts {
+            merged.absorb(part).expect("the same run");
+        }
+        let tally = merged.report().qos[1];
+        assert_eq!((tally.expected, tally.lost), (89, 2), "31 and 32 came after the SUBACK");
+    }
+}
+
+#[test]
+fn an_absence_to_the_end_is_owed_nothing_and_one_of_a_stranger_changes_nothing() {
+    let mut rig = Rig::new(QoS::AtLeastOnce);
+    rig.publish(3);
+    rig.deliver(0..2);
+    rig.ledger.absent(8);
+    assert_eq!(rig.breaches(), [(Promise::Delivery, 1)]);
+    rig.ledger.absent(9);
+    rig.publish(3);
+    assert_eq!(rig.breaches(), []);
+}
+
+#[test]
+fn a_forgotten_session_is_a_broken_promise() {
+    let mut rig = Rig::new(QoS::AtLeastOnce);
+    rig.publish(1);
+    rig.deliver(0..1);
+    rig.ledger.forget();
+    assert_eq!(rig.breaches(), [(Promise::Session, 1)]);
+}
+
+#[test]
 fn a_late_subscriber_is_owed_what_follows() {
     let mut ledger = Ledger::new(RUN);
     let stream = ledger.stream(1, QoS::AtMostOnce);
@@ -337,4 +407,91 @@ fn a_part_that_makes_no_sense_is_refused() {
     let mut part = rig.ledger.part();
     part.streams[0].acknowledged = vec![(5, 2)];
     assert_eq!(ledger.absorb(&part), Err(MergeError::BadIntervals));
+}
+
+/// A group of three members, one publisher, and what each member got.
+fn group(qos: QoS, cut_off: &[u32], repeats: bool, got: [&[u64]; 3]) -> Ledger {
+    let mut ledger = Ledger::new(RUN);
+    let stream = ledger.stream(1, qos);
+    for _ in 0..6 {
+        let sequence = ledger.publish(stream);
+        ledger.acknowledge(stream, sequence);
+    }
+    if repeats {
+        ledger.repeat(stream);
+    }
+    for (member, numbers) in (20..).zip(got) {
+        ledger.expect(&Expectation { ordered: false, ..expectation(member, 1, qos, qos) });
+        ledger.join(member, 0);
+        for &number in numbers {
+            ledger.deliver(member, &Ok(message(1, qos, number)));
+        }
+    }
+    for &member in cut_off {
+        ledger.cut_off(member);
+    }
+    ledger
+}
+
+fn judged(ledger: &Ledger) -> Vec<(Promise, u64)> {
+    match ledger.report().verdict {
+        Verdict::Bad(breaches) => breaches.iter().map(|b| (b.promise, b.count)).collect(),
+        Verdict::Good => Vec::new(),
+        other @ (Verdict::Unjudged | Verdict::Inconclusive { .. }) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_group_gets_each_message_once_whichever_member_it_is() {
+    for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        let sound = group(qos, &[], false, [&[0, 3, 5], &[2, 1], &[4]]);
+        assert_eq!(judged(&sound), []);
+        assert_eq!(sound.report().qos[qos as usize].expected, 6, "not 6 for each member");
+
+        let lost = group(qos, &[], false, [&[0, 3], &[2, 1], &[4]]);
+        assert_eq!(judged(&lost), [(Promise::Delivery, 1)]);
+
+        let twice = group(qos, &[], false, [&[0, 3, 5], &[2, 1, 0], &[4, 3]]);
+        assert_eq!(judged(&twice), [(Promise::Sharing, 2)]);
+        assert_eq!(twice.report().qos[qos as usize].duplicated, 2);
+    }
+}
+
+#[test]
+fn what_a_member_had_in_hand_when_it_was_cut_off_may_go_to_another_at_qos_1() {
+    let got: [&[u64]; 3] = [&[0, 3, 5], &[2, 1, 0], &[4]];
+    assert_eq!(judged(&group(QoS::AtLeastOnce, &[20], false, got)), []);
+    assert_eq!(judged(&group(QoS::AtLeastOnce, &[22], false, got)), [(Promise::Sharing, 1)]);
+    assert_eq!(judged(&group(QoS::AtLeastOnce, &[], true, got)), [], "it was published twice");
+    let exactly = group(QoS::ExactlyOnce, &[20], true, got);
+    assert_eq!(judged(&exactly), [(Promise::Sharing, 1)]);
+}
+
+#[test]
+fn members_in_several_workers_are_one_group_after_the_merge() {
+    let got: [&[u64]; 3] = [&[0, 3, 5], &[2, 1, 0], &[4]];
+    let mut merged = Ledger::new(RUN);
+    for at in 0..3 {
+        let mut only: [&[u64]; 3] = [&[], &[], &[]];
+        only[at] = got[at];
+        merged.absorb(&group(QoS::AtLeastOnce, &[], false, only).part()).expect("the same run");
+    }
+    assert_eq!(judged(&merged), [(Promise::Sharing, 1)]);
+}
+
+#[test]
+fn takeovers_and_retained_messages_are_judged_and_added_up() {
+    let mut one = Ledger::new(RUN);
+    one.taken_over(true, true);
+    one.taken_over(true, false);
+    one.retained.looks = 2;
+    one.retained.right = 1;
+    let mut other = Ledger::new(RUN);
+    other.taken_over(false, false);
+    other.retained.looks = 1;
+    other.retained.stale = 1;
+    one.absorb(&other.part()).expect("the same run");
+    assert_eq!(judged(&one), [(Promise::Takeover, 2), (Promise::Retained, 1)]);
+    let report = one.report();
+    assert_eq!((report.takeovers.done, report.retained.looks), (3, 3));
 }

@@ -19,12 +19,7 @@ use crate::dist::output;
 
 /// What the guest's own lines begin with.
 const MARK: &str = "@@ ";
-const MEMORY_MIB: u32 = 2048;
 const CPUS: u32 = 2;
-
-/// Programs that tests may call; those that this machine has are in the guest.
-const TOOLS: &[&str] =
-    &["capsh", "conntrack", "ip", "iptables", "nsenter", "nstat", "setpriv", "ss", "tc", "unshare"];
 
 /// What iptables loads for a rule, where it is.
 const RULES: &str = "/usr/lib/x86_64-linux-gnu/xtables";
@@ -33,6 +28,40 @@ const RULES: &str = "/usr/lib/x86_64-linux-gnu/xtables";
 pub(crate) struct Run {
     pub(crate) name: String,
     pub(crate) command: String,
+}
+
+/// What is in a guest beside busybox.
+pub(crate) struct Contents<'a> {
+    /// Programs under `/tests`.
+    pub(crate) binaries: &'a [Binary],
+    /// Programs under `/bin`; those that this machine has.
+    pub(crate) tools: &'a [&'a str],
+    /// Kernel modules, loaded in this order.
+    pub(crate) modules: &'a [PathBuf],
+    /// Further files: path and text.
+    pub(crate) files: &'a [(&'a str, String)],
+    /// Commands before the first run.
+    pub(crate) preparation: &'a str,
+}
+
+/// What a guest runs on.
+pub(crate) struct Machine<'a> {
+    pub(crate) memory_mib: u32,
+    /// As QEMU's `-cpu` takes it.
+    pub(crate) cpu: &'a str,
+    /// Further words of the kernel's command line.
+    pub(crate) append: &'a str,
+    /// The whole of it, in the guest.
+    pub(crate) limit: Duration,
+}
+
+/// What a guest said and took.
+pub(crate) struct Said {
+    /// Name and status of each run that ended.
+    pub(crate) outcomes: Vec<(String, i32)>,
+    pub(crate) lines: Vec<String>,
+    /// The most memory that QEMU held.
+    pub(crate) qemu_bytes: u64,
 }
 
 /// A packed guest.
@@ -44,44 +73,45 @@ impl Guest {
     pub(crate) fn pack(
         place: &Path,
         busybox: &Path,
-        kernel: &Kernel,
-        binaries: &[Binary],
+        contents: &Contents<'_>,
         runs: &[Run],
     ) -> Result<Self> {
-        ensure!(on_path("setpriv").is_some(), "setpriv is missing; install Debian's util-linux");
         let root = place.join("root");
         if root.exists() {
             fs::remove_dir_all(&root)?;
         }
-        for folder in ["bin", "busybox", "dev", "modules", "proc", "sys", "tests", "tmp"] {
+        for folder in ["bin", "busybox", "dev", "etc", "modules", "proc", "sys", "tests", "tmp"] {
             fs::create_dir_all(root.join(folder))?;
         }
         put(busybox, &root.join("bin/busybox"))?;
-        for (n, module) in kernel.modules.iter().enumerate() {
+        for (n, module) in contents.modules.iter().enumerate() {
             let name = module.file_name().context("a file has a name")?.to_string_lossy();
             put(module, &root.join(format!("modules/{n:02}-{name}")))?;
         }
         let mut libraries = BTreeSet::new();
-        for tool in TOOLS {
+        for tool in contents.tools {
             if let Some(path) = on_path(tool) {
                 libraries.extend(libraries_of(&path)?);
                 put(&path, &root.join("bin").join(tool))?;
             }
         }
-        if Path::new(RULES).is_dir() {
+        if contents.tools.contains(&"iptables") && Path::new(RULES).is_dir() {
             for rule in fs::read_dir(RULES)? {
                 libraries.insert(rule?.path());
             }
         }
-        for binary in binaries {
+        for binary in contents.binaries {
             libraries.extend(libraries_of(&binary.path)?);
             put(&binary.path, &root.join("tests").join(&binary.name))?;
         }
         for library in &libraries {
             put(library, &root.join(library.strip_prefix("/").unwrap_or(library)))?;
         }
+        for (path, text) in contents.files {
+            fs::write(root.join(path.trim_start_matches('/')), text)?;
+        }
         let init = root.join("init");
-        fs::write(&init, script(runs))?;
+        fs::write(&init, script(contents.preparation, runs))?;
         fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
         let initramfs = place.join("initramfs.gz");
         let pack =
@@ -95,34 +125,49 @@ impl Guest {
     }
 
     /// Starts it, shows what it says, and gives the status of each run.
-    pub(crate) fn boot(
-        &self,
-        qemu: &Path,
-        kernel: &Kernel,
-        limit: Duration,
-    ) -> Result<Vec<(String, i32)>> {
+    pub(crate) fn boot(&self, qemu: &Path, kernel: &Kernel, machine: &Machine<'_>) -> Result<Said> {
         let mut command = Command::new(qemu);
-        command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-no-reboot", "-nic", "none"]);
-        command.args(["-smp", &CPUS.to_string(), "-m", &MEMORY_MIB.to_string()]);
+        command.args([
+            "-accel",
+            "tcg,thread=multi",
+            "-cpu",
+            machine.cpu,
+            "-no-reboot",
+            "-nic",
+            "none",
+        ]);
+        command.args(["-smp", &CPUS.to_string(), "-m", &machine.memory_mib.to_string()]);
         command.args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
-        command.args(["-append", "console=ttyS0 quiet panic=-1 nokaslr tsc=reliable"]);
+        let append =
+            format!("console=ttyS0 quiet panic=-1 nokaslr tsc=reliable {}", machine.append);
+        command.args(["-append", append.trim_end()]);
         command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(&self.initramfs);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut qemu = command.spawn().with_context(|| format!("start {command:?}"))?;
-        let said = follow(&mut qemu, limit);
+        let said = follow(&mut qemu, machine.limit);
         // It has ended by itself, or took too long.
         let _ = qemu.kill();
         qemu.wait()?;
-        let (lines, in_time) = said?;
+        let Followed { lines, in_time, qemu_bytes } = said?;
         if !in_time {
-            say(&format!("vm test: ended after {} s, its limit", limit.as_secs()));
+            say(&format!("vm: ended after {} s, its limit", machine.limit.as_secs()));
         }
-        Ok(lines.iter().filter_map(|line| outcome(line)).collect())
+        let outcomes = lines.iter().filter_map(|line| outcome(line)).collect();
+        Ok(Said { outcomes, lines, qemu_bytes })
     }
 }
 
-/// Shows the guest's lines until it ends; false if the limit came first.
-fn follow(qemu: &mut Child, limit: Duration) -> Result<(Vec<String>, bool)> {
+struct Followed {
+    lines: Vec<String>,
+    in_time: bool,
+    qemu_bytes: u64,
+}
+
+/// How often QEMU's memory is looked at.
+const LOOK_TIME: Duration = Duration::from_secs(1);
+
+/// Shows the guest's lines until it ends, or until the limit.
+fn follow(qemu: &mut Child, limit: Duration) -> Result<Followed> {
     let out = qemu.stdout.take().context("QEMU's output is piped")?;
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
@@ -135,17 +180,32 @@ fn follow(qemu: &mut Child, limit: Duration) -> Result<(Vec<String>, bool)> {
         }
     });
     let end = Instant::now() + limit;
-    let mut lines = Vec::new();
+    let mut followed = Followed { lines: Vec::new(), in_time: true, qemu_bytes: 0 };
     loop {
-        match receiver.recv_timeout(end.saturating_duration_since(Instant::now())) {
+        let left = end.saturating_duration_since(Instant::now());
+        match receiver.recv_timeout(left.min(LOOK_TIME)) {
             Ok(line) => {
                 say(&line);
-                lines.push(line);
+                followed.lines.push(line);
             }
-            Err(RecvTimeoutError::Disconnected) => return Ok((lines, true)),
-            Err(RecvTimeoutError::Timeout) => return Ok((lines, false)),
+            Err(RecvTimeoutError::Disconnected) => return Ok(followed),
+            Err(RecvTimeoutError::Timeout) => {
+                followed.in_time = !left.is_zero();
+                if !followed.in_time {
+                    return Ok(followed);
+                }
+                let most = most_memory(qemu.id()).unwrap_or_default();
+                followed.qemu_bytes = followed.qemu_bytes.max(most);
+            }
         }
     }
+}
+
+/// The most memory that a process ever held.
+fn most_memory(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
 /// The name and status in a line that tells how a run ended.
@@ -155,7 +215,7 @@ fn outcome(line: &str) -> Option<(String, i32)> {
 }
 
 /// What the guest does from its start to its end.
-fn script(runs: &[Run]) -> String {
+fn script(preparation: &str, runs: &[Run]) -> String {
     let mut script = String::from(
         "#!/bin/busybox sh
 export PATH=/bin:/busybox HOME=/tmp TIDEGATE_EBPF_TESTS=guest
@@ -169,10 +229,8 @@ mount -t bpf bpf /sys/fs/bpf
 mount -t tracefs tracefs /sys/kernel/tracing
 mkdir -p /run /var/run
 ip link set lo up
-ulimit -n 65536
-# Debian's default, 3, is its own and keeps kprobes from all without CAP_SYS_ADMIN.
-echo 2 > /proc/sys/kernel/perf_event_paranoid
 for module in /modules/*; do
+  [ -e $module ] || continue
   case $module in
     */*-nf_conntrack.ko) insmod $module enable_hooks=1 ;;
     *) insmod $module ;;
@@ -183,6 +241,7 @@ done
     script.push_str(&format!(
         "echo \"{MARK}Linux $(uname -r), up $(cut -d' ' -f1 /proc/uptime) s\"\n"
     ));
+    script.push_str(preparation);
     for Run { name, command } in runs {
         script.push_str(&format!("echo \"{MARK}run {name}\"\n{command} 2>&1\n"));
         script.push_str(&format!("echo \"{MARK}status $? {name}\"\n"));
@@ -234,8 +293,10 @@ mod tests {
     #[test]
     fn the_guest_tells_the_status_of_each_run_and_goes_off() {
         let run = Run { name: "one".into(), command: "/tests/one --list".into() };
-        let script = script(&[run]);
+        let script = script("ulimit -n 9\n", &[run]);
         assert!(script.starts_with("#!/bin/busybox sh\n"));
+        let (limit, first) = (script.find("ulimit -n 9"), script.find("@@ run one"));
+        assert!(limit.is_some() && limit < first, "{script}");
         assert!(script.contains("/tests/one --list 2>&1\necho \"@@ status $? one\"\n"), "{script}");
         assert!(script.ends_with("poweroff -f\n"));
     }

@@ -12,7 +12,7 @@ use anyhow::Result;
 
 use crate::net::{Net, News};
 use crate::traffic::KEEP_ALIVE_S;
-use crate::wire::{self, Version};
+use benches::wire::{self, Version};
 use tidegate_loadtest::transport::Transport;
 
 /// The first wait of a refused client, and the longest.

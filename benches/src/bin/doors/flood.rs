@@ -2,19 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Result, bail, ensure};
 
 use crate::cgroup::Cgroup;
 use crate::net::{Net, News};
 use crate::report::{Report, mib, short};
 use crate::server::{Broker, Running};
-use crate::storm::{ahead_of_others, resident, show};
+use crate::storm::{resident, show};
 use crate::traffic::{KEEP_ALIVE_S, Pairs, Percentiles, Tally};
-use crate::wire::{self, Template, Version};
+use benches::wire::{self, Template, Version};
 use tidegate_loadtest::layers::tls_config;
 use tidegate_loadtest::transport::Transport;
 
@@ -53,24 +52,11 @@ pub(crate) fn run(broker: &Broker, transport: Transport, flood: Flood<'_>) -> Re
     let mut running = broker.start_in(Some(cgroup))?;
     let addr = running.addr(transport);
     let net = Net::new(tls_config(false)?, 2 * PAIRS)?;
-    let mut pairs = Pairs::open(net, addr, transport, PAIRS, 1, PAIRS_RATE)?;
-    pairs.begin();
-    let began = pairs.began();
-    let over = AtomicBool::new(false);
+    let pairs = Pairs::open(net, addr, transport, PAIRS, 1, PAIRS_RATE)?;
     let mut course = Course::default();
-    let (ran, traffic) = thread::scope(|scope| {
-        let traffic = scope.spawn(|| {
-            ahead_of_others();
-            pairs.run(|| over.load(Relaxed))?;
-            pairs.settle(Duration::from_secs(5))?;
-            anyhow::Ok((pairs.tally, pairs.deliveries))
-        });
-        let ran = course.run(&running, transport, flood, began);
-        over.store(true, Relaxed);
-        (ran, traffic.join().map_err(|_| anyhow!("the traffic's thread panicked")))
-    });
+    let (ran, tally, deliveries) =
+        pairs.beside(|began| Ok(course.run(&running, transport, flood, began)))?;
     let alive = running.alive();
-    let (tally, deliveries) = traffic??;
     // Of a broker that died there is something to tell as well.
     if alive {
         ran?;

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 
 use crate::net::{Net, News};
-use crate::process::cpu_nanoseconds;
 use crate::report::{Report, median, short};
 use crate::server::Broker;
 use crate::traffic::KEEP_ALIVE_S;
-use crate::wire::{self, Version};
+use benches::process::cpu_nanoseconds;
+use benches::wire::{self, Version};
 use tidegate_loadtest::layers::tls_config;
 use tidegate_loadtest::transport::Transport;
 

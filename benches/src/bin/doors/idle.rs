@@ -7,9 +7,9 @@ use anyhow::{Result, ensure};
 
 use crate::crowd::{Crowd, GENTLE};
 use crate::net::Net;
-use crate::process::{anonymous_bytes, cpu_nanoseconds};
 use crate::report::{Report, short};
 use crate::server::Broker;
+use benches::process::{anonymous_bytes, cpu_nanoseconds};
 use tidegate_loadtest::layers::tls_config;
 use tidegate_loadtest::transport::Transport;
 

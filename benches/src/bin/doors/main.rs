@@ -11,17 +11,11 @@ mod handshakes;
 mod idle;
 mod messages;
 mod net;
-#[path = "../peers/process.rs"]
-#[allow(dead_code)]
-mod process;
 mod report;
 mod server;
 mod siege;
 mod storm;
 mod traffic;
-#[path = "../peers/wire.rs"]
-#[allow(dead_code)]
-mod wire;
 
 use std::fs;
 use std::num::NonZeroU64;

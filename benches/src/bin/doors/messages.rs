@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use crate::net::Net;
-use crate::process::cpu_nanoseconds;
 use crate::report::{Report, median, short};
 use crate::server::Broker;
 use crate::traffic::{Pairs, Percentiles};
+use benches::process::cpu_nanoseconds;
 use tidegate_loadtest::layers::tls_config;
 use tidegate_loadtest::transport::Transport;
 

@@ -19,7 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::ClientConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::wire::{self, Frame};
+use benches::wire::{self, Frame};
 use tidegate_loadtest::layers::{Broken, Stack};
 use tidegate_loadtest::transport::Transport;
 

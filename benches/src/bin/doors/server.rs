@@ -2,28 +2,18 @@
 
 use std::fmt::{self, Write as _};
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::ops::Range;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::channel;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use anyhow::Result;
+use benches::server::{CORE_BROKER, CORE_LOAD, Ready, Server, free_addresses};
 
 use crate::cgroup::Cgroup;
 use tidegate_loadtest::layers::WS_PATH;
 use tidegate_loadtest::transport::Transport;
-
-const CORE_BROKER: usize = 0;
-const CORE_LOAD: usize = 1;
-const PORTS: Range<u16> = 20_000..32_000;
-const START_TIME_MAX: Duration = Duration::from_secs(15);
-const STOP_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// A broker that can be measured.
 #[derive(Clone, Debug)]
@@ -50,8 +40,7 @@ impl fmt::Display for Broker {
 /// A started broker; it is stopped when dropped.
 #[derive(Debug)]
 pub(crate) struct Running {
-    child: Child,
-    folder: PathBuf,
+    server: Server,
     doors: [SocketAddr; 4],
     admin: SocketAddr,
     /// What it may not use more memory than, if anything.
@@ -113,22 +102,20 @@ impl Broker {
         };
         command.args(&arguments[1..]);
         command.envs(variables.iter().map(|(name, value)| (name, value)));
-        let complaints = fs::File::create(folder.join("stderr"))?;
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(complaints);
-        // A child inherits the mask of its parent.
-        pin(CORE_BROKER)?;
-        let child = command.spawn().with_context(|| format!("start {:?}", command.get_program()));
-        pin(CORE_LOAD)?;
-        let mut running = Running { child: child?, folder, doors, admin, cgroup };
-        running.wait_ready(self)?;
-        Ok(running)
+        let ready = match self {
+            Self::Tidegate(_) => Ready::Says,
+            Self::Mosquitto(_) => Ready::Listens(doors.to_vec()),
+            Self::Floor(_) => Ready::Listens(vec![tcp]),
+        };
+        let server = Server::start(command, folder, &[CORE_BROKER], &[CORE_LOAD], &ready)?;
+        Ok(Running { server, doors, admin, cgroup })
     }
 }
 
 impl Running {
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.server.pid()
     }
 
     /// Where it listens.
@@ -138,7 +125,7 @@ impl Running {
 
     /// Whether it has not ended by itself.
     pub(crate) fn alive(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
+        self.server.alive()
     }
 
     /// What its admin port says, of Tidegate.
@@ -150,86 +137,6 @@ impl Running {
         stream.read_to_string(&mut text)?;
         Ok(text)
     }
-
-    fn wait_ready(&mut self, broker: &Broker) -> Result<()> {
-        let deadline = Instant::now() + START_TIME_MAX;
-        let (sender, receiver) = channel();
-        if let Some(stdout) = self.child.stdout.take() {
-            // Reads on, so that a broker that talks never blocks on the pipe.
-            let log = std::env::var_os("DOORS_LOG").map(PathBuf::from);
-            thread::spawn(move || {
-                let mut log = log.and_then(|path| fs::File::create(path).ok());
-                for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                    if line == "ready" {
-                        let _ = sender.send(());
-                    }
-                    if let Some(log) = &mut log {
-                        let _ = writeln!(log, "{line}");
-                    }
-                }
-            });
-        }
-        while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait()? {
-                let said = fs::read_to_string(self.folder.join("stderr")).unwrap_or_default();
-                bail!("the broker ended at its start: {status}: {said}");
-            }
-            let ready = match broker {
-                Broker::Tidegate(_) => receiver.recv_timeout(Duration::from_millis(50)).is_ok(),
-                Broker::Mosquitto(_) => self.doors.iter().all(listens),
-                Broker::Floor(_) => listens(&self.doors[0]),
-            };
-            if ready {
-                return Ok(());
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        bail!("the broker was not ready within {START_TIME_MAX:?}")
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
-            let _ = kill_process(pid, Signal::TERM);
-        }
-        let deadline = Instant::now() + STOP_TIME_MAX;
-        while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
-            thread::sleep(Duration::from_millis(10));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.folder);
-    }
-}
-
-/// Pins this thread, and those it starts, to a core.
-fn pin(core: usize) -> Result<()> {
-    let mut set = CpuSet::new();
-    set.set(core);
-    sched_setaffinity(None, &set).context("two cores are needed")
-}
-
-fn listens(door: &SocketAddr) -> bool {
-    TcpStream::connect(door).is_ok()
-}
-
-/// Below the ports that the kernel gives to clients: mosquitto's WebSocket listeners take theirs
-/// on every address, and one client's TIME_WAIT on any of them would be in their way.
-fn free_addresses<const N: usize>() -> Result<[SocketAddr; N]> {
-    let mut found = Vec::new();
-    let mut held = Vec::new();
-    let first = PORTS.start + (std::process::id() as u16).wrapping_mul(7) % (PORTS.len() as u16);
-    for port in (first..PORTS.end).chain(PORTS.start..first) {
-        if let Ok(listener) = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {
-            held.push(listener);
-            found.push(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-        }
-        if let Ok(found) = found.as_slice().try_into() {
-            return Ok(found);
-        }
-    }
-    bail!("no {N} free ports in {PORTS:?}")
 }
 
 /// A self-signed ECDSA P-256 certificate, the same kind for every broker.

@@ -3,19 +3,18 @@
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::net::Net;
-use crate::process::cpu_nanoseconds;
 use crate::report::{Report, short};
 use crate::server::{Broker, Running};
-use crate::storm::{ahead_of_others, show};
+use crate::storm::show;
 use crate::traffic::{Pairs, Percentiles};
+use benches::process::cpu_nanoseconds;
 use tidegate_loadtest::layers::tls_config;
 use tidegate_loadtest::transport::Transport;
 
@@ -100,23 +99,9 @@ fn one(broker: &Broker, siege: Siege, steer: &str) -> Result<Outcome> {
     let running = broker.start_with(None, &variables)?;
     let addr = running.addr(Transport::Tcp);
     let net = Net::new(tls_config(false)?, 2 * PAIRS)?;
-    let mut pairs = Pairs::open(net, addr, Transport::Tcp, PAIRS, 1, PAIRS_RATE)?;
-    let over = AtomicBool::new(false);
-    pairs.begin();
-    let began = pairs.began();
-    let (course, traffic) = thread::scope(|scope| {
-        let traffic = scope.spawn(|| {
-            ahead_of_others();
-            pairs.run(|| over.load(Relaxed))?;
-            pairs.settle(Duration::from_secs(5))?;
-            anyhow::Ok((pairs.tally, pairs.deliveries))
-        });
-        let course = attack(&running, addr, siege, began);
-        over.store(true, Relaxed);
-        (course, traffic.join().map_err(|_| anyhow!("the traffic's thread panicked")))
-    });
-    let (tally, deliveries) = traffic??;
-    let Course { calm, siege: span, inside, refused, closed, cpu } = course?;
+    let pairs = Pairs::open(net, addr, Transport::Tcp, PAIRS, 1, PAIRS_RATE)?;
+    let (course, tally, deliveries) = pairs.beside(|began| attack(&running, addr, siege, began))?;
+    let Course { calm, siege: span, inside, refused, closed, cpu } = course;
     let took = (span.1 - span.0).as_secs_f64();
     Ok(Outcome {
         calm: Percentiles::between(&deliveries, calm.0, calm.1),

@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::crowd::{Crowd, GENTLE};
 use crate::net::Net;
-use crate::process::cpu_nanoseconds;
 use crate::report::{Report, mib, short};
 use crate::server::{Broker, Running};
 use crate::traffic::{Delivery, Pairs, Percentiles, Tally};
+use benches::process::cpu_nanoseconds;
 use tidegate_loadtest::layers::tls_config;
 use tidegate_loadtest::transport::Transport;
 
@@ -46,37 +46,29 @@ pub(crate) fn run(broker: &Broker, transport: Transport, storm: Storm) -> Result
     let addr = running.addr(transport);
     let pairs = storm.established / 2;
     let net = Net::new(tls_config(false)?, 2 * pairs)?;
-    let mut pairs = Pairs::open(net, addr, transport, pairs, 1, storm.rate)?;
+    let pairs = Pairs::open(net, addr, transport, pairs, 1, storm.rate)?;
     let net = Net::new(tls_config(false)?, storm.crowd)?;
     let mut crowd = Crowd::new(net, addr, transport, storm.crowd);
 
     behind_others();
     let over = AtomicBool::new(false);
     let peak = AtomicU64::new(0);
-    pairs.begin();
-    let began = pairs.began();
     let pid = running.pid();
-    let (course, traffic) = thread::scope(|scope| {
-        let traffic = scope.spawn(|| {
-            ahead_of_others();
-            pairs.run(|| over.load(Relaxed))?;
-            pairs.settle(Duration::from_secs(5))?;
-            anyhow::Ok((pairs.tally, pairs.deliveries))
-        });
-        scope.spawn(|| {
-            while !over.load(Relaxed) {
-                peak.fetch_max(resident(pid).unwrap_or(0), Relaxed);
-                thread::sleep(SAMPLE_EVERY);
-            }
-        });
-        let course = course(&running, &mut crowd, storm, began, &peak);
-        over.store(true, Relaxed);
-        let traffic = traffic.join().map_err(|_| anyhow!("the traffic's thread panicked"));
-        (course, traffic)
-    });
-    let (tally, deliveries) = traffic??;
+    let (course, tally, deliveries) = pairs.beside(|began| {
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Relaxed) {
+                    peak.fetch_max(resident(pid).unwrap_or(0), Relaxed);
+                    thread::sleep(SAMPLE_EVERY);
+                }
+            });
+            let course = course(&running, &mut crowd, storm, began, &peak);
+            over.store(true, Relaxed);
+            course
+        })
+    })?;
     ensure!(running.alive(), "the broker ended");
-    report(broker, transport, storm, &course?, &tally, &deliveries)
+    report(broker, transport, storm, &course, &tally, &deliveries)
 }
 
 /// What happened when; times count from the beginning of the traffic.

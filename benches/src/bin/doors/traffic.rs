@@ -5,12 +5,15 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 
 use crate::net::{Net, News};
-use crate::wire::{self, Frame, PAYLOAD_TAIL, Template, Version};
+use crate::storm::ahead_of_others;
+use benches::wire::{self, Frame, PAYLOAD_TAIL, Template, Version};
 use tidegate_loadtest::transport::Transport;
 
 /// Bytes of a payload.
@@ -18,6 +21,8 @@ const PAYLOAD: usize = 64;
 /// Connections under way at once while the pairs come in.
 const OPENING_MAX: usize = 64;
 const OPEN_TIME_MAX: Duration = Duration::from_secs(120);
+/// For what is on its way at the end.
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(5);
 /// Seconds. No ping is due while a scenario runs.
 pub(crate) const KEEP_ALIVE_S: u16 = 3_600;
 
@@ -142,6 +147,29 @@ impl Pairs {
             self.take_in(self.began + self.due)?;
         }
         Ok(())
+    }
+
+    /// Runs on a thread of its own while `course`, told when the traffic began, has its way; then
+    /// waits for what is still on its way.
+    pub(crate) fn beside<T>(
+        mut self,
+        course: impl FnOnce(Instant) -> Result<T>,
+    ) -> Result<(T, Tally, Vec<Delivery>)> {
+        self.begin();
+        let began = self.began();
+        let over = AtomicBool::new(false);
+        let (course, traffic) = thread::scope(|scope| {
+            let traffic = scope.spawn(|| {
+                ahead_of_others();
+                self.run(|| over.load(Relaxed))?;
+                self.settle(SETTLE_TIME_MAX)
+            });
+            let course = course(began);
+            over.store(true, Relaxed);
+            (course, traffic.join().map_err(|_| anyhow!("the traffic's thread panicked")))
+        });
+        traffic??;
+        Ok((course?, self.tally, self.deliveries))
     }
 
     /// Waits for what is still on its way, `limit` at the longest.

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
+pub(crate) use tidegate_loadtest::floor::Role;
 
 use crate::net::{Net, Wait};
-use crate::wire::{self, Frame, Version};
+use benches::wire::{self, Frame, Version};
 
 /// Keep-alive that every connection of a load asks for, in seconds.
 pub(crate) const KEEP_ALIVE_S: u16 = 60;
@@ -16,30 +17,22 @@ const HANDSHAKES_MAX: usize = 64;
 const FILTERS_PER_PACKET: usize = 200;
 const DIAL_TIME_MAX: Duration = Duration::from_secs(300);
 
-/// What a connection is for. The first letter of its client id, from which the
-/// floor knows what to do with the bytes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Role {
-    /// Bytes go to every subscriber of the group.
-    Publisher,
-    /// Bytes go back to the publisher of the group.
-    Subscriber,
-    /// Bytes come back.
-    Echo,
-    /// Nothing happens.
-    Idle,
+/// The letter of a role, the first of its client id.
+fn letter(role: Role) -> char {
+    match role {
+        Role::Publisher => 'p',
+        Role::Subscriber => 's',
+        Role::Echo => 'e',
+        Role::Idle => 'i',
+    }
 }
 
-impl Role {
-    /// The letter in the client id.
-    pub(crate) fn letter(self) -> char {
-        match self {
-            Self::Publisher => 'p',
-            Self::Subscriber => 's',
-            Self::Echo => 'e',
-            Self::Idle => 'i',
-        }
-    }
+/// From a client id what the floor is to do with the bytes.
+pub(crate) fn seat(client_id: &str) -> Option<(Role, u32)> {
+    let role = [Role::Publisher, Role::Subscriber, Role::Echo, Role::Idle]
+        .into_iter()
+        .find(|role| client_id.starts_with(letter(*role)))?;
+    Some((role, client_id.get(1..8)?.parse().ok()?))
 }
 
 /// What a connection subscribes to once it is accepted.
@@ -71,7 +64,7 @@ pub(crate) struct Spec {
 impl Spec {
     /// A client id of 16 characters: role, group, serial number.
     fn client_id(&self, serial: usize) -> String {
-        format!("{}{:07}{serial:08}", self.role.letter(), self.group)
+        format!("{}{:07}{serial:08}", letter(self.role), self.group)
     }
 
     /// The SUBSCRIBE that begins with the filter `done`, and how many it holds.

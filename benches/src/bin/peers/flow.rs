@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::{Result, bail, ensure};
 
 use crate::net::Net;
-use crate::wire::{self, Frame, PAYLOAD_TAIL, Template};
+use benches::wire::{self, Frame, PAYLOAD_TAIL, Template};
 
 /// An open loop that falls this far behind on a lane cannot keep its rate.
 const OUTSTANDING_MAX: u64 = 4096;

@@ -11,14 +11,12 @@
 
 mod broker;
 mod dial;
-mod floor;
 mod flow;
 mod measure;
 mod net;
-mod process;
+mod plot;
 mod report;
 mod scenario;
-mod wire;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,6 +24,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
@@ -34,10 +33,11 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::broker::{Broker, Column};
 use crate::measure::{Subject, measure};
+use crate::plot::plot;
 use crate::report::Report;
 use crate::scenario::{LINES, SCENARIOS, Scenario};
 
-/// Compares Tidegate with mosquitto and with the cost of the kernel alone.
+/// Compares Tidegate with other brokers and with the cost of the kernel alone.
 #[derive(Debug, Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -93,6 +93,18 @@ struct Run {
     /// Leave mosquitto out
     #[arg(long)]
     no_mosquitto: bool,
+    /// The rumqttd binary
+    #[arg(long)]
+    rumqttd: Option<PathBuf>,
+    /// The FlashMQ binary
+    #[arg(long)]
+    flashmq: Option<PathBuf>,
+    /// The NanoMQ binary
+    #[arg(long)]
+    nanomq: Option<PathBuf>,
+    /// The script bin/emqx of EMQX
+    #[arg(long)]
+    emqx: Option<PathBuf>,
     /// Repetitions, of which the median counts
     #[arg(long, default_value_t = 3)]
     reps: usize,
@@ -108,6 +120,9 @@ struct Run {
     /// Also write the table between the markers of this page
     #[arg(long)]
     write: Option<PathBuf>,
+    /// Also draw the CPU figures into this SVG file
+    #[arg(long)]
+    plot: Option<PathBuf>,
 }
 
 fn main() -> Result<()> {
@@ -123,7 +138,7 @@ fn main() -> Result<()> {
         }
         Verb::FloorServer { listen, threads } => {
             prepare()?;
-            floor::serve(listen, threads)
+            tidegate_loadtest::floor::serve(listen, threads, Arc::new(dial::seat))
         }
         Verb::Rows => {
             for scenario in SCENARIOS {
@@ -145,13 +160,7 @@ fn compare(run: &Run) -> Result<()> {
     if run.nice != 0 {
         rustix::process::setpriority_process(None, run.nice)?;
     }
-    let mut brokers = vec![Broker::Floor];
-    if !run.no_mosquitto {
-        brokers.push(Broker::Mosquitto(run.mosquitto.clone()));
-    }
-    if let Some(program) = &run.tidegate {
-        brokers.push(Broker::Tidegate(program.clone(), run.tidegate_config.clone()));
-    }
+    let brokers = brokers(run)?;
     let rows: Vec<&Scenario> = match run.rows.is_empty() {
         true => SCENARIOS.iter().collect(),
         false => run.rows.iter().map(|name| scenario(name)).collect::<Result<_>>()?,
@@ -162,7 +171,7 @@ fn compare(run: &Run) -> Result<()> {
         // Brokers alternate, so that a noisy minute falls on all of them.
         for repetition in 0..run.reps.max(row.repetitions_min) {
             for broker in &brokers {
-                if able(row, broker) && !report.failed(row.name, broker.column()) {
+                if able(row, broker) && !report.failed(row.name, broker.column) {
                     repeat(row, broker, span, repetition, &mut report);
                 }
             }
@@ -170,6 +179,9 @@ fn compare(run: &Run) -> Result<()> {
     }
     let setting = setting(run);
     let table = format!("{}\n\n{}", sentence(&setting), report.markdown());
+    if let Some(path) = &run.plot {
+        fs::write(path, plot(&report))?;
+    }
     match run.json {
         true => say(&serde_json::to_string_pretty(&report.json(&setting))?),
         false => say(&table),
@@ -180,19 +192,49 @@ fn compare(run: &Run) -> Result<()> {
     Ok(())
 }
 
+/// Those that are there, in the order of the table.
+fn brokers(run: &Run) -> Result<Vec<Broker>> {
+    let own = std::env::current_exe()?;
+    let mosquitto = (!run.no_mosquitto).then_some(&run.mosquitto);
+    let programs = Column::ALL.map(|column| {
+        let program = match column {
+            Column::Floor => Some(&own),
+            Column::Mosquitto => mosquitto,
+            Column::Rumqttd => run.rumqttd.as_ref(),
+            Column::FlashMq => run.flashmq.as_ref(),
+            Column::NanoMq => run.nanomq.as_ref(),
+            Column::Emqx => run.emqx.as_ref(),
+            Column::Tidegate => run.tidegate.as_ref(),
+        };
+        let config = match column {
+            Column::Tidegate => run.tidegate_config.clone(),
+            Column::Floor
+            | Column::Mosquitto
+            | Column::Rumqttd
+            | Column::FlashMq
+            | Column::NanoMq
+            | Column::Emqx => None,
+        };
+        program.map(|program| Broker { column, program: program.clone(), config })
+    });
+    Ok(programs.into_iter().flatten().collect())
+}
+
 fn able(row: &Scenario, broker: &Broker) -> bool {
-    match broker.column() {
+    match broker.column {
         Column::Floor => row.floor,
-        Column::Mosquitto => row.single_threaded,
         Column::Tidegate => true,
+        // It compares each topic with each filter: a million would take hours.
+        Column::Rumqttd => !row.placed && row.filters() < 1_000_000,
+        Column::Mosquitto | Column::FlashMq | Column::NanoMq | Column::Emqx => !row.placed,
     }
 }
 
 /// One repetition against a broker started for it.
 fn repeat(row: &Scenario, broker: &Broker, span: Duration, repetition: usize, report: &mut Report) {
-    let column = broker.column();
+    let column = broker.column;
     let result = broker
-        .start(row.cores)
+        .start(row.cores, row.version())
         .and_then(|running| measure(row, Subject { addr: running.addr, pid: running.pid(), span }));
     match result {
         Ok(sample) => {
@@ -235,6 +277,7 @@ fn setting(run: &Run) -> BTreeMap<&'static str, String> {
     BTreeMap::from([
         ("cpu", first(read("/proc/cpuinfo"), "model name")),
         ("kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
+        ("brokers", brokers_of(run)),
         ("mosquitto", first(mosquitto.unwrap_or_default(), "mosquitto version")),
         // It runs inside the broker's system calls: BBR paces, CUBIC does not.
         ("tcp", read("/proc/sys/net/ipv4/tcp_congestion_control").trim().to_owned()),
@@ -244,13 +287,29 @@ fn setting(run: &Run) -> BTreeMap<&'static str, String> {
     ])
 }
 
+/// What other brokers say that they are.
+fn brokers_of(run: &Run) -> String {
+    let programs = [&run.rumqttd, &run.flashmq, &run.nanomq];
+    let mut said = String::new();
+    for program in programs.into_iter().flatten() {
+        let Ok(out) = Command::new(program).arg("--version").output() else { continue };
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        said.push_str(", ");
+        said.push_str(text.lines().next().unwrap_or_default().trim());
+    }
+    if run.emqx.is_some() {
+        said.push_str(", EMQX");
+    }
+    said
+}
+
 fn first_word(text: &str) -> String {
     text.split_whitespace().next().unwrap_or_default().to_owned()
 }
 
 fn sentence(setting: &BTreeMap<&'static str, String>) -> String {
     format!(
-        "Measured on 2 cores of {} (Linux {}, TCP with {}), {}, medians of {} runs of {} s; CPU is the broker's \
+        "Measured on 2 cores of {} (Linux {}, TCP with {}), {}{}, medians of {} runs of {} s; CPU is the broker's \
          own, in microseconds an event. Client ids of 16 characters, keep-alive 60 s, payload 64 \
          bytes unless stated, 100 publishers and subscribers in the 1:1 rows. Load average before \
          the run: {}; rates and latencies mean something only when that is near 0. The multiples \
@@ -259,6 +318,7 @@ fn sentence(setting: &BTreeMap<&'static str, String>) -> String {
         setting["kernel"],
         setting["tcp"],
         setting["mosquitto"],
+        setting["brokers"],
         setting["repetitions"],
         setting["seconds"],
         setting["load average"],

@@ -10,9 +10,9 @@ use anyhow::{Result, bail, ensure};
 use crate::dial::{self, Role, Spec, Subscribe};
 use crate::flow::{LaneSpec, Manner, Traffic};
 use crate::net::{Net, Wait};
-use crate::process::{anonymous_bytes, cpu_nanoseconds, thread_times};
 use crate::scenario::{Audience, Kind, Messages, Metric, Placement, Scenario};
-use crate::wire::{self, Template, Version};
+use benches::process::{anonymous_bytes, cpu_nanoseconds, thread_times};
+use benches::wire::{self, Template, Version};
 
 /// The memory of a connection is the slope between these two numbers of them.
 const IDLE_CONNECTIONS: (usize, usize) = (1_000, 15_000);

@@ -43,27 +43,56 @@ impl Report {
     }
 
     /// The median over the repetitions.
-    fn median(&self, scenario: &'static str, metric: Metric, by: Column) -> Option<f64> {
+    pub(crate) fn median(&self, scenario: &'static str, metric: Metric, by: Column) -> Option<f64> {
         median(self.repetitions(scenario, metric, by).to_vec())
     }
 
     /// Tidegate as a multiple of another: the median of the repetitions' own
     /// multiples, because the two ran one after the other in the same minute.
-    fn multiple(&self, line: &Line, by: Column) -> Option<f64> {
+    pub(crate) fn multiple(&self, line: &Line, by: Column) -> Option<f64> {
         let ours = self.repetitions(line.scenario, line.metric, Column::Tidegate);
         let theirs = self.repetitions(line.scenario, line.metric, by);
         let pairs = ours.iter().zip(theirs).filter(|(_, theirs)| **theirs > 0.0);
         median(pairs.map(|(ours, theirs)| ours / theirs).collect())
     }
 
+    /// The columns that have a figure.
+    pub(crate) fn columns(&self) -> Vec<Column> {
+        let has = |column: &Column| self.figures.keys().any(|(_, _, by)| by == column);
+        Column::ALL.into_iter().filter(has).collect()
+    }
+
+    /// The peer that is best in a line.
+    fn best(&self, line: &Line) -> Option<Column> {
+        let of = |column: &Column| self.median(line.scenario, line.metric, *column);
+        let peers = self.columns().into_iter().filter(|column| column.is_peer());
+        let peers = peers.filter_map(|column| Some((of(&column)?, column)));
+        let order = |a: &(f64, Column), b: &(f64, Column)| a.0.total_cmp(&b.0);
+        let best = match line.metric {
+            Metric::Rate => peers.max_by(order),
+            Metric::Cpu
+            | Metric::P99
+            | Metric::Bytes
+            | Metric::SubscribeCpu
+            | Metric::IdlePercent => peers.min_by(order),
+        };
+        best.map(|(_, column)| column)
+    }
+
     /// The table as Markdown; lines without any figure are left out.
     pub(crate) fn markdown(&self) -> String {
-        let mut out = String::from(
-            "| row | floor | mosquitto | tidegate | tidegate / floor | tidegate / mosquitto \
-             | goal | goal on this machine | met |\n|---|---|---|---|---|---|---|---|---|\n",
+        let mut out = String::from("| row |");
+        let columns = self.columns();
+        for column in &columns {
+            let _ = write!(out, " {column} |");
+        }
+        out.push_str(
+            " tidegate / floor | tidegate / best peer | goal | goal on this machine | met |\n|",
         );
+        out.push_str(&"---|".repeat(columns.len() + 6));
+        out.push('\n');
         for line in LINES {
-            self.line(&mut out, line);
+            self.line(&mut out, line, &columns);
         }
         for ((scenario, column), why) in &self.failures {
             let _ = writeln!(out, "\n{column} failed `{scenario}`: {why}");
@@ -71,13 +100,13 @@ impl Report {
         out
     }
 
-    fn line(&self, out: &mut String, line: &Line) {
+    fn line(&self, out: &mut String, line: &Line, columns: &[Column]) {
         let of = |column| self.median(line.scenario, line.metric, column);
-        let (floor, mosquitto, tidegate) =
-            (of(Column::Floor), of(Column::Mosquitto), of(Column::Tidegate));
-        if floor.is_none() && mosquitto.is_none() && tidegate.is_none() {
+        if columns.iter().all(|column| of(*column).is_none()) {
             return;
         }
+        let (floor, tidegate) = (of(Column::Floor), of(Column::Tidegate));
+        let best = self.best(line).and_then(|best| self.multiple(line, best));
         let over_floor = self.multiple(line, Column::Floor);
         let limit = self.limit(line, floor);
         let met = match line.goal {
@@ -93,15 +122,15 @@ impl Report {
             }
             Goal::FloorTimes(most) => over_floor.map(|times| times <= most),
         };
+        let _ = write!(out, "| {} |", line.label);
+        for column in columns {
+            let _ = write!(out, " {} |", cell(of(*column)));
+        }
         let _ = writeln!(
             out,
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} |",
-            line.label,
-            cell(floor),
-            cell(mosquitto),
-            cell(tidegate),
+            " {} | {} | {} | {} | {} |",
             cell(over_floor),
-            cell(self.multiple(line, Column::Mosquitto)),
+            cell(best),
             goal(line.goal),
             cell(limit),
             met.map_or("-", |met| if met { "yes" } else { "no" }),
@@ -139,12 +168,12 @@ impl Report {
                         "failure": self.failures.get(&(line.scenario, column)),
                     })
                 };
+                let figures: BTreeMap<_, _> =
+                    self.columns().into_iter().map(|column| (column.name(), of(column))).collect();
                 json!({
                     "row": line.scenario,
                     "label": line.label,
-                    "floor": of(Column::Floor),
-                    "mosquitto": of(Column::Mosquitto),
-                    "tidegate": of(Column::Tidegate),
+                    "figures": figures,
                     "reference_floor": line.reference.0,
                     "reference_mosquitto": line.reference.1,
                     "goal": goal(line.goal),
@@ -230,8 +259,25 @@ mod tests {
             report.add("qos0-w16", Metric::Cpu, Column::Tidegate, tidegate);
         }
         // 0.55 at a floor of 0.22 allows 2.5 times the floor: 0.275 at a floor of 0.11.
-        let row = "| QoS 0, W16 | 0.11 | - | 0.30 | 2.40 | - | <= 0.55 | 0.28 | yes |";
+        let row = "| QoS 0, W16 | 0.11 | 0.30 | 2.40 | - | <= 0.55 | 0.28 | yes |";
         assert!(report.markdown().contains(row), "{}", report.markdown());
+    }
+
+    #[test]
+    fn the_best_peer_is_the_cheapest_and_of_rates_the_fastest() {
+        let mut report = Report::default();
+        for (column, cpu, rate) in [
+            (Column::Mosquitto, 8.0, 90e3),
+            (Column::Rumqttd, 4.0, 600e3),
+            (Column::Tidegate, 1.0, 1_200e3),
+        ] {
+            report.add("qos0-w16", Metric::Cpu, column, cpu);
+            report.add("both-qos0-w16", Metric::Rate, column, rate);
+        }
+        let table = report.markdown();
+        assert!(table.contains("| row | mosquitto | rumqttd | tidegate |"), "{table}");
+        assert!(table.contains("| QoS 0, W16 | 8.00 | 4.00 | 1.00 | - | 0.25 |"), "{table}");
+        assert!(table.contains("| 90,000 | 600,000 | 1,200,000 | - | 2.00 |"), "{table}");
     }
 
     #[test]

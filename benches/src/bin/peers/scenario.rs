@@ -4,7 +4,7 @@
 //! Reference figures are those of the page of figures to beat; they come from
 //! another machine, so that only the multiples of the floor compare.
 
-use crate::wire::Version;
+use benches::wire::Version;
 
 /// Where the broker runs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -98,10 +98,30 @@ pub(crate) struct Scenario {
     pub(crate) cores: Cores,
     /// Whether a relay that parses nothing can do it.
     pub(crate) floor: bool,
-    /// Whether a broker of one thread can do it.
-    pub(crate) single_threaded: bool,
+    /// Whether it wants connections on shards of its choice, which only Tidegate is known to have.
+    pub(crate) placed: bool,
     /// Repetitions at least.
     pub(crate) repetitions_min: usize,
+}
+
+impl Scenario {
+    /// The protocol version of its clients.
+    pub(crate) fn version(&self) -> Version {
+        match self.kind {
+            Kind::Messages(messages) => messages.version,
+            Kind::Idle { .. } | Kind::Connect { .. } | Kind::Ping { .. } => Version::V311,
+        }
+    }
+
+    /// Wildcard filters of all connections.
+    pub(crate) fn filters(&self) -> usize {
+        match self.kind {
+            Kind::Messages(Messages { lanes, audience: Audience::Wildcards(each), .. }) => {
+                lanes * each
+            }
+            Kind::Messages(_) | Kind::Idle { .. } | Kind::Connect { .. } | Kind::Ping { .. } => 0,
+        }
+    }
 }
 
 /// A figure a scenario yields.
@@ -157,14 +177,7 @@ pub(crate) struct Line {
 }
 
 const fn apart(name: &'static str, kind: Kind) -> Scenario {
-    Scenario {
-        name,
-        kind,
-        cores: Cores::Apart,
-        floor: true,
-        single_threaded: true,
-        repetitions_min: 1,
-    }
+    Scenario { name, kind, cores: Cores::Apart, floor: true, placed: false, repetitions_min: 1 }
 }
 
 const fn messages(name: &'static str, messages: Messages) -> Scenario {
@@ -177,7 +190,7 @@ const fn fan_out(window: u64) -> Messages {
 
 const fn two_shards(name: &'static str, placement: Placement) -> Scenario {
     let kind = Kind::Messages(Messages { placement, ..PAIRS });
-    Scenario { cores: Cores::Both, floor: false, single_threaded: false, ..apart(name, kind) }
+    Scenario { cores: Cores::Both, floor: false, placed: true, ..apart(name, kind) }
 }
 
 /// All scenarios, in the order of the table.

@@ -106,6 +106,7 @@ impl Drain {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seeded::Seeded;
 
     fn drain(empty: bool, deadline: Option<Millis>) -> Drain {
         Drain::new(empty, deadline, Pace::new(1_000, 1, 0))
@@ -153,5 +154,59 @@ mod tests {
         assert_eq!(progress, Progress::Going);
         let left = Left { clients: 0, ..left };
         assert_eq!(drain.next(&left, 10_000).1, Progress::OutOfTime(left));
+    }
+
+    /// Partitions that hand over when they like, clients that come back to the
+    /// wrong node, survivors that are slow at times: it ends, in the order that
+    /// it should.
+    #[test]
+    fn a_drain_ends_with_nothing_left() {
+        for seed in 0..100 {
+            let mut random = Seeded::new(seed);
+            let mut drain = Drain::new(true, None, Pace::new(2_000, 1, 0));
+            let mut left = Left {
+                leaderships: random.below(64) as u32,
+                clients: random.below(5_000) as u32,
+                replicas: random.below(64) as u32,
+                ..Left::default()
+            };
+            let (mut now, mut closed, mut sent) = (0, false, 0);
+            let had = left.clients;
+            loop {
+                now += 20;
+                assert!(now < 600_000, "seed {seed}: it never ends: {left:?}");
+                drain.pace().adapt(Some(random.below(280) as u32), now);
+                let (acts, progress) = drain.next(&left, now);
+                for act in acts {
+                    match act {
+                        Act::TurnAway => closed = true,
+                        Act::Transfer(count) => {
+                            left.transfers += count;
+                            assert!(left.transfers <= TRANSFERS_MAX.min(left.leaderships));
+                        }
+                        Act::Send(count) => {
+                            assert!(closed && left.leaderships == left.leaderships_stuck);
+                            left.clients -= count;
+                            sent += count;
+                            // Some come back once.
+                            if random.chance(5) {
+                                left.clients += 1;
+                            }
+                        }
+                    }
+                }
+                if progress == Progress::Done {
+                    break;
+                }
+                if left.transfers > 0 && random.chance(30) {
+                    left.transfers -= 1;
+                    left.leaderships -= u32::from(random.chance(80));
+                }
+                left.leaderships_stuck = u32::from(left.leaderships > 0 && random.chance(10))
+                    .min(left.leaderships - left.transfers.min(left.leaderships));
+                left.replicas -= u32::from(left.replicas > 0 && random.chance(20));
+            }
+            assert!(sent >= had && left == Left::default(), "seed {seed}: {left:?}");
+        }
     }
 }

@@ -92,6 +92,7 @@ impl Preferred {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seeded::Seeded;
 
     const TARGET: NodeId = NodeId(2);
 
@@ -129,5 +130,49 @@ mod tests {
         preferred.tried(21_000);
         assert!(!preferred.is_due(true, 30_999));
         assert!(preferred.is_due(true, 31_000));
+    }
+
+    /// A leader under load, a target that catches up by fits and starts, and the
+    /// rule of openraft: a transfer whose target lacks the last entry is ignored
+    /// and stops the leader until an election.
+    #[test]
+    fn no_transfer_costs_an_election() {
+        let (mut done, mut given_up) = (0, 0);
+        for seed in 0..500 {
+            let mut random = Seeded::new(seed);
+            let (mut last, mut matched, mut now) = (1_000, 900, 0);
+            let mut transfer = Transfer::begin(TARGET, now);
+            // What was proposed before it began may still be appended: nothing is
+            // proposed after.
+            last += random.below(50);
+            let mut leads = true;
+            let mut stopped_ms = 0;
+            loop {
+                match transfer.next(last, matched, leads, now) {
+                    TransferStep::Wait(_) => {}
+                    TransferStep::Trigger(target) => {
+                        assert_eq!((target, matched), (TARGET, last), "seed {seed}: ignored");
+                        leads = false;
+                    }
+                    TransferStep::Triggered(_) | TransferStep::Failed => panic!("seed {seed}"),
+                    TransferStep::GiveUp => {
+                        given_up += 1;
+                        break;
+                    }
+                    TransferStep::Done => {
+                        done += 1;
+                        break;
+                    }
+                }
+                let step = 1 + random.below(9);
+                now += step;
+                stopped_ms += step;
+                if random.chance(70) {
+                    matched = (matched + random.below(60)).min(last);
+                }
+            }
+            assert!(stopped_ms <= 70, "seed {seed}: proposing stood still for {stopped_ms} ms");
+        }
+        assert!(done > 100 && given_up > 20, "{done} done, {given_up} given up");
     }
 }

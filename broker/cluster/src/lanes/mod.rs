@@ -11,8 +11,11 @@
 //! - [`OutboxLane`]: from a partition, whoever leads it; the number is the index
 //!   of the outbox's record. A lane by the leader's life would enqueue twice
 //!   when the outbox's leader moves.
+//! - [`Detour`]: which of a publisher's messages go through the outbox, so that
+//!   none overtakes another.
 
 mod arrivals;
+mod detour;
 mod outbox;
 mod publishing;
 #[cfg(test)]
@@ -21,6 +24,7 @@ mod tests;
 use crate::ids::{Life, PartitionId};
 
 pub use arrivals::{Arrivals, Offer};
+pub use detour::Detour;
 pub use outbox::{Diverged, OutboxFull, OutboxLane};
 pub use publishing::{LaneFull, Publishing, TargetLost};
 

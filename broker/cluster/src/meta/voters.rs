@@ -123,7 +123,9 @@ pub fn next(meta: &Meta, group: &Group) -> Step {
 fn choose(meta: &Meta, group: &Group) -> BTreeSet<NodeId> {
     let counts = |node: &&Node| match node.state {
         NodeState::Serving | NodeState::Draining | NodeState::Down => {
-            !group.given_up.contains(&node.spec.id)
+            // Who leads is there.
+            let id = node.spec.id;
+            !group.given_up.contains(&id) || group.leader == Some(id)
         }
         // The first node votes before it serves.
         NodeState::Joining | NodeState::Syncing => group.voters.contains(&node.spec.id),
@@ -167,6 +169,7 @@ mod tests {
     use super::*;
     use crate::ids::{ClusterId, Incarnation, Life, StoreId};
     use crate::meta::{ClusterConfig, Command, Entry, NodeSpec, Wish};
+    use crate::seeded::Seeded;
 
     fn spec(id: u64) -> NodeSpec {
         NodeSpec {
@@ -304,5 +307,61 @@ mod tests {
         let steps = settle(&meta, &mut group);
         assert!(steps.contains(&Step::HandOver));
         assert_eq!(group.voters, ids(&[2, 3, 4]));
+    }
+
+    /// Nodes that go down and come back at random: whatever is done, a majority
+    /// of the voters is healthy before and after it, and it settles.
+    #[test]
+    fn no_step_takes_the_quorum_away() {
+        for seed in 0..200 {
+            let mut random = Seeded::new(seed);
+            let meta = cluster_of(1 + random.below(7));
+            let nodes: Vec<NodeId> = meta.nodes().map(|node| node.spec.id).collect();
+            let mut group = group(&[1]);
+            for _ in 0..60 {
+                for node in group.voters.clone() {
+                    if random.chance(20) {
+                        group.healthy.remove(&node);
+                    } else {
+                        group.healthy.insert(node);
+                    }
+                }
+                group.given_up = nodes.iter().filter(|_| random.chance(5)).copied().collect();
+                group.leader = group.healthy.first().copied();
+                let quorum = |group: &Group| 2 * group.healthy.len() > group.voters.len();
+                let had = quorum(&group);
+                match next(&meta, &group) {
+                    Step::Promote(node) => {
+                        assert!(group.caught_up.contains(&node), "seed {seed}");
+                        group.learners.remove(&node);
+                        group.caught_up.remove(&node);
+                        group.voters.insert(node);
+                        group.healthy.insert(node);
+                        assert!(had && quorum(&group), "seed {seed}");
+                    }
+                    Step::Demote(node) => {
+                        assert_ne!(group.leader, Some(node), "seed {seed}");
+                        group.voters.remove(&node);
+                        group.healthy.remove(&node);
+                        assert!(had && quorum(&group), "seed {seed}");
+                    }
+                    Step::Teach(node) => {
+                        group.learners.insert(node);
+                        group.caught_up.insert(node);
+                    }
+                    Step::Dismiss(node) => {
+                        group.learners.remove(&node);
+                        group.caught_up.remove(&node);
+                    }
+                    Step::HandOver | Step::Stay | Step::Wait(_) => {}
+                }
+                assert!(!group.voters.is_empty());
+            }
+            group.healthy = group.voters.clone();
+            group.leader = group.healthy.first().copied();
+            group.given_up.clear();
+            settle(&meta, &mut group);
+            assert_eq!(group.voters.len(), voters_wanted(nodes.len(), 5), "seed {seed}");
+        }
     }
 }

@@ -132,6 +132,24 @@ fn a_long_life_of_joins_and_losses_stays_balanced_and_spread() {
     }
 }
 
+/// As many nodes and partitions as there may be: from nothing, and with one
+/// more and one fewer node.
+#[test]
+fn the_largest_cluster_is_planned() {
+    let mut random = Seeded::new(1);
+    let mut homes = homes(&mut random, crate::limits::NODES_MAX, 3);
+    let last = homes.pop().expect("128 homes");
+    let first = plan(&homes, 5, &vec![Vec::new(); 256], Balance::Yes);
+    check(&homes, 5, &first, "127 nodes");
+    homes.push(last);
+    let second = plan(&homes, 5, &first, Balance::Yes);
+    check(&homes, 5, &second, "128 nodes");
+    assert!(moved(&first, &second) <= 10 + homes.len() / 3);
+    homes.remove(0);
+    let third = plan(&homes, 5, &second, Balance::Yes);
+    check(&homes, 5, &third, "127 nodes");
+}
+
 #[test]
 fn weights_divide_the_load() {
     let homes = [home(1, "", 100), home(2, "", 100), home(3, "", 200)];

@@ -39,8 +39,12 @@ pub(super) fn ledger(run: &Outcome) -> String {
         ];
         rows.push([format!("QoS {qos}")].into_iter().chain(figures.map(count)).collect());
     }
+    let found = figures::findings(&run.ledger);
+    let facts: Vec<Vec<String>> =
+        found.into_iter().map(|(name, text)| vec![name.to_owned(), text]).collect();
+    let facts = if facts.is_empty() { String::new() } else { table("pairs", &[], &facts) };
     if rows.is_empty() {
-        return String::new();
+        return facts;
     }
     let note = "<p class=\"note\">Deliveries are told apart by the identity in each payload; \
                 one message to two subscribers is two deliveries. Lost at QoS 1 and 2: acknowledged \
@@ -54,7 +58,7 @@ pub(super) fn ledger(run: &Outcome) -> String {
     for (n, what) in strays.into_iter().filter(|stray| stray.0 > 0) {
         let _ = writeln!(end, "<p class=\"note\">Besides: {} {what}.</p>", count(n));
     }
-    format!("{note}{}{end}", table("", &head, &rows))
+    format!("{note}{}{end}{facts}", table("", &head, &rows))
 }
 
 /// What was run, where.

@@ -208,10 +208,16 @@ fn a_good_ledger_does_not_hide_what_happened_to_connections() {
     let mut run = invented("tidegate", 1.0);
     run.connections.failed = 2;
     let page = html(std::slice::from_ref(&run));
-    assert!(page.contains("Connects failed") && page.contains("2 connections failed"));
+    assert!(page.contains("Every promise kept"), "what was tried again came through");
+    run.connections.missing = 2;
+    let page = html(std::slice::from_ref(&run));
+    assert!(page.contains("Clients missing") && page.contains("2 clients had no connection"));
     run.connections.lost = 1;
     let page = html(std::slice::from_ref(&run));
     assert!(page.contains("Connections lost") && !page.contains("Every promise kept"));
+    (run.connections.missing, run.config.reconnect) = (0, true);
+    let page = html(std::slice::from_ref(&run));
+    assert!(page.contains("Every promise kept"), "the run is about losses");
 }
 
 #[test]

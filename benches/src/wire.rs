@@ -7,14 +7,14 @@
 use anyhow::{Result, bail};
 
 /// Bytes of a topic's number, so that it can be patched in place.
-pub(crate) const NUMBER_DIGITS: usize = 7;
+pub const NUMBER_DIGITS: usize = 7;
 
 /// The last bytes of each payload; a receiver checks them.
-pub(crate) const PAYLOAD_TAIL: &[u8; 8] = b"tidegate";
+pub const PAYLOAD_TAIL: &[u8; 8] = b"tidegate";
 
 /// The protocol version a connection speaks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Version {
+pub enum Version {
     /// MQTT 3.1.1
     V311,
     /// MQTT 5.0
@@ -23,31 +23,31 @@ pub(crate) enum Version {
 
 /// One packet as it lies in the read buffer.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Frame<'a> {
+pub struct Frame<'a> {
     /// The first byte: type and flags.
-    pub(crate) head: u8,
+    pub head: u8,
     /// All behind the remaining length.
-    pub(crate) body: &'a [u8],
+    pub body: &'a [u8],
 }
 
 impl Frame<'_> {
     /// The packet type, 1 to 15.
-    pub(crate) fn kind(&self) -> u8 {
+    pub fn kind(&self) -> u8 {
         self.head >> 4
     }
 
     /// The QoS bits of a PUBLISH.
-    pub(crate) fn qos(&self) -> u8 {
+    pub fn qos(&self) -> u8 {
         (self.head >> 1) & 3
     }
 
     /// The packet identifier of a packet that begins with one, or 0.
-    pub(crate) fn leading_id(&self) -> u16 {
+    pub fn leading_id(&self) -> u16 {
         number(self.body, 0)
     }
 
     /// The packet identifier of a PUBLISH, which stands behind its topic.
-    pub(crate) fn publish_id(&self) -> u16 {
+    pub fn publish_id(&self) -> u16 {
         number(self.body, 2 + usize::from(number(self.body, 0)))
     }
 }
@@ -60,7 +60,7 @@ fn number(bytes: &[u8], at: usize) -> u16 {
 }
 
 /// Splits the first whole packet off `bytes`; `None` if more bytes are needed.
-pub(crate) fn split(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>> {
+pub fn split(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>> {
     let Some(&head) = bytes.first() else { return Ok(None) };
     let mut length = 0;
     for (index, shift) in [0, 7, 14, 21].into_iter().enumerate() {
@@ -76,7 +76,7 @@ pub(crate) fn split(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>> {
 }
 
 /// A CONNECT with a clean session.
-pub(crate) fn connect(version: Version, client_id: &str, keep_alive: u16) -> Vec<u8> {
+pub fn connect(version: Version, client_id: &str, keep_alive: u16) -> Vec<u8> {
     let mut body = b"\x00\x04MQTT".to_vec();
     body.push(match version {
         Version::V311 => 4,
@@ -92,7 +92,7 @@ pub(crate) fn connect(version: Version, client_id: &str, keep_alive: u16) -> Vec
 }
 
 /// A SUBSCRIBE to all of `filters` at `qos`.
-pub(crate) fn subscribe<'a>(
+pub fn subscribe<'a>(
     version: Version,
     id: u16,
     filters: impl Iterator<Item = &'a str>,
@@ -110,24 +110,24 @@ pub(crate) fn subscribe<'a>(
 }
 
 /// A PUBACK, PUBREC, PUBREL or PUBCOMP by its first byte.
-pub(crate) fn acknowledgement(head: u8, id: u16) -> [u8; 4] {
+pub fn acknowledgement(head: u8, id: u16) -> [u8; 4] {
     let [high, low] = id.to_be_bytes();
     [head, 2, high, low]
 }
 
 /// The topic of one number: as long as every other.
-pub(crate) fn topic(number: usize) -> String {
+pub fn topic(number: usize) -> String {
     format!("dev/{number:07}/v")
 }
 
 /// The filter that matches [`topic`] of the same number and its siblings.
-pub(crate) fn wildcard(number: usize) -> String {
+pub fn wildcard(number: usize) -> String {
     format!("dev/{number:07}/+")
 }
 
 /// A PUBLISH whose topic number, packet id and time are patched per message.
 #[derive(Debug)]
-pub(crate) struct Template {
+pub struct Template {
     bytes: Vec<u8>,
     number_at: usize,
     id_at: Option<usize>,
@@ -136,7 +136,7 @@ pub(crate) struct Template {
 
 impl Template {
     /// A message of `payload` bytes (at least 16) to [`topic`]`(number)`.
-    pub(crate) fn new(
+    pub fn new(
         version: Version,
         qos: u8,
         number: usize,
@@ -177,7 +177,7 @@ impl Template {
     }
 
     /// Writes another topic number into the message.
-    pub(crate) fn renumber(&mut self, number: usize) {
+    pub fn renumber(&mut self, number: usize) {
         let mut rest = number;
         for digit in self.bytes[self.number_at..][..NUMBER_DIGITS].iter_mut().rev() {
             *digit = b'0' + (rest % 10) as u8;
@@ -186,7 +186,7 @@ impl Template {
     }
 
     /// Writes the packet identifier of the `sent`-th message.
-    pub(crate) fn identify(&mut self, sent: u64) {
+    pub fn identify(&mut self, sent: u64) {
         if let Some(at) = self.id_at {
             let id = (sent % 65_535) as u16 + 1;
             self.bytes[at..at + 2].copy_from_slice(&id.to_be_bytes());
@@ -194,12 +194,12 @@ impl Template {
     }
 
     /// Writes the time at which the message was due.
-    pub(crate) fn stamp(&mut self, nanoseconds: u64) {
+    pub fn stamp(&mut self, nanoseconds: u64) {
         self.bytes[self.payload_at..][..8].copy_from_slice(&nanoseconds.to_be_bytes());
     }
 
     /// The packet.
-    pub(crate) fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 }

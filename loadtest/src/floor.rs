@@ -3,13 +3,18 @@
 //! A relay that moves the same bytes between the same sockets and parses
 //! nothing. It reads role and group out of each connection's first bytes (the
 //! client id of the load's CONNECT lies at a fixed place), answers them with a
-//! ready CONNACK, and a subscriber's second bytes with a ready SUBACK; from
-//! then on bytes go from publisher to subscribers and from subscriber to
-//! publisher as they come: one read, one write, no `epoll_ctl`.
+//! ready CONNACK, a SUBSCRIBE with a ready SUBACK and a lone PINGREQ with its
+//! answer; from then on bytes go from publisher to subscribers and from
+//! subscriber to publisher as they come: one read, one write, no `epoll_ctl`.
+//!
+//! Of several subscribers only the first one's bytes go back, as a broker
+//! acknowledges a message once. Several publishers of one subscriber share
+//! nothing that tells whose acknowledgement it is, so that needs QoS 0.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
@@ -19,8 +24,9 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 use socket2::{Domain, Protocol, Socket, Type};
 
-const CONNACK: [u8; 4] = [0x20, 2, 0, 0];
-const SUBACK: [u8; 5] = [0x90, 3, 0, 1, 0];
+const SUBSCRIBE: u8 = 0x82;
+const PINGREQ: [u8; 2] = [0xC0, 0];
+const PINGRESP: [u8; 2] = [0xD0, 0];
 const READ_BYTES: usize = 256 * 1024;
 const EVENTS_MAX: usize = 1024;
 const BACKLOG: i32 = 1024;
@@ -31,8 +37,38 @@ const PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
 const KEY_LISTENER: u64 = u64::MAX;
 const KEY_INBOX: u64 = u64::MAX - 1;
 
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Role {
+    /// Its bytes go to all subscribers of its group.
+    Publisher,
+    /// Its bytes go to the publisher of its group, if it is the group's first subscriber.
+    Subscriber,
+    /// Its bytes come back.
+    Echo,
+    /// Its bytes go nowhere.
+    Idle,
+}
+
+/// Role and group of a connection, from its client id; none for a client that is none of the
+/// load's.
+pub type Seat = dyn Fn(&str) -> Option<(Role, u32)> + Send + Sync;
+
+/// The seats of `tidegate-loadtest`'s own client ids, with so many groups: the topics of the load.
+pub fn seat_of_loadtest(client_id: &str, groups: u32) -> Option<(Role, u32)> {
+    let (_, client) = client_id.strip_prefix("lt-")?.split_once('-')?;
+    let number: u32 = client.get(1..)?.parse().ok()?;
+    let role = match client.as_bytes()[0] {
+        b'p' => Role::Publisher,
+        b's' => Role::Subscriber,
+        b'i' => Role::Idle,
+        _ => return None,
+    };
+    Some((role, number % groups.max(1)))
+}
+
 /// Serves `addr` on `threads` threads until it is killed.
-pub(crate) fn serve(addr: SocketAddr, threads: usize) -> Result<()> {
+pub fn serve(addr: SocketAddr, threads: usize, seat: Arc<Seat>) -> Result<()> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.bind(&addr.into())?;
@@ -47,15 +83,16 @@ pub(crate) fn serve(addr: SocketAddr, threads: usize) -> Result<()> {
         others.push((receiver, wake));
     }
     for (receiver, wake) in others {
+        let seat = Arc::clone(&seat);
         thread::spawn(move || {
-            let relay = Relay::new(None, Vec::new(), Some((receiver, wake)));
+            let relay = Relay::new(seat, None, Vec::new(), Some((receiver, wake)));
             if let Err(error) = relay.and_then(|mut relay| relay.run()) {
                 tell(&format!("floor: {error:#}"));
                 std::process::exit(1);
             }
         });
     }
-    Relay::new(Some(socket.into()), inboxes, None)?.run()
+    Relay::new(seat, Some(socket.into()), inboxes, None)?.run()
 }
 
 #[allow(clippy::print_stderr)]
@@ -70,6 +107,7 @@ struct Inbox {
 }
 
 struct Relay {
+    seat: Arc<Seat>,
     epoll: OwnedFd,
     listener: Option<TcpListener>,
     inboxes: Vec<Inbox>,
@@ -88,7 +126,8 @@ struct Group {
 struct Link {
     stream: TcpStream,
     group: u32,
-    role: u8,
+    role: Role,
+    version_5: bool,
     greeted: bool,
     subscribed: bool,
     /// What the socket would not take; empty unless it blocks.
@@ -97,6 +136,7 @@ struct Link {
 
 impl Relay {
     fn new(
+        seat: Arc<Seat>,
         listener: Option<TcpListener>,
         inboxes: Vec<Inbox>,
         inbox: Option<(Receiver<Link>, OwnedFd)>,
@@ -109,6 +149,7 @@ impl Relay {
             watch(&epoll, wake, KEY_INBOX)?;
         }
         Ok(Self {
+            seat,
             epoll,
             listener,
             inboxes,
@@ -161,7 +202,8 @@ impl Relay {
             self.insert(Link {
                 stream,
                 group: 0,
-                role: 0,
+                role: Role::Idle,
+                version_5: false,
                 greeted: false,
                 subscribed: false,
                 pending: Vec::new(),
@@ -196,37 +238,44 @@ impl Relay {
             return self.greet(index, bytes);
         }
         let role = link.role;
-        if matches!(role, b's' | b'i') && !link.subscribed {
+        if bytes[0] == SUBSCRIBE && !link.subscribed {
             link.subscribed = true;
-            return self.write(index, &SUBACK);
+            let (suback, length) = suback(bytes, link.version_5);
+            return self.write(index, &suback[..length]);
+        }
+        if bytes == PINGREQ {
+            return self.write(index, &PINGRESP);
         }
         let group = link.group as usize;
         match role {
-            b'p' => {
+            Role::Publisher => {
                 for place in 0..self.groups[group].subscribers.len() {
                     self.write(self.groups[group].subscribers[place], bytes)?;
                 }
             }
-            b's' => {
-                if let Some(publisher) = self.groups[group].publisher {
+            Role::Subscriber => {
+                let Group { publisher, subscribers } = &self.groups[group];
+                if let (Some(publisher), Some(&first)) = (*publisher, subscribers.first())
+                    && first == index
+                {
                     self.write(publisher, bytes)?;
                 }
             }
-            b'e' => self.write(index, bytes)?,
-            _ => {}
+            Role::Echo => self.write(index, bytes)?,
+            Role::Idle => {}
         }
         Ok(())
     }
 
     /// Reads role and group, and answers.
     fn greet(&mut self, index: usize, bytes: &[u8]) -> Result<()> {
-        let client_id_at = if bytes.get(8) == Some(&5) { 15 } else { 14 };
-        let (role, group) = bytes
-            .get(client_id_at..client_id_at + 8)
-            .and_then(|id| Some((id[0], std::str::from_utf8(&id[1..]).ok()?.parse::<u32>().ok()?)))
-            .context("the first bytes are no CONNECT of the load")?;
+        let (client_id, version_5) =
+            client_id(bytes).context("the first bytes are no whole CONNECT")?;
+        let seat = (self.seat)(client_id);
+        let (role, group) = seat.context("a client that is none of the load's")?;
         let Some(Some(link)) = self.links.get_mut(index) else { return Ok(()) };
         link.greeted = true;
+        link.version_5 = version_5;
         link.role = role;
         link.group = group;
         let owner = group as usize % (self.inboxes.len() + 1);
@@ -260,16 +309,19 @@ impl Relay {
     fn join(&mut self, index: usize) -> Result<()> {
         let Some(Some(link)) = self.links.get(index) else { return Ok(()) };
         let (role, group) = (link.role, link.group as usize);
-        if matches!(role, b'p' | b's') {
+        let version_5 = link.version_5;
+        if matches!(role, Role::Publisher | Role::Subscriber) {
             if self.groups.len() <= group {
                 self.groups.resize_with(group + 1, Group::default);
             }
             match role {
-                b'p' => self.groups[group].publisher = Some(index),
-                _ => self.groups[group].subscribers.push(index),
+                Role::Publisher => self.groups[group].publisher = Some(index),
+                Role::Subscriber | Role::Echo | Role::Idle => {
+                    self.groups[group].subscribers.push(index);
+                }
             }
         }
-        self.write(index, &CONNACK)
+        self.write(index, if version_5 { &[0x20, 3, 0, 0, 0] } else { &[0x20, 2, 0, 0] })
     }
 
     fn write(&mut self, index: usize, bytes: &[u8]) -> Result<()> {
@@ -324,6 +376,107 @@ impl Relay {
     }
 }
 
+/// The client id of a CONNECT of 3.1.1 or of 5.0 without properties, and whether it is the latter.
+fn client_id(connect: &[u8]) -> Option<(&str, bool)> {
+    let length_bytes = connect.get(1..)?.iter().position(|byte| byte & 0x80 == 0)? + 1;
+    // Protocol name, version, flags and keep-alive take 10 bytes.
+    let body = connect.get(1 + length_bytes..)?;
+    let version_5 = *body.get(6)? == 5;
+    let at = if version_5 { 11 } else { 10 };
+    let length = usize::from(u16::from_be_bytes([*body.get(at)?, *body.get(at + 1)?]));
+    let id = std::str::from_utf8(body.get(at + 2..at + 2 + length)?).ok()?;
+    Some((id, version_5))
+}
+
+/// Grants what the last filter of a SUBSCRIBE asks for.
+fn suback(subscribe: &[u8], version_5: bool) -> ([u8; 6], usize) {
+    let length_bytes = subscribe[1..].iter().take_while(|byte| **byte & 0x80 != 0).count() + 1;
+    let id = |place: usize| subscribe.get(1 + length_bytes + place).copied().unwrap_or_default();
+    let qos = subscribe.last().copied().unwrap_or_default() & 3;
+    match version_5 {
+        true => ([0x90, 4, id(0), id(1), 0, qos], 6),
+        false => ([0x90, 3, id(0), id(1), qos, 0], 5),
+    }
+}
+
 fn watch(epoll: &OwnedFd, source: impl AsFd, key: u64) -> Result<()> {
     Ok(epoll::add(epoll, source, EventData::new_u64(key), EventFlags::IN)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    /// A relay of its own on a free port.
+    fn relay() -> SocketAddr {
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr());
+        let addr = free.expect("a free port");
+        let seat = |id: &str| seat_of_loadtest(id, 2);
+        thread::spawn(move || serve(addr, 1, Arc::new(seat)));
+        addr
+    }
+
+    struct Client(TcpStream);
+
+    impl Client {
+        fn connect(addr: SocketAddr, id: &str) -> Self {
+            let mut tries = 0;
+            let stream = loop {
+                match TcpStream::connect(addr) {
+                    Ok(stream) => break stream,
+                    Err(_) if tries < 1_000 => tries += 1,
+                    Err(error) => panic!("the relay does not listen: {error}"),
+                }
+                thread::yield_now();
+            };
+            let mut client = Self(stream);
+            let mut connect = b"\x10\x21\x00\x04MQTT\x04\x02\x00\x00\x00\x15".to_vec();
+            connect.extend_from_slice(id.as_bytes());
+            client.say(&connect);
+            assert_eq!(client.hear(4), [0x20, 2, 0, 0]);
+            client
+        }
+
+        fn say(&mut self, bytes: &[u8]) {
+            self.0.write_all(bytes).expect("the relay reads");
+        }
+
+        fn hear(&mut self, count: usize) -> Vec<u8> {
+            let mut bytes = vec![0; count];
+            self.0.read_exact(&mut bytes).expect("the relay writes");
+            bytes
+        }
+    }
+
+    #[test]
+    fn bytes_go_to_the_subscribers_of_the_group_and_one_answer_back() {
+        let addr = relay();
+        let mut first = Client::connect(addr, "lt-00000007-s00000001");
+        let mut second = Client::connect(addr, "lt-00000007-s00000003");
+        for subscriber in [&mut first, &mut second] {
+            subscriber.say(b"\x82\x06\xff\xfe\x00\x01t\x01");
+            assert_eq!(subscriber.hear(5), [0x90, 3, 0xff, 0xfe, 1]);
+        }
+        let mut publisher = Client::connect(addr, "lt-00000007-p00000001");
+        publisher.say(b"a message");
+        assert_eq!((first.hear(9), second.hear(9)), (b"a message".into(), b"a message".into()));
+        second.say(b"no!");
+        second.say(&PINGREQ);
+        assert_eq!(second.hear(2), PINGRESP);
+        first.say(b"yes");
+        assert_eq!(publisher.hear(3), b"yes");
+    }
+
+    #[test]
+    fn a_client_id_is_found_in_both_versions() {
+        let connect = b"\x10\x0e\x00\x04MQTT\x04\x02\x00\x3c\x00\x02me";
+        assert_eq!(client_id(connect), Some(("me", false)));
+        let connect = b"\x10\x0f\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x02me";
+        assert_eq!(client_id(connect), Some(("me", true)));
+        assert_eq!(client_id(&connect[..9]), None);
+        assert_eq!(seat_of_loadtest("lt-0000abcd-p00000012", 5), Some((Role::Publisher, 2)));
+        assert_eq!(seat_of_loadtest("sensor", 5), None);
+    }
 }

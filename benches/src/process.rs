@@ -6,18 +6,18 @@ use anyhow::{Context, Result};
 
 /// CPU time of one thread, user and system together, in nanoseconds.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ThreadTime {
+pub struct ThreadTime {
     /// The kernel's thread id.
-    pub(crate) thread: u32,
+    pub thread: u32,
     /// Nanoseconds on a core since the thread began.
-    pub(crate) nanoseconds: u64,
+    pub nanoseconds: u64,
 }
 
 /// CPU time of each thread of `pid`, from the scheduler's own nanosecond counts.
 ///
 /// The count of a thread that is on a core right now is as old as its last
 /// tick: some milliseconds, against phases of seconds.
-pub(crate) fn thread_times(pid: u32) -> Result<Vec<ThreadTime>> {
+pub fn thread_times(pid: u32) -> Result<Vec<ThreadTime>> {
     let mut times = Vec::new();
     let folder = format!("/proc/{pid}/task");
     for entry in fs::read_dir(&folder).with_context(|| format!("{folder}: is the broker alive?"))? {
@@ -32,12 +32,12 @@ pub(crate) fn thread_times(pid: u32) -> Result<Vec<ThreadTime>> {
 }
 
 /// CPU time of all threads of `pid` in nanoseconds.
-pub(crate) fn cpu_nanoseconds(pid: u32) -> Result<u64> {
+pub fn cpu_nanoseconds(pid: u32) -> Result<u64> {
     Ok(thread_times(pid)?.iter().map(|time| time.nanoseconds).sum())
 }
 
 /// Anonymous resident memory of `pid` in bytes: heap and stacks, no files.
-pub(crate) fn anonymous_bytes(pid: u32) -> Result<u64> {
+pub fn anonymous_bytes(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = fs::read_to_string(&path).context(path)?;
     let line = text.lines().find(|line| line.starts_with("Anonymous:"));
