@@ -90,6 +90,9 @@ fn every_metric_is_told_with_its_type_and_labels() {
     let names: BTreeSet<_> = ALL.iter().flat_map(names).collect();
     assert!(samples.iter().all(|(name, ..)| names.contains(name)));
     assert!(samples.iter().all(|(.., value)| value.is_finite()));
+    assert_eq!(value(&samples, "tidegate_store_live_ratio", &[]), 0.25);
+    assert_eq!(value(&samples, "tidegate_store_recovery_seconds", &[]), 1.5);
+    assert_eq!(value(&samples, "tidegate_storage_operations_total", &[("op", "fsync")]), 6.0);
 }
 
 #[test]

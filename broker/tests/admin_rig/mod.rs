@@ -12,11 +12,12 @@ use tidegate::config::{Mode, Overlay, Policy, load};
 use tidegate::steering::{ListenerStatus, Status};
 use tidegate::system::sampler::{Conntrack, Queue, Snapshot, Sockets, Tcp};
 use tidegate::telemetry::health::{Health, Phase};
-use tidegate::telemetry::histogram::{ConnectTimings, Timings};
+use tidegate::telemetry::histogram::{ConnectTimings, StoreTimings, Timings};
 use tidegate::telemetry::source::{
     LayerCounts, ListenerCounts, Observed, OverloadCounts, PasswordCounts, ShellCounts, Source,
     TlsCounts,
 };
+use tidegate::telemetry::storage::StorageCounts;
 use tidegate_core::counters::Counters;
 use tidegate_kernel::program::Facts;
 use tidegate_kernel::steering::{Counts, Load};
@@ -29,6 +30,7 @@ type ByListener = fn(usize, usize) -> Option<ListenerCounts>;
 struct Shards {
     counters: Vec<Counters>,
     timings: Vec<Timings>,
+    store: StoreTimings,
     /// Of each shard's first listener.
     connects: Vec<ConnectTimings>,
     by_listener: ByListener,
@@ -58,6 +60,25 @@ impl Source for Shards {
     }
     fn passwords(&self) -> Option<PasswordCounts> {
         Some(PasswordCounts { results: [1, 2, 3, 4], waiting: 5, nanos: 1_500_000_000 })
+    }
+    fn storage(&self) -> Option<StorageCounts<'_>> {
+        Some(StorageCounts {
+            volume: [30, 100],
+            stage: 1,
+            operations: [7, 6, 5],
+            written_bytes: 4_000,
+            read_bytes: 300,
+            checkpoints: 2,
+            append_errors: 1,
+            records: 20,
+            record_bytes: 3_000,
+            segments: 3,
+            log_bytes: 2_000,
+            live_bytes: Some(500),
+            recovery: [11, 1_500_000],
+            waiting_bytes: vec![9; self.timings.len()],
+            timings: &self.store,
+        })
     }
     fn overload(&self) -> Option<OverloadCounts> {
         Some(OverloadCounts { stage: 2, memory_used: 93, memory_limit: 100 })
@@ -164,6 +185,7 @@ impl Rig {
         let config = load(config, &Overlay::default()).expect("a good config");
         let shards = Arc::new(Shards {
             counters: (0..shards).map(|_| Counters::default()).collect(),
+            store: StoreTimings::default(),
             timings: (0..shards).map(|_| Timings::default()).collect(),
             connects: (0..shards).map(|_| ConnectTimings::default()).collect(),
             by_listener,
