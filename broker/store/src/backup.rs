@@ -1,0 +1,1 @@
+//! Copies of a log: made while it is written, checked, and put back.

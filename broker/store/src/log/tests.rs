@@ -1,0 +1,1 @@
+//! Kept apart for its length.
