@@ -21,6 +21,9 @@ use crate::limits::{Limits, QueuePolicy, REPLAYS_MAX};
 use crate::mail::Replay;
 use crate::message::Message;
 
+/// A replay that was asked for: filter, options, subscription identifier.
+pub(crate) type Asked = (Arc<str>, Options, u32);
+
 /// The replays of one session.
 #[derive(Debug, Default)]
 pub(crate) struct Catchup {
@@ -62,7 +65,7 @@ impl Catchup {
     }
 
     /// What of it is written: the replays that have not ended, and what is kept back.
-    pub(crate) fn parts(&self) -> (Vec<(Arc<str>, Options, u32)>, &VecDeque<Delivery>) {
+    pub(crate) fn parts(&self) -> (Vec<Asked>, &VecDeque<Delivery>) {
         let asked = self.asked.iter();
         let asked = asked.map(|(filter, &(options, id))| (Arc::clone(filter), options, id));
         (asked.collect(), &self.deferred)

@@ -35,6 +35,8 @@ pub enum Hold {
 /// A record that is as durable as promised.
 #[derive(Debug, Eq, PartialEq)]
 pub struct Committed<R> {
+    /// Its index; none: it was not written.
+    pub index: Option<u64>,
     /// What was proposed.
     pub record: R,
     /// Where its bytes lie, if it was waited for.
@@ -63,7 +65,7 @@ pub trait ReplicatedLog<R> {
 /// the journal has it.
 #[derive(Debug)]
 pub struct LocalLog<R> {
-    pending: VecDeque<(Hold, R)>,
+    pending: VecDeque<(Hold, Option<u64>, R)>,
     next: u64,
 }
 
@@ -86,11 +88,12 @@ impl<R> ReplicatedLog<R> for LocalLog<R> {
     }
 
     fn propose(&mut self, record: R, hold: Hold) {
-        match hold {
-            Hold::Written | Hold::Durable(_) => self.next += 1,
-            Hold::Volatile | Hold::Behind(_) => {}
-        }
-        self.pending.push_back((hold, record));
+        let index = match hold {
+            Hold::Written | Hold::Durable(_) => Some(self.next),
+            Hold::Volatile | Hold::Behind(_) => None,
+        };
+        self.next += u64::from(index.is_some());
+        self.pending.push_back((hold, index, record));
     }
 
     fn committed(&mut self, journal: Option<&Journal>) -> Option<Committed<R>> {
@@ -106,8 +109,8 @@ impl<R> ReplicatedLog<R> for LocalLog<R> {
                 }
             }
         }
-        let (_, record) = self.pending.pop_front()?;
-        Some(Committed { record, position })
+        let (_, index, record) = self.pending.pop_front()?;
+        Some(Committed { index, record, position })
     }
 
     fn is_waiting(&self) -> bool {

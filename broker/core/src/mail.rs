@@ -37,11 +37,11 @@ impl Confirm {
     /// The slot that no connection has: an errand of a partition waits.
     const ERRAND: u32 = u32::MAX - 1;
 
-    /// Of the errand `number` of a partition of this shard.
-    pub(crate) fn errand(shard: ShardId, lane: Lane) -> Confirm {
-        let generation = u32::from(lane.partition);
+    /// Of an errand of a partition of this shard.
+    pub(crate) fn errand(shard: ShardId, partition: PartitionId, token: u32) -> Confirm {
+        let generation = u32::from(partition.0);
         let conn = ConnRef { shard, slot: Confirm::ERRAND, generation };
-        Confirm { conn, token: lane.number as u32 }
+        Confirm { conn, token }
     }
 
     /// The partition whose errand it is, if it is one.

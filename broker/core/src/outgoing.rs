@@ -413,6 +413,9 @@ impl Outgoing {
     /// All that the disk has of the queue, sent or not.
     pub(crate) fn all_kept(&self) -> Vec<Kept> {
         let hot = |sequence, delivery: &Delivery| {
+            if delivery.ticket.is_some() {
+                return None;
+            }
             let bytes = delivery.message.bytes() as u64;
             let qos = delivery.qos;
             delivery.position.map(|position| Kept { sequence, position, qos, bytes })
@@ -425,6 +428,14 @@ impl Outgoing {
             .collect();
         all.sort_unstable_by_key(|kept| kept.sequence);
         all
+    }
+
+    /// The messages of shared subscriptions, which are kept in memory too.
+    pub(crate) fn all_shared(&self) -> impl Iterator<Item = (u64, &Delivery)> {
+        let flights = self.flights.iter().filter(|f| f.state == FlightState::Published);
+        let flights = flights.filter_map(|f| Some((f.sequence, f.delivery.as_ref()?)));
+        let waiting = self.waiting.iter().map(|w| (w.sequence, &w.delivery));
+        flights.chain(waiting).filter(|(_, delivery)| delivery.ticket.is_some())
     }
 
     /// The numbers of the exchanges whose PUBREC came.
@@ -443,13 +454,18 @@ impl Outgoing {
     pub(crate) fn restored(
         sequence: u64,
         sent: u64,
-        kept: impl Iterator<Item = Kept>,
-        released: impl Iterator<Item = u64>,
+        kept: Vec<Kept>,
+        shared: Vec<(u64, Delivery)>,
+        released: Vec<u64>,
     ) -> Outgoing {
         let mut outgoing = Outgoing { sequence, sent, ..Outgoing::default() };
         for kept in kept {
             outgoing.waiting_bytes += kept.bytes;
             outgoing.cold.push_back(Cold::new(kept));
+        }
+        for (sequence, delivery) in shared {
+            outgoing.waiting_bytes += delivery.message.bytes() as u64;
+            outgoing.waiting.push_back(Waiting { sequence, delivery });
         }
         for sequence in released {
             outgoing.flights.push_back(Flight {

@@ -19,10 +19,11 @@ mod session;
 mod snapshot;
 mod spill;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hashbrown::HashTable;
+use foldhash::fast::FixedState;
+use hashbrown::{HashMap, HashTable};
 
 use crate::access::Who;
 use crate::counters::{Counters, DropReason};
@@ -198,8 +199,8 @@ pub(crate) struct Context<'a> {
     /// Where records are written; none: the state is memory alone.
     pub(crate) journal: Option<&'a mut Journal>,
     pub(crate) mails: &'a mut Vec<(ShardId, Mail)>,
-    /// Messages to be routed: of errands, with their partition and number.
-    pub(crate) errands: &'a mut Vec<(PartitionId, u64, Errand)>,
+    /// Messages to be routed: of errands, with their partition and token.
+    pub(crate) errands: &'a mut Vec<(PartitionId, u32, Errand)>,
     pub(crate) retains: &'a mut Vec<Retain>,
     /// What has to be read from the disk.
     pub(crate) fetches: &'a mut Vec<Fetch>,
@@ -248,7 +249,7 @@ pub(crate) struct Partition {
     /// Records are being applied: what is proposed meanwhile is next.
     applying: bool,
     /// Slots by session, while records are read back.
-    sessions: Option<HashMap<u32, u32>>,
+    sessions: Option<HashMap<u32, u32, FixedState>>,
 }
 
 impl Partition {
@@ -312,8 +313,10 @@ impl Partition {
             return;
         }
         self.applying = true;
-        while let Some(Committed { record, position }) = self.log.committed(cx.journal.as_deref()) {
+        while let Some(committed) = self.log.committed(cx.journal.as_deref()) {
+            let Committed { index, record, position } = committed;
             cx.position = position;
+            self.outbox.begin(index);
             self.apply(record, cx);
         }
         cx.position = None;

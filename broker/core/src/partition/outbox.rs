@@ -23,11 +23,17 @@ pub(crate) struct Errand {
     pub(crate) share: Option<(Arc<str>, Arc<str>)>,
 }
 
-/// The errands of a partition.
+/// The errands of a partition. An errand's number is the index of the record
+/// that it comes of, and its place among those of that record: it is the same
+/// when the record is read back.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
+    /// The number that the next one has.
     next: u64,
     open: BTreeMap<u64, Open>,
+    /// What those who confirm know them by, since the start of the node.
+    tokens: BTreeMap<u32, u64>,
+    token: u32,
 }
 
 #[derive(Debug)]
@@ -35,41 +41,63 @@ struct Open {
     errand: Errand,
     /// Confirmations that came, less those that were expected.
     balance: i64,
-    /// Whether it was routed since the start of the node.
-    routed: bool,
+    /// Set once it was routed.
+    token: Option<u32>,
 }
 
+/// Errands that one record may have: sessions that end have at most so many
+/// messages of shared subscriptions.
+const OF_ONE_RECORD: u64 = 1 << 24;
+/// Marks one of a record that was not written: it is not known after a start.
+const VOLATILE: u64 = 1 << 63;
+
 impl Outbox {
+    /// A record is about to be applied.
+    pub(super) fn begin(&mut self, index: Option<u64>) {
+        match index {
+            Some(index) => self.next = index * OF_ONE_RECORD,
+            None => {
+                let last = self.open.last_key_value().map_or(0, |(&number, _)| number);
+                self.next = (last | VOLATILE) + 1;
+            }
+        }
+    }
+
     fn add(&mut self, errand: Errand) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.open.insert(number, Open { errand, balance: 0, routed: false });
+        self.open.insert(number, Open { errand, balance: 0, token: None });
         number
     }
 
     pub(super) fn done(&mut self, number: u64) {
-        self.open.remove(&number);
+        if let Some(token) = self.open.remove(&number).and_then(|open| open.token) {
+            self.tokens.remove(&token);
+        }
     }
 
     /// The oldest that may come again.
     fn low(&self) -> u64 {
-        self.open.first_key_value().map_or(self.next, |(&number, _)| number)
+        let first = self.open.first_key_value().map(|(&number, _)| number);
+        first.filter(|number| number & VOLATILE == 0).unwrap_or(0)
     }
 
+    /// Of the next message of this partition's own.
     pub(super) fn next(&self) -> u64 {
         self.next
     }
 
     /// As it was when the state was written.
-    pub(super) fn restore(&mut self, next: u64, open: impl Iterator<Item = (u64, Errand)>) {
-        self.next = next;
+    pub(super) fn restore(&mut self, open: impl Iterator<Item = (u64, Errand)>) {
         self.open = open
-            .map(|(number, errand)| (number, Open { errand, balance: 0, routed: false }))
+            .map(|(number, errand)| (number, Open { errand, balance: 0, token: None }))
             .collect();
     }
 
+    /// Those that are written.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Errand)> {
-        self.open.iter().map(|(&number, open)| (number, &open.errand))
+        let written = self.open.iter().filter(|&(&number, _)| number & VOLATILE == 0);
+        written.map(|(&number, open)| (number, &open.errand))
     }
 }
 
@@ -110,45 +138,53 @@ impl Partition {
     }
 
     fn route(&mut self, number: u64, errand: Errand, cx: &mut Context<'_>) {
-        if let Some(open) = self.outbox.open.get_mut(&number) {
-            open.routed = true;
+        let outbox = &mut self.outbox;
+        if let Some(open) = outbox.open.get_mut(&number) {
+            outbox.token = outbox.token.wrapping_add(1);
+            open.token = Some(outbox.token);
+            outbox.tokens.insert(outbox.token, number);
+            cx.errands.push((self.id, outbox.token, errand));
         }
-        cx.errands.push((self.id, number, errand));
     }
 
     /// Routes what was not done when the node ended.
     pub(super) fn route_again(&mut self, cx: &mut Context<'_>) {
-        let open = self.outbox.open.iter().filter(|(_, open)| !open.routed);
+        let open = self.outbox.open.iter().filter(|(_, open)| open.token.is_none());
         let open: Vec<_> = open.map(|(&number, open)| (number, open.errand.clone())).collect();
         for (number, errand) in open {
             self.route(number, errand, cx);
         }
     }
 
-    /// How an errand's message says which it is.
-    pub(crate) fn lane(&self, number: u64) -> Lane {
-        Lane { partition: self.id.0, number, low: self.outbox.low(), part: part::SESSIONS }
+    /// How an errand's message says which it is; none: it comes once.
+    pub(crate) fn lane(&self, token: u32) -> Option<Lane> {
+        let number = *self.outbox.tokens.get(&token)?;
+        let (partition, low) = (self.id.0, self.outbox.low());
+        let lane = Lane { partition, number, low, part: part::SESSIONS };
+        Some(lane).filter(|_| number & VOLATILE == 0)
     }
 
     /// The errand was routed to so many who have to confirm.
-    pub(crate) fn expect(&mut self, at: Millis, number: u64, confirms: u16, cx: &mut Context<'_>) {
-        if let Some(open) = self.outbox.open.get_mut(&number) {
-            open.balance -= i64::from(confirms);
-            if open.balance == 0 {
-                self.propose(at, Change::ErrandDone { number }, cx);
-            }
-        }
+    pub(crate) fn expect(&mut self, at: Millis, token: u32, confirms: u16, cx: &mut Context<'_>) {
+        self.settle_errand(at, token, -i64::from(confirms), cx);
     }
 
-    /// One of them has; `token` is the end of the errand's number.
+    /// One of them has.
     pub(crate) fn confirmed(&mut self, at: Millis, token: u32, cx: &mut Context<'_>) {
-        let low = self.outbox.low();
-        let number = low + u64::from(token.wrapping_sub(low as u32));
-        if let Some(open) = self.outbox.open.get_mut(&number) {
-            open.balance += 1;
-            if open.balance == 0 {
-                self.propose(at, Change::ErrandDone { number }, cx);
-            }
+        self.settle_errand(at, token, 1, cx);
+    }
+
+    fn settle_errand(&mut self, at: Millis, token: u32, by: i64, cx: &mut Context<'_>) {
+        let Some(&number) = self.outbox.tokens.get(&token) else { return };
+        let Some(open) = self.outbox.open.get_mut(&number) else { return };
+        open.balance += by;
+        if open.balance != 0 {
+            return;
+        }
+        if number & VOLATILE == 0 {
+            self.propose(at, Change::ErrandDone { number }, cx);
+        } else {
+            self.outbox.done(number);
         }
     }
 }

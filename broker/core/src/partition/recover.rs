@@ -1,7 +1,5 @@
 //! Reading a partition's records back at a start.
 
-use std::collections::HashMap;
-
 use super::record::RecordError;
 use super::{Change, Context, Partition};
 use crate::ids::Millis;
@@ -21,10 +19,11 @@ impl Partition {
         if index < self.log.next_index() {
             return Ok(0); // the state that was restored has it
         }
-        self.sessions.get_or_insert_with(HashMap::new);
+        self.sessions.get_or_insert_default();
         let record = self.decode(body, cx.node)?;
         let at = record.at;
         self.log.resume_after(index);
+        self.outbox.begin(Some(index));
         self.apply(record, cx);
         Ok(at)
     }

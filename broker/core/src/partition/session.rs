@@ -309,7 +309,8 @@ impl Partition {
         mut delivery: Delivery,
         cx: &mut Context<'_>,
     ) {
-        delivery.position = cx.position;
+        // One of a shared subscription stays in memory, and is written with the state.
+        delivery.position = cx.position.filter(|_| delivery.ticket.is_none());
         match self.session_mut(key) {
             Some((slot, _)) => self.accept(at, slot, delivery, cx),
             // The member left while the message was on its way.

@@ -115,7 +115,6 @@ impl Partition {
         let mut w = Writer { out, epoch: node.epoch };
         w.u8(item::HEAD);
         w.u32(self.generation);
-        w.u64(self.outbox.next());
         w.u32(self.outbox.iter().count() as u32);
         for (number, errand) in self.outbox.iter() {
             w.u64(number);
@@ -170,8 +169,10 @@ impl Partition {
             w.u32(subscription.id);
         });
         let (mut kept, mut released, mut sent) = (Vec::new(), Vec::new(), 0);
+        let mut shared = Vec::new();
         if let Some(outgoing) = &session.outgoing {
             kept = outgoing.all_kept();
+            shared = outgoing.all_shared().collect();
             released = outgoing.all_released().collect();
             sent = outgoing.maybe_sent();
         }
@@ -183,6 +184,12 @@ impl Partition {
             w.u8(qos as u8);
             w.u64(bytes);
             *live.entry(position.offset() / LIVE_BUCKET_BYTES).or_default() += bytes;
+        }
+        // Another member may have to get them when the session ends.
+        w.u32(shared.len() as u32);
+        for (sequence, delivery) in shared {
+            w.u64(sequence);
+            write_held(&mut w, delivery, live);
         }
         w.u16(released.len() as u16);
         released.iter().for_each(|&sequence| w.u64(sequence));
@@ -198,14 +205,7 @@ impl Partition {
             }
             w.u32(deferred.len() as u32);
             for delivery in deferred {
-                let position = delivery.position.map_or(0, |position| position.offset());
-                w.u64(position);
-                if position > 0 {
-                    let bytes = delivery.message.bytes() as u64;
-                    *live.entry(position / LIVE_BUCKET_BYTES).or_default() += bytes;
-                }
-                w.message(&delivery.message);
-                w.delivery(delivery);
+                write_held(&mut w, delivery, live);
             }
         }
     }
@@ -242,7 +242,6 @@ impl Partition {
 
     fn read_head(&mut self, r: &mut Reader<'_>) -> Result<(), RecordError> {
         self.generation = r.u32("generation")?;
-        let next = r.u64("errands")?;
         let mut errands = Vec::new();
         for _ in 0..r.u32("open errands")? {
             let number = r.u64("errand")?;
@@ -253,7 +252,7 @@ impl Partition {
             };
             errands.push((number, Errand { message, share }));
         }
-        self.outbox.restore(next, errands.into_iter());
+        self.outbox.restore(errands.into_iter());
         let mut seen = Vec::new();
         for _ in 0..r.u32("numbers")? {
             seen.push((r.u8("lane")?, r.u64("number")?, r.u32("part")?));
@@ -302,13 +301,17 @@ impl Partition {
             let (qos, _) = r.flags()?;
             kept.push(Kept { sequence, position, qos, bytes: r.u64("bytes")? });
         }
+        let mut shared = Vec::new();
+        for _ in 0..r.u32("shared messages")? {
+            let sequence = r.u64("number")?;
+            shared.push((sequence, read_held(r, key, cx.node)?));
+        }
         let mut released = Vec::new();
         for _ in 0..r.u16("released")? {
             released.push(r.u64("number")?);
         }
-        if !kept.is_empty() || !released.is_empty() {
-            let (kept, released) = (kept.into_iter(), released.into_iter());
-            let outgoing = Outgoing::restored(session.sequence, sent, kept, released);
+        if !kept.is_empty() || !shared.is_empty() || !released.is_empty() {
+            let outgoing = Outgoing::restored(session.sequence, sent, kept, shared, released);
             cx.counters.track(Default::default(), outgoing.load());
             session.outgoing = Some(Box::new(outgoing));
         }
@@ -336,6 +339,24 @@ impl Partition {
     }
 }
 
+/// A delivery that is kept in memory, with its message.
+fn write_held(w: &mut Writer<'_>, delivery: &Delivery, live: &mut BTreeMap<u64, u64>) {
+    let position = delivery.position.map_or(0, |position| position.offset());
+    w.u64(position);
+    if position > 0 {
+        let bytes = delivery.message.bytes() as u64;
+        *live.entry(position / LIVE_BUCKET_BYTES).or_default() += bytes;
+    }
+    w.message(&delivery.message);
+    w.delivery(delivery);
+}
+
+fn read_held(r: &mut Reader<'_>, owner: SessionKey, node: &Node) -> Result<Delivery, RecordError> {
+    let position = Position::of(r.u64("position")?);
+    let message = r.message()?;
+    Ok(Delivery { position, ..r.delivery(node, owner, message)? })
+}
+
 fn read_catchup(
     r: &mut Reader<'_>,
     owner: SessionKey,
@@ -353,9 +374,7 @@ fn read_catchup(
     }
     let mut deferred: Vec<Delivery> = Vec::new();
     for _ in 0..r.u32("messages kept back")? {
-        let position = Position::of(r.u64("position")?);
-        let message = r.message()?;
-        deferred.push(Delivery { position, ..r.delivery(node, owner, message)? });
+        deferred.push(read_held(r, owner, node)?);
     }
     Ok(Catchup::restored(begun, replays, deferred))
 }

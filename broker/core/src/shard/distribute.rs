@@ -48,8 +48,8 @@ impl Source {
     }
 
     /// A partition that has to see the message delivered.
-    pub(super) fn errand(confirm: Confirm, lane: Lane) -> Source {
-        Source { confirm: Some(confirm), lane: Some(lane), ..Source::client(confirm.conn) }
+    pub(super) fn errand(confirm: Confirm, lane: Option<Lane>) -> Source {
+        Source { confirm: Some(confirm), lane, ..Source::client(confirm.conn) }
     }
 
     /// The broker itself.
@@ -181,11 +181,11 @@ impl Shard {
         let Some(ticket) = &delivery.ticket else { return };
         let group = &ticket.group;
         let mut source = Source::own(self.id);
-        self.to_a_member(now, &delivery.message, group.name(), group.filter(), &mut source);
+        self.give_a_member(now, &delivery.message, group.name(), group.filter(), &mut source);
     }
 
     /// A message for any member of a share group.
-    pub(super) fn to_a_member(
+    pub(super) fn give_a_member(
         &mut self,
         now: Millis,
         message: &Arc<Message>,

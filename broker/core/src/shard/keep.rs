@@ -238,26 +238,23 @@ impl Shard {
         &mut self,
         now: Millis,
         partition: PartitionId,
-        number: u64,
+        token: u32,
         errand: Errand,
     ) {
         let at = self.local_number(partition);
-        let Some(lane) = self.partitions.get(at).map(|partition| partition.lane(number)) else {
-            return;
-        };
-        let confirm = Confirm::errand(self.id, lane);
-        let mut source = Source::errand(confirm, lane);
+        let lane = self.partitions.get(at).and_then(|partition| partition.lane(token));
+        let mut source = Source::errand(Confirm::errand(self.id, partition, token), lane);
         let Errand { message, share } = errand;
         match share {
             None => self.distribute(now, &mut message.draft(), &mut source),
             Some((name, filter)) => {
                 let hash = self.node.share_hash(&name, &filter);
-                source.lane = Some(Lane { part: part::share(hash), ..lane });
-                self.to_a_member(now, &message, &name, &filter, &mut source);
+                source.lane = lane.map(|lane| Lane { part: part::share(hash), ..lane });
+                self.give_a_member(now, &message, &name, &filter, &mut source);
             }
         }
         let confirms = source.confirms;
-        self.with_partition(now, at, |partition, cx| partition.expect(now, number, confirms, cx));
+        self.with_partition(now, at, |partition, cx| partition.expect(now, token, confirms, cx));
     }
 
     /// Pauses a publisher whose messages go to a shard whose journal is behind.

@@ -21,10 +21,12 @@ mod retain;
 mod shed;
 mod subscribe;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
+use hashbrown::HashSet;
 use tidegate_codec::ReasonCode;
 
 use crate::conn::{Conn, Phase, Throttle, pause};
@@ -205,7 +207,7 @@ pub struct Shard {
     /// What is to be read from the disk.
     fetches: Vec<Fetch>,
     /// The topics of retained messages by partition, while they are written.
-    retained_of: Vec<HashSet<Arc<str>>>,
+    retained_of: Vec<HashSet<Arc<str>, FixedState>>,
     /// What was counted while records were read back.
     replayed: Option<Box<Counters>>,
     /// Publishers that wait for a journal, of this shard or another.
@@ -244,7 +246,7 @@ impl Shard {
             journal: None,
             replayed: None,
             fetches: Vec::new(),
-            retained_of: node.partitions_of(id).map(|_| HashSet::new()).collect(),
+            retained_of: node.partitions_of(id).map(|_| HashSet::default()).collect(),
             journal_paused: Vec::new(),
             message: (node.epoch + now) << MESSAGE_TIME_SHIFT,
             outboxes: (0..node.shards).map(|_| Outbox::default()).collect(),
@@ -698,8 +700,8 @@ impl Shard {
         if mails.capacity() <= SPARE_MAILS_MAX {
             self.spare_mails = mails;
         }
-        for (partition, number, errand) in errands {
-            self.run_errand(now, partition, number, errand);
+        for (partition, token, errand) in errands {
+            self.run_errand(now, partition, token, errand);
         }
         if frozen {
             self.write_frozen(now, at);
