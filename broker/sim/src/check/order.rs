@@ -1,0 +1,39 @@
+//! C4: what one client publishes to one topic at one QoS comes to a session in
+//! that order.
+
+use std::collections::{HashMap, HashSet};
+
+use super::Failure;
+use super::lives::Lives;
+use crate::history::{History, MessageId};
+
+pub(super) fn check(history: &History, lives: &Lives, failures: &mut Vec<Failure>) {
+    for life in &lives.lives {
+        if life.subs.iter().any(|sub| sub.filter.starts_with('$')) {
+            continue; // a group gives no order
+        }
+        let mut seen: HashSet<MessageId> = HashSet::new();
+        let mut last: HashMap<(usize, &str, u8, u8), (usize, MessageId)> = HashMap::new();
+        for receipt in life.receipts.iter().filter(|r| r.new && !r.retain) {
+            let id = receipt.message;
+            let Some((message, sent)) =
+                history.messages.get(id as usize).zip(lives.sent.get(id as usize))
+            else {
+                continue;
+            };
+            let Some(first) = sent.first else { continue };
+            if message.will.is_some() || sent.tainted || !seen.insert(id) {
+                continue;
+            }
+            let key = (message.publisher, &*message.topic, message.qos, receipt.qos);
+            if let Some(&(before, other)) = last.get(&key)
+                && before > first
+            {
+                let who = life.client;
+                let reason = format!("client {who} got message {id} after {other}, sent later");
+                failures.push(Failure::new("C4", reason).of_message(id).of_client(who));
+            }
+            last.insert(key, (first, id));
+        }
+    }
+}
