@@ -71,8 +71,6 @@ pub(crate) struct Node {
     pub(crate) shards: Vec<Shard>,
     /// Its clock.
     pub(crate) now: u64,
-    /// What the wall clock showed when its own stood at 0.
-    pub(crate) epoch: u64,
     /// By shard and slot.
     pub(crate) wires: BTreeMap<(usize, u32), Wire>,
     /// What reached clients and was not looked at.
@@ -101,17 +99,11 @@ impl Node {
         Node {
             shards,
             now: START,
-            epoch,
             wires: BTreeMap::new(),
             arrivals: VecDeque::new(),
             mailboxes,
             plant,
         }
-    }
-
-    /// What the node takes for the time since 1970.
-    pub(crate) fn wall(&self) -> u64 {
-        self.epoch + self.now
     }
 
     /// A client connects to a shard.

@@ -374,7 +374,12 @@ fn replay(
         log.manifest().partitions.iter().map(|point| (point.partition, *point)).collect();
     let shards = node.shards.len();
     let mut newest = 0;
-    let mut scan = log.scan(log.manifest().replay_from())?;
+    // A partition whose state was never written needs all of it.
+    let from = match points.len() < usize::from(PARTITIONS) {
+        true => log.first(),
+        false => log.manifest().replay_from(),
+    };
+    let mut scan = log.scan(from)?;
     while let Some((at, record)) = scan.next_record()? {
         let (partition, index) = (record.partition, record.index);
         let point = points.get(&partition);

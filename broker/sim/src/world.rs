@@ -76,7 +76,7 @@ impl Plan {
             steps: 800 + dice.below(3_000),
             shards: 1 + dice.below(3) as u16,
             calm,
-            segment_bytes: 4_096 << dice.below(6),
+            segment_bytes: 4_096 << dice.below(4),
             crashes: if calm { 0 } else { 1 + dice.below(3) },
             disk_faults: if calm { 0 } else { dice.below(3) },
             states: dice.below(12),
@@ -241,6 +241,11 @@ impl World {
             self.node.shards[shard].write_state(self.node.now, partition as u8);
         }
         if self.dice.below(1_000) < self.plan.compactions {
+            for _ in 0..2 {
+                self.write_all()?;
+                while self.store.answer(&mut self.node, &mut self.dice)? {}
+            }
+            self.store.note()?;
             self.store.compact(&mut self.node)?;
         }
         if self.store.age(self.node.now) > WRITE_AFTER_MS && !self.store.stalled {

@@ -67,7 +67,6 @@ pub(super) struct Sent {
 pub(super) struct Conn {
     pub(super) client: usize,
     pub(super) sent: usize,
-    pub(super) clean: bool,
     pub(super) expiry: u32,
     pub(super) will: Option<MessageId>,
     pub(super) connack: Option<usize>,
@@ -197,7 +196,6 @@ impl Lives {
                     let conn_of = Conn {
                         client: entry.client,
                         sent: at,
-                        clean: *clean,
                         expiry: *expiry,
                         will: *will,
                         connack: None,
