@@ -429,6 +429,7 @@ impl Client {
             // It has let go of this connection and does not listen any more.
             if let Packet::Puback(ack) = packet
                 && ack.packet_id == GHOST
+                && self.line.as_ref().is_some_and(|line| line.connacked)
             {
                 let what = "an old connection is still served".into();
                 pen.history.add(pen.ms, self.id, conn, Event::Unasked { what });

@@ -301,7 +301,17 @@ impl World {
             self.write_all()?;
         }
         self.node.now += ms as u64;
+        if ms > 100 {
+            self.timers();
+        }
         Ok(())
+    }
+
+    /// Timers go off before anybody comes, as a shell's do.
+    fn timers(&mut self) {
+        for shard in 0..self.node.shards.len() {
+            self.node.turn(shard);
+        }
     }
 
     fn write_all(&mut self) -> Result<(), Stop> {
@@ -397,6 +407,7 @@ impl World {
                     self.since = ms as i64 - node.now as i64;
                     (self.node, self.store) = (node, store);
                     self.history.add(ms, NODE, 0, Event::Restart);
+                    self.timers();
                     return;
                 }
                 Err(error) if error.is_io() => self.disk.crash(),

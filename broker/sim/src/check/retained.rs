@@ -45,9 +45,9 @@ pub(super) fn check(history: &History, lives: &Lives, failures: &mut Vec<Failure
     }
 }
 
-/// Whether another value took its place before `at`.
-fn is_over(write: &Write, writes: &[Write], at: usize) -> bool {
-    writes.iter().any(|other| {
+/// Another value that took its place before `at`.
+fn is_over<'w>(write: &Write, writes: &'w [Write], at: usize) -> Option<&'w Write> {
+    writes.iter().find(|other| {
         write.done.is_some_and(|done| done < other.first)
             && other.seen.is_some_and(|seen| seen < at)
     })
@@ -63,9 +63,11 @@ fn check_life(topic: &str, writes: &[Write], life: &Life, failures: &mut Vec<Fai
         let Some(write) = writes.iter().find(|write| write.id == receipt.message) else {
             continue;
         };
-        if is_over(write, writes, since) {
-            let id = write.id;
-            let reason = format!("client {who} got retained {id}, replaced long before");
+        if let Some(other) = is_over(write, writes, since) {
+            let (id, new, clear) = (write.id, other.id, other.clear);
+            let reason = format!(
+                "client {who} got retained {id}, replaced by {new} long before (clear: {clear})"
+            );
             failures.push(Failure::new("C6", reason).of_message(id).of_client(who));
         }
     }
@@ -75,7 +77,7 @@ fn check_life(topic: &str, writes: &[Write], life: &Life, failures: &mut Vec<Fai
     if life.to != usize::MAX || life.conns != 1 || !granted {
         return;
     }
-    let mut last = writes.iter().filter(|write| !is_over(write, writes, since)).peekable();
+    let mut last = writes.iter().filter(|write| is_over(write, writes, since).is_none()).peekable();
     let Some(sample) = last.peek().map(|write| write.id) else { return };
     let before = |write: &Write| write.done.is_some_and(|done| done < since);
     let (mut there, mut maybe_not) = (false, false);
