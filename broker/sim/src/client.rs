@@ -447,8 +447,11 @@ impl Client {
             Packet::Puback(ack) => self.acked(1, ack.packet_id, ack.reason, pen),
             Packet::Pubrec(ack) => self.acked(2, ack.packet_id, ack.reason, pen),
             Packet::Pubcomp(ack) => {
-                match self.out.iter().position(|o| o.packet_id == ack.packet_id && o.received) {
-                    Some(at) => _ = self.out.remove(at),
+                let known = |out: &Out| out.packet_id == ack.packet_id && out.received;
+                match self.out.iter().position(known).and_then(|at| self.out.remove(at)) {
+                    Some(Out { message, .. }) => {
+                        pen.history.add(pen.ms, self.id, conn, Event::Completed { message });
+                    }
                     None => self.unasked(format!("PUBCOMP {}", ack.packet_id), pen),
                 }
                 None

@@ -81,6 +81,11 @@ pub enum Event {
         /// What.
         message: MessageId,
     },
+    /// A PUBCOMP came: the exchange is over.
+    Completed {
+        /// What.
+        message: MessageId,
+    },
     /// The broker would not take it.
     Nacked {
         /// What.
@@ -186,6 +191,7 @@ impl History {
         let of_message = |event: &Event| match event {
             Event::Publish { message: id, .. }
             | Event::Acked { message: id }
+            | Event::Completed { message: id }
             | Event::Nacked { message: id }
             | Event::Received { message: id, .. }
             | Event::Connect { will: Some(id), .. } => Some(*id) == message,
@@ -208,9 +214,10 @@ impl History {
         let of_client = |entry: &Entry| {
             Some(entry.client) == client
                 && match entry.event {
-                    Event::Publish { .. } | Event::Acked { .. } | Event::Received { .. } => {
-                        message.is_none()
-                    }
+                    Event::Publish { .. }
+                    | Event::Acked { .. }
+                    | Event::Completed { .. }
+                    | Event::Received { .. } => message.is_none(),
                     Event::Connect { .. }
                     | Event::Connack { .. }
                     | Event::Refused

@@ -228,9 +228,8 @@ impl Node {
     pub(crate) fn turn(&mut self, at: usize) -> bool {
         let mut busy = false;
         let now = self.now;
-        if self.shards[at].next_tick().is_some_and(|due| due > 0 && due <= now) {
+        if self.shards[at].next_tick().is_some_and(|due| due <= now) {
             self.shards[at].tick(now);
-            busy = true;
         }
         busy |= self.shards[at].work(now);
         loop {

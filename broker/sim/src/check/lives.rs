@@ -32,6 +32,7 @@ pub(super) struct Sub {
     pub(super) filter: &'static str,
     pub(super) qos: u8,
     pub(super) sent: usize,
+    pub(super) conn: u32,
     pub(super) granted: Option<usize>,
     pub(super) ending: Option<usize>,
     pub(super) ended: Option<usize>,
@@ -56,6 +57,7 @@ pub(super) struct Sent {
     pub(super) first: Option<usize>,
     pub(super) sends: usize,
     pub(super) acked: Option<usize>,
+    pub(super) completed: Option<usize>,
     pub(super) nacked: bool,
     /// Sent once more in a session that may be another one: nobody can tell it
     /// from a new message then.
@@ -120,6 +122,8 @@ struct Track {
     current: Option<(u32, u32)>,
     last: u32,
     life: Option<usize>,
+    /// UNSUBSCRIBEs without an answer.
+    unasked: Vec<(u32, &'static str, usize)>,
 }
 
 impl Track {
@@ -271,34 +275,53 @@ impl Lives {
                 Event::Acked { message } => {
                     lives.sent[*message as usize].acked.get_or_insert(at);
                 }
+                Event::Completed { message } => {
+                    lives.sent[*message as usize].completed.get_or_insert(at);
+                }
                 Event::Nacked { message } => lives.sent[*message as usize].nacked = true,
                 Event::Subscribe { filter, qos } => {
                     let sub = Sub {
                         filter,
                         qos: *qos,
                         sent: at,
+                        conn,
                         granted: None,
                         ending: None,
                         ended: None,
                     };
                     lives.life(track, |life| life.subs.push(sub));
                 }
+                // Answers come in the order of the questions.
                 Event::Suback { filter } => lives.life(track, |life| {
-                    for sub in life.subs.iter_mut().filter(|sub| sub.filter == *filter) {
-                        sub.granted.get_or_insert(at);
+                    let asked = |sub: &&mut Sub| {
+                        sub.filter == *filter && sub.conn == conn && sub.granted.is_none()
+                    };
+                    if let Some(sub) = life.subs.iter_mut().find(asked) {
+                        sub.granted = Some(at);
                     }
                 }),
-                Event::Unsubscribe { filter } => lives.life(track, |life| {
-                    for sub in life.subs.iter_mut().filter(|sub| sub.filter == *filter) {
-                        sub.ending.get_or_insert(at);
+                Event::Unsubscribe { filter } => {
+                    track.unasked.push((conn, *filter, at));
+                    lives.life(track, |life| {
+                        for sub in life.subs.iter_mut().filter(|sub| sub.filter == *filter) {
+                            sub.ending.get_or_insert(at);
+                        }
+                    });
+                }
+                Event::Unsuback { filter } => {
+                    let of = |wish: &(u32, &str, usize)| wish.0 == conn && wish.1 == *filter;
+                    if let Some(nth) = track.unasked.iter().position(of) {
+                        let (_, _, asked) = track.unasked.remove(nth);
+                        lives.life(track, |life| {
+                            let over = |sub: &&mut Sub| {
+                                sub.filter == *filter && sub.ending.is_some_and(|at| at <= asked)
+                            };
+                            for sub in life.subs.iter_mut().filter(over) {
+                                sub.ended.get_or_insert(at);
+                            }
+                        });
                     }
-                }),
-                Event::Unsuback { filter } => lives.life(track, |life| {
-                    let over = |sub: &&mut Sub| sub.filter == *filter && sub.ending.is_some();
-                    for sub in life.subs.iter_mut().filter(over) {
-                        sub.ended.get_or_insert(at);
-                    }
-                }),
+                }
                 Event::Received { message, topic: _, qos, retain, dup, new } => {
                     let receipt = Receipt {
                         at,

@@ -28,12 +28,15 @@ pub(super) fn check(history: &History, lives: &Lives, failures: &mut Vec<Failure
     for (id, (message, sent)) in history.messages.iter().zip(&lives.sent).enumerate() {
         let (true, Some(first)) = (message.retain, sent.first) else { continue };
         let id = id as MessageId;
+        // At QoS 2 the message is the broker's from PUBREC on, and at work at the
+        // latest when the exchange is over.
+        let done = if message.qos == 2 { sent.completed } else { sent.acked };
         let seen = seen.get(&id).copied();
         topics.entry(&message.topic).or_default().push(Write {
             id,
             first,
-            done: sent.acked,
-            seen: seen.into_iter().chain(sent.acked).min(),
+            done,
+            seen: seen.into_iter().chain(done).min(),
             clear: message.clear,
             expires: message.expiry.is_some(),
         });
