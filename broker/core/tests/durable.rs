@@ -78,6 +78,23 @@ fn a_publisher_whose_session_is_kept_waits_for_pubrec_and_pubcomp() {
 }
 
 #[test]
+fn after_pubrec_a_later_subscription_gets_the_new_retained_message() {
+    let mut rig = kept();
+    let alice = connect(&mut rig, 0, "alice", false);
+    rig.packets(alice);
+    hold(&mut rig, true);
+    rig.send(alice, &[0x35, 6, 0, 1, b't', 0, 1, b'x']);
+    // One sync: the packet id. Another: the message at its topic.
+    rig.sync();
+    assert_eq!(kinds(&mut rig, alice), [], "nobody would get it yet");
+    rig.sync();
+    assert_eq!(kinds(&mut rig, alice), [0x50]);
+    let bob = connect(&mut rig, 1, "bob", true);
+    subscribe(&mut rig, bob, "t", 0);
+    assert_eq!(kinds(&mut rig, bob), [0x20, 0x90, 0x31]);
+}
+
+#[test]
 fn sessions_that_end_with_their_connection_write_nothing() {
     let mut rig = kept();
     let bob = connect(&mut rig, 0, "bob", true);

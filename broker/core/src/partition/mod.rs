@@ -351,13 +351,13 @@ impl Partition {
                 self.acknowledge(at, session, packet_id, acked, cx);
             }
             Change::Incoming { session, packet_id, held, message, confirm } => {
-                if let Some((_, session)) = self.session_mut(session) {
-                    let new = session.hold_incoming(packet_id, held);
-                    if let Some(message) = message.filter(|_| new) {
-                        self.send_out(Errand { message, share: None }, cx);
-                    }
+                let known = self.session_mut(session);
+                let new = known.is_some_and(|(_, s)| s.hold_incoming(packet_id, held));
+                match message.filter(|_| new) {
+                    // PUBREC says that all who are to have the message have it.
+                    Some(message) => self.send_out(Errand { message, share: None }, confirm, cx),
+                    None => cx.confirm(confirm),
                 }
-                cx.confirm(confirm);
             }
             Change::Retained { session, filter, serial, deliveries } => {
                 self.retained(at, session, &filter, serial, deliveries, cx);

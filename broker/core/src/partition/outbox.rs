@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::{Change, Context, Partition};
 use crate::ids::Millis;
-use crate::mail::{Lane, part};
+use crate::mail::{Confirm, Lane, part};
 use crate::message::Message;
 
 /// One of them.
@@ -39,6 +39,8 @@ pub(super) struct Outbox {
 #[derive(Debug)]
 struct Open {
     errand: Errand,
+    /// Who waits until it is done.
+    confirm: Option<Confirm>,
     /// Confirmations that came, less those that were expected.
     balance: i64,
     /// Set once it was routed.
@@ -63,10 +65,10 @@ impl Outbox {
         }
     }
 
-    fn add(&mut self, errand: Errand) -> u64 {
+    fn add(&mut self, errand: Errand, confirm: Option<Confirm>) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.open.insert(number, Open { errand, balance: 0, token: None });
+        self.open.insert(number, Open { errand, confirm, balance: 0, token: None });
         number
     }
 
@@ -90,7 +92,9 @@ impl Outbox {
     /// As it was when the state was written.
     pub(super) fn restore(&mut self, open: impl Iterator<Item = (u64, Errand)>) {
         self.open = open
-            .map(|(number, errand)| (number, Open { errand, balance: 0, token: None }))
+            .map(|(number, errand)| {
+                (number, Open { errand, confirm: None, balance: 0, token: None })
+            })
             .collect();
     }
 
@@ -128,10 +132,15 @@ impl Seen {
 }
 
 impl Partition {
-    /// Takes an errand on, in `apply`.
-    pub(super) fn send_out(&mut self, errand: Errand, cx: &mut Context<'_>) {
+    /// Takes an errand on, in `apply`. `confirm`: who waits until it is done.
+    pub(super) fn send_out(
+        &mut self,
+        errand: Errand,
+        confirm: Option<Confirm>,
+        cx: &mut Context<'_>,
+    ) {
         let copy = errand.clone();
-        let number = self.outbox.add(errand);
+        let number = self.outbox.add(errand, confirm);
         if !cx.replaying {
             self.route(number, copy, cx);
         }
@@ -181,6 +190,8 @@ impl Partition {
         if open.balance != 0 {
             return;
         }
+        let confirm = open.confirm.take();
+        cx.confirm(confirm);
         if number & VOLATILE == 0 {
             self.propose(at, Change::ErrandDone { number }, cx);
         } else {

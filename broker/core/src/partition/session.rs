@@ -155,7 +155,7 @@ impl Partition {
     ) {
         cx.counters.wills[0].add(1);
         let id = self.message_id(self.outbox.next());
-        self.send_out(Errand { message: will.message(origin, now, id), share: None }, cx);
+        self.send_out(Errand { message: will.message(origin, now, id), share: None }, None, cx);
     }
 
     /// Messages of shared subscriptions whose member has left.
@@ -163,7 +163,7 @@ impl Partition {
         for Delivery { message, ticket, .. } in orphans {
             if let Some(ticket) = ticket {
                 let share = (ticket.group.name().into(), Arc::clone(ticket.group.filter()));
-                self.send_out(Errand { message, share: Some(share) }, cx);
+                self.send_out(Errand { message, share: Some(share) }, None, cx);
             }
         }
     }

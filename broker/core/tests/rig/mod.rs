@@ -63,6 +63,20 @@ struct Socket {
     room: usize,
 }
 
+impl Disk {
+    /// Keeps a batch; where its records lie.
+    fn take(&mut self, batch: &Batch) -> Vec<u64> {
+        let first = self.durable.len() as u64;
+        let records = batch.records().map(|(entry, body)| Some((entry, body.to_vec())));
+        self.durable.extend(records);
+        for written in &batch.written {
+            let begin = first as usize + written.first as usize;
+            self.states.insert(written.partition, (begin, written.index));
+        }
+        (first + 1..=self.durable.len() as u64).collect()
+    }
+}
+
 /// A client's connection: which shard, which socket.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd)]
 pub struct Client {
@@ -319,6 +333,18 @@ impl Rig {
         panic!("the shards do not come to rest");
     }
 
+    /// What is written by now becomes durable, and nothing of what follows.
+    pub fn sync(&mut self) {
+        let disk = self.disk.as_mut().expect("a node whose state is kept");
+        let written = std::mem::take(&mut disk.written);
+        for (shard, batch) in written {
+            let disk = self.disk.as_mut().expect("the same");
+            let positions = disk.take(&batch);
+            self.shards[shard].durable(self.now, batch.number, &positions);
+        }
+        self.run();
+    }
+
     /// Has the state of a partition written.
     pub fn write_state(&mut self, partition: u8) {
         let shard = usize::from(partition) % self.shards.len();
@@ -353,14 +379,7 @@ impl Rig {
             busy = true;
             // The log is one: what was taken before it is durable with it.
             for (shard, batch) in disk.written.drain(..=mine).collect::<Vec<_>>() {
-                let first = disk.durable.len() as u64;
-                let records = batch.records().map(|(entry, body)| Some((entry, body.to_vec())));
-                disk.durable.extend(records);
-                for written in &batch.written {
-                    let begin = first as usize + written.first as usize;
-                    disk.states.insert(written.partition, (begin, written.index));
-                }
-                let positions: Vec<u64> = (first + 1..=disk.durable.len() as u64).collect();
+                let positions = disk.take(&batch);
                 self.shards[shard].durable(self.now, batch.number, &positions);
             }
         }
