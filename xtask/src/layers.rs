@@ -96,6 +96,13 @@ const RINGS: &[Ring] = &[
         others: Some(&["bytes", "crc32c", "openraft", "redb", "rustix", "thiserror"]),
     },
     Ring {
+        package: "tidegate-sim",
+        dir: "broker/sim",
+        // Never shipped: what a node is made of, without the shell.
+        ours: &["tidegate-codec", "tidegate-core", "tidegate-store"],
+        others: None,
+    },
+    Ring {
         package: "tidegate",
         dir: "broker",
         ours: &[

@@ -280,7 +280,11 @@ impl Partition {
             if claim.live.take().is_some() {
                 self.leave_session(at, slot, None, true, None, true, cx);
             }
-            self.forget_if_empty(slot);
+            // Who came before this was durable waits for an owner that is gone.
+            match self.claims.at_mut(slot).and_then(|claim| claim.pending.take()) {
+                Some(next) => self.propose_claim(at, slot, next, cx),
+                None => self.forget_if_empty(slot),
+            }
         }
     }
 }

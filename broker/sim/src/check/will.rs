@@ -1,0 +1,87 @@
+//! C9: a will comes once when its connection ends badly, and never when it
+//! ended with a farewell or not at all.
+
+use super::Failure;
+use super::lives::{Conn, Lives, SLACK_MS};
+use crate::history::{Event, History, MessageId};
+
+/// What is not waited for is durable after this at the latest.
+const LAZY_MS: u64 = 2_000;
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Due {
+    Yes,
+    Never,
+    Perhaps,
+}
+
+pub(super) fn check(history: &History, lives: &Lives, failures: &mut Vec<Failure>) {
+    for conn in lives.conns.values() {
+        let Some(will) = conn.will.filter(|_| conn.connack.is_some()) else { continue };
+        let due = due(history, lives, conn);
+        for life in &lives.lives {
+            let who = life.client;
+            let fail = |what: &str| {
+                let reason = format!("will {will} of client {}: {what} client {who}", conn.client);
+                Failure::new("C9", reason).of_message(will).of_client(conn.client)
+            };
+            let mut came = life.receipts.iter().filter(|receipt| receipt.message == will);
+            let fresh = came.clone().filter(|receipt| receipt.new && !receipt.dup).count();
+            let any = came.next().is_some();
+            if fresh > 1 {
+                failures.push(fail("came more than once to"));
+            }
+            if any && due == Due::Never {
+                failures.push(fail("was not due and came to"));
+            }
+            let topic = &history.messages[will as usize].topic;
+            if !any && due == Due::Yes && Lives::is_owed(life, topic, conn.sent).is_some() {
+                failures.push(fail("was due and never came to"));
+            }
+        }
+    }
+}
+
+fn due(history: &History, lives: &Lives, conn: &Conn) -> Due {
+    let entries = &history.entries;
+    let Some(end) = conn.end else { return Due::Never };
+    let delay = delay_of(history, conn.will);
+    let next = lives.conns.values().find(|o| o.client == conn.client && o.sent > conn.sent);
+    let next_sent = next.map_or(usize::MAX, |next| next.sent);
+    let crashes = |from: usize, to: usize| {
+        let to = to.min(entries.len());
+        entries[from.min(to)..to].iter().any(|entry| entry.event == Event::Crash)
+    };
+    if entries[end].event == Event::Disconnect {
+        let Some(closed) = conn.closed.filter(|&closed| closed < next_sent) else {
+            return Due::Perhaps; // it may never have been read
+        };
+        let soon = entries[closed].ms + LAZY_MS;
+        let lost = entries[end..]
+            .iter()
+            .any(|entry| entry.event == Event::Crash && (entry.ms < soon || history.full));
+        return if lost || crashes(end, closed) { Due::Perhaps } else { Due::Never };
+    }
+    if conn.expiry == 0 {
+        // It is kept nowhere: a node that ends takes it along.
+        return if history.calm { Due::Yes } else { Due::Perhaps };
+    }
+    if delay == 0 {
+        return Due::Yes;
+    }
+    // It comes if nobody came back in time.
+    let Some(next) = next else { return Due::Perhaps };
+    let restarts = entries[end..next.sent].iter().filter(|e| e.event == Event::Restart);
+    let closed = conn.closed.filter(|&closed| closed < next.sent).map(|closed| entries[closed].ms);
+    let Some(latest) = restarts.map(|entry| entry.ms).chain(closed).max() else {
+        return Due::Perhaps;
+    };
+    let wait = u64::from(delay.min(conn.expiry)) * 1000;
+    let late = entries[next.sent].ms > latest + wait + 2 * SLACK_MS;
+    if late && !history.clock_back { Due::Yes } else { Due::Perhaps }
+}
+
+fn delay_of(history: &History, will: Option<MessageId>) -> u32 {
+    let will = will.and_then(|id| history.messages.get(id as usize));
+    will.and_then(|message| message.will).map_or(0, |will| will.delay)
+}

@@ -1,0 +1,103 @@
+//! `tidegate-sim --seeds N --from S [--plant NAME] [--minutes M]`
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool for a terminal")]
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use tidegate_sim::{Plant, Stats, run};
+
+struct Args {
+    seeds: u64,
+    from: u64,
+    plant: Option<Plant>,
+    minutes: Option<u64>,
+    keep_going: bool,
+    whole: bool,
+}
+
+const USAGE: &str = "usage: tidegate-sim [--seeds N] [--from S] [--plant NAME] [--minutes M] \
+                     [--keep-going] [--whole]";
+
+fn parse() -> Result<Args, String> {
+    let mut parsed =
+        Args { seeds: 100, from: 0, plant: None, minutes: None, keep_going: false, whole: false };
+    let mut args = std::env::args().skip(1);
+    while let Some(key) = args.next() {
+        let mut value = || args.next().ok_or(format!("{key} needs a value"));
+        let number = |text: String| text.parse::<u64>().map_err(|error| format!("{text}: {error}"));
+        match key.as_str() {
+            "--seeds" => parsed.seeds = number(value()?)?,
+            "--from" => parsed.from = number(value()?)?,
+            "--minutes" => parsed.minutes = Some(number(value()?)?),
+            "--plant" => {
+                let name = value()?;
+                let names: Vec<&str> = Plant::ALL.iter().map(|(name, _)| *name).collect();
+                let plant = Plant::named(&name);
+                parsed.plant = Some(plant.ok_or(format!("{name}: one of {}", names.join(", ")))?);
+            }
+            "--keep-going" => parsed.keep_going = true,
+            "--whole" => parsed.whole = true,
+            _ => return Err(USAGE.into()),
+        }
+    }
+    Ok(parsed)
+}
+
+fn main() -> ExitCode {
+    let args = match parse() {
+        Ok(args) => args,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    let began = Instant::now();
+    let end = args.minutes.map(|minutes| began + Duration::from_secs(60 * minutes));
+    let mut total = Stats::default();
+    let (mut seeds, mut failed) = (0u64, 0u64);
+    for seed in args.from.. {
+        let over = match end {
+            Some(end) => Instant::now() >= end,
+            None => seeds >= args.seeds,
+        };
+        if over {
+            break;
+        }
+        let outcome = run(seed, args.plant);
+        seeds += 1;
+        total.steps += outcome.stats.steps;
+        total.restarts += outcome.stats.restarts;
+        total.faults += outcome.stats.faults;
+        total.messages += outcome.stats.messages;
+        total.events += outcome.stats.events;
+        total.removed += outcome.stats.removed;
+        if let Some(failure) = outcome.failures.first() {
+            failed += 1;
+            println!("seed {seed} ({} failures): {failure}", outcome.failures.len());
+            if !args.keep_going {
+                for line in outcome.history.story(failure.message, failure.client) {
+                    println!("  {line}");
+                }
+                if args.whole {
+                    for (at, entry) in outcome.history.iter() {
+                        println!("{at:6} {entry}");
+                    }
+                }
+                break;
+            }
+        }
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    println!(
+        "{seeds} seeds in {seconds:.1} s ({:.1} seeds/s), {failed} failed; {} steps, {} faults, \
+         {} restarts, {} messages, {} events, {} segments removed",
+        seeds as f64 / seconds,
+        total.steps,
+        total.faults,
+        total.restarts,
+        total.messages,
+        total.events,
+        total.removed
+    );
+    if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
