@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
 use testkit::Broker;
@@ -18,11 +19,16 @@ fn objects(text: &str) -> Vec<Value> {
 }
 
 fn run(config: &str, args: &[&str]) -> Output {
-    let name = format!("tidegate-json-{}-{}.toml", std::process::id(), config.len());
-    let file = std::env::temp_dir().join(name);
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    let dir = std::env::temp_dir().join(format!("tidegate-json-{}-{n}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("a scratch directory");
+    let file = dir.join("tidegate.toml");
     std::fs::write(&file, config).expect("write the config");
-    let output = Command::new(BINARY).arg("run").arg("--config").arg(&file).args(args).output();
-    let _ = std::fs::remove_file(file);
+    let mut command = Command::new(BINARY);
+    command.arg("run").arg("--config").arg(&file).arg("--data-dir").arg(dir.join("data"));
+    let output = command.args(args).output();
+    let _ = std::fs::remove_dir_all(dir);
     output.expect("run the broker")
 }
 

@@ -93,7 +93,7 @@ impl Source for Shared {
             log_bytes: meters.bytes.value(),
             live_bytes: Some(meters.live_bytes.value()).filter(|_| meters.checkpoints.value() > 0),
             recovery: [records.value(), micros.value()],
-            waiting_bytes: self.meters.iter().map(|shard| shard.journal_bytes.value()).collect(),
+            waiting_bytes: self.meters.iter().map(|shard| shard.journal_bytes.value()).sum(),
             timings: &meters.timings,
         })
     }

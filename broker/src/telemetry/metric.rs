@@ -273,8 +273,8 @@ metrics! {
         "Bytes of the log";
     STORE_LIVE gauge "tidegate_store_live_ratio" "ratio" []
         "Share of them that is still needed; absent where it is not known";
-    STORE_WAITING gauge "tidegate_store_waiting_bytes" "bytes" ["shard"]
-        "Bytes of the shard's records that are not durable";
+    STORE_WAITING gauge "tidegate_store_waiting_bytes" "bytes" []
+        "Bytes of records that are not durable";
     STORE_RECOVERY_RECORDS gauge "tidegate_store_recovery_records" []
         "Records that were read back at the start";
     STORE_RECOVERY gauge "tidegate_store_recovery_seconds" "seconds" []

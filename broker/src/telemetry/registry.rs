@@ -115,7 +115,7 @@ impl Collector for NodeCollector {
         }
         scrape.mqtt(&mut families)?;
         if let Some(counts) = self.source.storage() {
-            storage::write(&counts, &scrape.shards, &mut families)?;
+            storage::write(&counts, &mut families)?;
         }
         self.node(&scrape, &mut families)?;
         let system = self.source.system();

@@ -35,8 +35,8 @@ pub struct StorageCounts<'a> {
     pub live_bytes: Option<u64>,
     /// Records that were read back at the start, and for how many microseconds.
     pub recovery: [u64; 2],
-    /// By shard: bytes of records that are not durable.
-    pub waiting_bytes: Vec<u64>,
+    /// Bytes of records that are not durable.
+    pub waiting_bytes: u64,
     /// How long things take.
     pub timings: &'a StoreTimings,
 }
@@ -44,11 +44,7 @@ pub struct StorageCounts<'a> {
 /// The one volume that a node has.
 const VOLUME: &str = "data";
 
-pub(super) fn write(
-    counts: &StorageCounts<'_>,
-    shards: &[String],
-    families: &mut Families<'_>,
-) -> fmt::Result {
+pub(super) fn write(counts: &StorageCounts<'_>, families: &mut Families<'_>) -> fmt::Result {
     let [used, capacity] = counts.volume;
     let [appends, syncs, reads] = counts.operations;
     families.family(&metric::STORAGE_USED, |series| series.add(&[VOLUME], used))?;
@@ -82,10 +78,7 @@ pub(super) fn write(
     let live = counts.live_bytes.filter(|_| counts.log_bytes > 0);
     let ratio = live.map(|live| live as f64 / counts.log_bytes as f64);
     families.optional(&metric::STORE_LIVE, ratio)?;
-    families.family(&metric::STORE_WAITING, |series| {
-        let mut each = shards.iter().zip(&counts.waiting_bytes);
-        each.try_for_each(|(shard, bytes)| series.add(&[shard], *bytes))
-    })?;
+    families.single(&metric::STORE_WAITING, counts.waiting_bytes)?;
     let [records, micros] = counts.recovery;
     families.single(&metric::STORE_RECOVERY_RECORDS, records)?;
     families.single(&metric::STORE_RECOVERY, micros as f64 / 1e6)

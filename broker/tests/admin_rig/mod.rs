@@ -76,7 +76,7 @@ impl Source for Shards {
             log_bytes: 2_000,
             live_bytes: Some(500),
             recovery: [11, 1_500_000],
-            waiting_bytes: vec![9; self.timings.len()],
+            waiting_bytes: 9,
             timings: &self.store,
         })
     }
