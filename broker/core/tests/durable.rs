@@ -180,7 +180,7 @@ fn an_acknowledgement_that_was_lost_is_asked_for_under_the_same_id() {
     let again: Vec<_> = rig.packets(bob).into_iter().skip(1).collect();
     let ids: Vec<_> =
         again.iter().map(|p| (p[0], if p[0] == 0x62 { p[3] } else { p[6] })).collect();
-    assert_eq!(ids, [(0x62, 2), (0x3a, 1), (0x3a, 3)], "DUP, and the ids of before");
+    assert_eq!(ids, [(0x3a, 1), (0x62, 2), (0x3a, 3)], "DUP, the ids and the order of before");
     rig.send(bob, &[0x40, 2, 0, 1, 0x70, 2, 0, 2, 0x40, 2, 0, 3]);
     // A new message has a new id, never one that was owed.
     let alice = connect(&mut rig, 0, "alice", true);

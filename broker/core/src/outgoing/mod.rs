@@ -324,34 +324,48 @@ impl Outgoing {
         if self.current >= usize::from(window) {
             return None;
         }
-        if let Some(flight) = self.flights.get(self.current) {
-            self.current += 1;
-            let packet_id = packet_id(flight.sequence);
-            return Some(match (&flight.delivery, flight.state) {
-                (Some(delivery), FlightState::Published) => {
-                    Next::Publish { packet_id, dup: true, delivery: delivery.clone() }
-                }
-                (_, FlightState::Released) | (None, FlightState::Published) => {
-                    Next::Release { packet_id }
-                }
-            });
-        }
         loop {
-            let front = self.waiting.front()?.sequence;
-            if self.is_cold() || self.is_owed(front) {
+            // What was owed before goes in its first order, wherever it is now.
+            let flight = self.flights.get(self.current).map(|flight| flight.sequence);
+            let waiting = self.waiting.front().map(|waiting| waiting.sequence);
+            let cold = self.cold.front().map(|cold| self.number(cold.sequence));
+            let first = [flight, waiting, cold].into_iter().flatten().min()?;
+            if cold == Some(first) {
+                return None; // to be fetched
+            }
+            if flight == Some(first) {
+                return self.again();
+            }
+            if self.is_owed(first) {
                 return None;
             }
             let Waiting { sequence, delivery } = self.waiting.pop_front()?;
             self.waiting_bytes -= delivery.message.bytes() as u64;
-            if delivery.message.expired(now) {
-                self.expired += 1; // [MQTT-3.3.2-5]
+            let dup = sequence < self.sent;
+            // What is in flight goes on after its time [MQTT-3.3.2-5].
+            if !dup && delivery.message.expired(now) {
+                self.expired += 1;
                 continue;
             }
             let keep = (durable || delivery.ticket.is_some()).then(|| delivery.clone());
             let packet_id = self.start(sequence, delivery.qos, keep);
-            let dup = sequence < self.sent;
             return Some(Next::Publish { packet_id, dup, delivery });
         }
+    }
+
+    /// The next exchange that began on an earlier connection.
+    fn again(&mut self) -> Option<Next> {
+        let flight = self.flights.get(self.current)?;
+        self.current += 1;
+        let packet_id = packet_id(flight.sequence);
+        Some(match (&flight.delivery, flight.state) {
+            (Some(delivery), FlightState::Published) => {
+                Next::Publish { packet_id, dup: true, delivery: delivery.clone() }
+            }
+            (_, FlightState::Released) | (None, FlightState::Published) => {
+                Next::Release { packet_id }
+            }
+        })
     }
 
     /// An acknowledgement came.

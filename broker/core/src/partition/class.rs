@@ -83,6 +83,8 @@ impl Partition {
             Change::Retain { message, .. } if message.topic().starts_with("$SYS/") => {
                 Class::Volatile
             }
+            // Nobody was promised anything.
+            Change::Retain { message, .. } if message.qos == QoS::AtMostOnce => Class::Lazy,
             Change::Retain { .. } | Change::Moved { .. } => Class::Wait,
             Change::CaughtUp { .. }
             | Change::Revoke { .. }
