@@ -107,7 +107,13 @@ impl Node {
     }
 
     /// A client connects to a shard.
-    pub(crate) fn open(&mut self, shard: usize, client: usize, conn: u32, version: Version) -> bool {
+    pub(crate) fn open(
+        &mut self,
+        shard: usize,
+        client: usize,
+        conn: u32,
+        version: Version,
+    ) -> bool {
         let Ok(opened) = self.shards[shard].open(self.now) else { return false };
         let wire = Wire {
             client,
@@ -232,6 +238,7 @@ impl Node {
             self.shards[at].tick(now);
         }
         busy |= self.shards[at].work(now);
+        busy |= self.shards[at].has_output();
         loop {
             let (wires, arrivals) = (&mut self.wires, &mut self.arrivals);
             self.shards[at].flush(now, &mut |slot, slices| {

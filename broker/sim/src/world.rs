@@ -156,7 +156,10 @@ pub fn run(seed: u64, plant: Option<Plant>) -> Outcome {
         stats: Stats::default(),
         failures: Vec::new(),
     };
-    world.live();
+    // A panic of core or store is a broken promise like any other.
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.live())).is_err() {
+        world.failures.push(Failure::new("panic", "the node panicked".into()));
+    }
     world.stats.messages = world.history.messages.len() as u64;
     world.stats.events = world.history.entries.len() as u64;
     world.stats.removed += world.store.removed as u64;
@@ -217,7 +220,11 @@ impl World {
             return false;
         }
         self.stats.faults += 1;
-        if self.dice.chance(50) { self.disk.crash() } else { self.disk.reopen() }
+        if self.dice.chance(50) {
+            self.disk.crash()
+        } else {
+            self.disk.reopen()
+        }
         self.crash();
         true
     }
@@ -366,7 +373,11 @@ impl World {
 
     fn power_or_process_ends(&mut self) {
         self.stats.faults += 1;
-        if self.dice.chance(60) { self.disk.crash() } else { self.disk.reopen() }
+        if self.dice.chance(60) {
+            self.disk.crash()
+        } else {
+            self.disk.reopen()
+        }
         self.crash();
     }
 
