@@ -304,6 +304,9 @@ impl World {
             1..4 => self.dice.below(300),
             _ => self.dice.below(10),
         };
+        if ms > 100 {
+            self.timers();
+        }
         if ms > 300 {
             self.write_all()?;
         }
@@ -314,10 +317,13 @@ impl World {
         Ok(())
     }
 
-    /// Timers go off before anybody comes, as a shell's do.
+    /// Timers go off before anybody comes, and mail takes no seconds: as in a shell.
     fn timers(&mut self) {
-        for shard in 0..self.node.shards.len() {
-            self.node.turn(shard);
+        for _ in 0..3 {
+            for shard in 0..self.node.shards.len() {
+                self.node.turn(shard);
+                while self.node.mail(shard, &mut self.dice) {}
+            }
         }
     }
 
