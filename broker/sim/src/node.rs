@@ -40,6 +40,8 @@ pub(crate) struct Wire {
     stash: Vec<u8>,
     /// Nothing more is read from it.
     dead: bool,
+    /// Its CONNECT was answered.
+    pub(crate) greeted: bool,
 }
 
 /// Something that reached a client's host.
@@ -125,6 +127,7 @@ impl Node {
             version,
             stash: Vec::new(),
             dead: false,
+            greeted: false,
         };
         self.wires.insert((shard, opened.slot), wire);
         true
@@ -288,6 +291,7 @@ impl Wire {
     fn split(&mut self, arrivals: &mut VecDeque<Arrival>) {
         while let Ok(Some(frame)) = frame(&self.partial, u32::MAX) {
             let rest = self.partial.split_off(frame.total);
+            self.greeted = true; // nothing comes before CONNACK
             arrivals.push_back(Arrival::Packet {
                 client: self.client,
                 conn: self.conn,

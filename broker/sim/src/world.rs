@@ -363,7 +363,7 @@ impl World {
             0 => self.disk.plant(soon, Fault::SyncError),
             1 => self.disk.plant(soon, Fault::WriteError),
             2 => self.disk.plant(soon, Fault::PowerCut),
-            3 => {
+            3 if step >= self.full_until => {
                 let used = u64::MAX - self.disk.space().map_or(0, |space| space.free);
                 self.disk.set_capacity(used + self.dice.below(6_000) as u64);
                 self.history.full = true;
@@ -513,7 +513,8 @@ impl World {
         let ghost = self.clients[who].ghost(version);
         for wire in self.node.wires.values_mut() {
             // One that ends with a farewell says no more.
-            if wire.client == who && wire.conn != conn && wire.up.is_empty() {
+            let old = wire.client == who && wire.conn != conn && wire.greeted;
+            if old && wire.up.is_empty() {
                 wire.up.extend_from_slice(&ghost);
             }
         }

@@ -238,7 +238,10 @@ impl Lives {
                     }
                     track.state = State::Present;
                     track.ended = None;
-                    track.attempts.clear();
+                    // One that was overtaken on its way may still come.
+                    let open =
+                        |a: &Attempt| lives.conns.get(&a.conn).is_some_and(|c| c.closed.is_none());
+                    track.attempts.retain(|a| a.conn != conn && open(a));
                     if let Some(conn) = lives.conns.get_mut(&conn) {
                         conn.connack = Some(at);
                     }
