@@ -40,7 +40,7 @@ pub(crate) struct Wire {
     stash: Vec<u8>,
     /// Nothing more is read from it.
     dead: bool,
-    /// Its CONNECT was answered.
+    /// Its client saw the CONNACK before it went elsewhere.
     pub(crate) greeted: bool,
 }
 
@@ -291,7 +291,6 @@ impl Wire {
     fn split(&mut self, arrivals: &mut VecDeque<Arrival>) {
         while let Ok(Some(frame)) = frame(&self.partial, u32::MAX) {
             let rest = self.partial.split_off(frame.total);
-            self.greeted = true; // nothing comes before CONNACK
             arrivals.push_back(Arrival::Packet {
                 client: self.client,
                 conn: self.conn,

@@ -499,8 +499,13 @@ impl World {
                     if let Some(answer) = answer {
                         self.send(conn, &answer);
                     }
-                    if is && !was && self.dice.chance(50) {
-                        self.haunt(who, conn, version);
+                    if is && !was {
+                        if let Some(wire) = self.node.wire(conn) {
+                            wire.greeted = true;
+                        }
+                        if self.dice.chance(50) {
+                            self.haunt(who, conn, version);
+                        }
                     }
                 }
             }
