@@ -322,7 +322,14 @@ impl Client {
     }
 
     /// Appends a PUBLISH, and says so.
-    fn encode(&self, id: MessageId, packet_id: u16, dup: bool, pen: &mut Pen<'_>, to: &mut Vec<u8>) {
+    fn encode(
+        &self,
+        id: MessageId,
+        packet_id: u16,
+        dup: bool,
+        pen: &mut Pen<'_>,
+        to: &mut Vec<u8>,
+    ) {
         let conn = self.line.as_ref().map_or(0, |line| line.conn);
         let message = &pen.history.messages[id as usize];
         let payload = if message.clear { Vec::new() } else { payload(id) };
@@ -351,7 +358,12 @@ impl Client {
     }
 
     /// A SUBSCRIBE.
-    pub(crate) fn subscribe_to(&mut self, filter: &'static str, qos: u8, pen: &mut Pen<'_>) -> Wish {
+    pub(crate) fn subscribe_to(
+        &mut self,
+        filter: &'static str,
+        qos: u8,
+        pen: &mut Pen<'_>,
+    ) -> Wish {
         let packet_id = self.next_packet_id();
         let Some(line) = &mut self.line else { return Wish::Rest };
         line.asked.insert(packet_id, Asked::Subscribe(filter));

@@ -40,6 +40,8 @@ pub(crate) struct Wire {
     stash: Vec<u8>,
     /// Nothing more is read from it.
     dead: bool,
+    /// Its client saw the CONNACK before it went elsewhere.
+    pub(crate) greeted: bool,
 }
 
 /// Something that reached a client's host.
@@ -107,7 +109,13 @@ impl Node {
     }
 
     /// A client connects to a shard.
-    pub(crate) fn open(&mut self, shard: usize, client: usize, conn: u32, version: Version) -> bool {
+    pub(crate) fn open(
+        &mut self,
+        shard: usize,
+        client: usize,
+        conn: u32,
+        version: Version,
+    ) -> bool {
         let Ok(opened) = self.shards[shard].open(self.now) else { return false };
         let wire = Wire {
             client,
@@ -119,6 +127,7 @@ impl Node {
             version,
             stash: Vec::new(),
             dead: false,
+            greeted: false,
         };
         self.wires.insert((shard, opened.slot), wire);
         true
@@ -232,6 +241,7 @@ impl Node {
             self.shards[at].tick(now);
         }
         busy |= self.shards[at].work(now);
+        busy |= self.shards[at].has_output();
         loop {
             let (wires, arrivals) = (&mut self.wires, &mut self.arrivals);
             self.shards[at].flush(now, &mut |slot, slices| {

@@ -170,7 +170,7 @@ impl Store {
                 let kind = if entry.state { Kind::Snapshot } else { Kind::Entry };
                 self.written += 1;
                 if self.plant == Some(Plant::LoseRecords)
-                    && entry.partition.is_multiple_of(4)
+                    && entry.partition % 2 == 1
                     && self.written.is_multiple_of(5)
                 {
                     at.push(0);
@@ -284,8 +284,7 @@ impl Store {
             Ok(()) => self.points_changed = false,
             Err(ManifestError::Full) => {}
             Err(ManifestError::Fatal(_)) if self.plant == Some(Plant::IgnoreSyncError) => {}
-            Err(ManifestError::NotDurable { .. })
-                if self.plant == Some(Plant::AckBeforeSync) => {}
+            Err(ManifestError::NotDurable { .. }) if self.plant == Some(Plant::AckBeforeSync) => {}
             Err(ManifestError::Fatal(fatal)) => return Err(Stop(fatal.to_string())),
             Err(
                 error @ (ManifestError::NotDurable { .. }
@@ -364,11 +363,7 @@ impl Store {
 }
 
 /// Reads everything back; the newest time of a record, by the node's clock.
-fn replay(
-    log: &Log<SimDisk>,
-    node: &mut Node,
-    plant: Option<Plant>,
-) -> Result<u64, StartError> {
+fn replay(log: &Log<SimDisk>, node: &mut Node, plant: Option<Plant>) -> Result<u64, StartError> {
     let points: BTreeMap<u16, PartitionPoint> =
         log.manifest().partitions.iter().map(|point| (point.partition, *point)).collect();
     let shards = node.shards.len();

@@ -156,7 +156,10 @@ pub fn run(seed: u64, plant: Option<Plant>) -> Outcome {
         stats: Stats::default(),
         failures: Vec::new(),
     };
-    world.live();
+    // A panic of core or store is a broken promise like any other.
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.live())).is_err() {
+        world.failures.push(Failure::new("panic", "the node panicked".into()));
+    }
     world.stats.messages = world.history.messages.len() as u64;
     world.stats.events = world.history.entries.len() as u64;
     world.stats.removed += world.store.removed as u64;
@@ -217,7 +220,11 @@ impl World {
             return false;
         }
         self.stats.faults += 1;
-        if self.dice.chance(50) { self.disk.crash() } else { self.disk.reopen() }
+        if self.dice.chance(50) {
+            self.disk.crash()
+        } else {
+            self.disk.reopen()
+        }
         self.crash();
         true
     }
@@ -297,6 +304,9 @@ impl World {
             1..4 => self.dice.below(300),
             _ => self.dice.below(10),
         };
+        if ms > 100 {
+            self.timers();
+        }
         if ms > 300 {
             self.write_all()?;
         }
@@ -307,10 +317,13 @@ impl World {
         Ok(())
     }
 
-    /// Timers go off before anybody comes, as a shell's do.
+    /// Timers go off before anybody comes, and mail takes no seconds: as in a shell.
     fn timers(&mut self) {
-        for shard in 0..self.node.shards.len() {
-            self.node.turn(shard);
+        for _ in 0..3 {
+            for shard in 0..self.node.shards.len() {
+                self.node.turn(shard);
+                while self.node.mail(shard, &mut self.dice) {}
+            }
         }
     }
 
@@ -350,7 +363,7 @@ impl World {
             0 => self.disk.plant(soon, Fault::SyncError),
             1 => self.disk.plant(soon, Fault::WriteError),
             2 => self.disk.plant(soon, Fault::PowerCut),
-            3 => {
+            3 if step >= self.full_until => {
                 let used = u64::MAX - self.disk.space().map_or(0, |space| space.free);
                 self.disk.set_capacity(used + self.dice.below(6_000) as u64);
                 self.history.full = true;
@@ -366,7 +379,11 @@ impl World {
 
     fn power_or_process_ends(&mut self) {
         self.stats.faults += 1;
-        if self.dice.chance(60) { self.disk.crash() } else { self.disk.reopen() }
+        if self.dice.chance(60) {
+            self.disk.crash()
+        } else {
+            self.disk.reopen()
+        }
         self.crash();
     }
 
@@ -482,8 +499,13 @@ impl World {
                     if let Some(answer) = answer {
                         self.send(conn, &answer);
                     }
-                    if is && !was && self.dice.chance(50) {
-                        self.haunt(who, conn, version);
+                    if is && !was {
+                        if let Some(wire) = self.node.wire(conn) {
+                            wire.greeted = true;
+                        }
+                        if self.dice.chance(50) {
+                            self.haunt(who, conn, version);
+                        }
                     }
                 }
             }
@@ -496,7 +518,8 @@ impl World {
         let ghost = self.clients[who].ghost(version);
         for wire in self.node.wires.values_mut() {
             // One that ends with a farewell says no more.
-            if wire.client == who && wire.conn != conn && wire.up.is_empty() {
+            let old = wire.client == who && wire.conn != conn && wire.greeted;
+            if old && wire.up.is_empty() {
                 wire.up.extend_from_slice(&ghost);
             }
         }

@@ -163,10 +163,8 @@ impl Lives {
         let clients = history.iter().filter(|(_, e)| e.client != NODE).map(|(_, e)| e.client);
         let clients = clients.max().map_or(0, |most| most + 1);
         let mut tracks: Vec<Track> = (0..clients).map(|_| Track::default()).collect();
-        let mut lives = Lives {
-            sent: vec![Sent::default(); history.messages.len()],
-            ..Lives::default()
-        };
+        let mut lives =
+            Lives { sent: vec![Sent::default(); history.messages.len()], ..Lives::default() };
         let mut down = false;
         for (at, entry) in history.iter() {
             if entry.client == NODE {
@@ -240,7 +238,10 @@ impl Lives {
                     }
                     track.state = State::Present;
                     track.ended = None;
-                    track.attempts.clear();
+                    // One that was overtaken on its way may still come.
+                    let open =
+                        |a: &Attempt| lives.conns.get(&a.conn).is_some_and(|c| c.closed.is_none());
+                    track.attempts.retain(|a| a.conn != conn && open(a));
                     if let Some(conn) = lives.conns.get_mut(&conn) {
                         conn.connack = Some(at);
                     }

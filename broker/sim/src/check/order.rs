@@ -27,14 +27,14 @@ pub(super) fn check(history: &History, lives: &Lives, failures: &mut Vec<Failure
             if message.will.is_some() || sent.tainted || expires || !seen.insert(id) {
                 continue;
             }
-            // One that was sent again may be a second message, whose first one
-            // was not for this subscription yet.
+            // One that was sent again, or routed again after a crash, may come
+            // to a subscription that was not there yet when it came first.
             let sure = |sub: &super::lives::Sub| {
                 sub.granted.is_some_and(|granted| granted < first)
                     && sub.qos >= receipt.qos
                     && tidegate_codec::matches(sub.filter, &message.topic)
             };
-            if sent.sends > 1 && !life.subs.iter().any(sure) {
+            if (sent.sends > 1 || !history.calm) && !life.subs.iter().any(sure) {
                 continue;
             }
             let key = (message.publisher, &*message.topic, message.qos, receipt.qos);

@@ -20,12 +20,7 @@ pub(super) fn check(history: &History, lives: &Lives, failures: &mut Vec<Failure
     }
 }
 
-fn fault(
-    history: &History,
-    lives: &Lives,
-    life: &Life,
-    receipt: &Receipt,
-) -> Option<&'static str> {
+fn fault(history: &History, lives: &Lives, life: &Life, receipt: &Receipt) -> Option<&'static str> {
     let id = receipt.message as usize;
     let Some(message) = history.messages.get(id) else { return Some("nobody wrote it") };
     let sent = &lives.sent[id];

@@ -13,7 +13,7 @@ pub(super) fn check(history: &History, lives: &Lives, failures: &mut Vec<Failure
         life.to == usize::MAX
             && life.subs.iter().all(|sub| sub.filter != SHARED || sub.ending.is_none())
     };
-    let stable = members.iter().all(|life| stays(&life));
+    let stable = members.iter().all(stays);
     if !stable {
         return; // what is with a member that leaves may be lost, or come again
     }
