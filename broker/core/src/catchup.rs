@@ -14,6 +14,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use tidegate_codec::QoS;
+
 use crate::delivery::Delivery;
 use crate::ids::Position;
 use crate::index::Options;
@@ -37,7 +39,7 @@ pub(crate) struct Catchup {
     deferred_bytes: u64,
     /// Where the retained ones among them are, with the replays begun by then: a
     /// replay that finds such a message leaves it to its live copy.
-    deferred_retained: BTreeMap<u64, u64>,
+    deferred_retained: BTreeMap<u64, (u64, bool)>,
     /// Counts the replays.
     begun: u64,
     /// How many had begun when its end was proposed.
@@ -51,16 +53,22 @@ impl Catchup {
         self.running > 0 || !self.waiting.is_empty()
     }
 
-    /// As it was written.
-    pub(crate) fn restored(begun: u64, replays: Vec<Replay>, deferred: Vec<Delivery>) -> Catchup {
+    /// As it was written. With each message that is kept back: how many
+    /// replays had begun by then.
+    pub(crate) fn restored(
+        begun: u64,
+        replays: Vec<Replay>,
+        deferred: Vec<(u64, Delivery)>,
+    ) -> Catchup {
         let mut catchup = Catchup::default();
         for replay in replays {
             catchup.add(replay);
         }
-        catchup.begun = begun;
-        for delivery in deferred {
+        for (by_then, delivery) in deferred {
+            catchup.begun = by_then;
             catchup.push(delivery);
         }
+        catchup.begun = begun;
         catchup
     }
 
@@ -69,6 +77,11 @@ impl Catchup {
         let asked = self.asked.iter();
         let asked = asked.map(|(filter, &(options, id))| (Arc::clone(filter), options, id));
         (asked.collect(), &self.deferred)
+    }
+
+    /// How many replays had begun when this message was kept back.
+    pub(crate) fn begun_by(&self, message: &Message) -> u64 {
+        self.deferred_retained.get(&message.id).map_or(self.begun, |&(begun, _)| begun)
     }
 
     /// What of it the disk has: position and bytes.
@@ -161,7 +174,8 @@ impl Catchup {
     fn push(&mut self, delivery: Delivery) {
         self.deferred_bytes += delivery.message.bytes() as u64;
         if delivery.message.retain {
-            self.deferred_retained.insert(delivery.message.id, self.begun);
+            let acknowledged = delivery.qos > QoS::AtMostOnce;
+            self.deferred_retained.insert(delivery.message.id, (self.begun, acknowledged));
         }
         self.deferred.push_back(delivery);
     }
@@ -173,8 +187,13 @@ impl Catchup {
 
     /// Whether this very message waits to be delivered live, and came after the
     /// subscription of the replay: then it is no retained message to it.
-    pub(crate) fn defers(&self, message: &Arc<Message>, serial: u64) -> bool {
-        self.deferred_retained.get(&message.id).is_some_and(|&begun| begun >= serial)
+    ///
+    /// Both copies are acknowledged, or neither: of a queue that is written, one
+    /// at QoS 0 leaves no trace, and must not decide over one that does.
+    pub(crate) fn defers(&self, message: &Arc<Message>, serial: u64, qos: QoS) -> bool {
+        self.deferred_retained.get(&message.id).is_some_and(|&(begun, acknowledged)| {
+            begun >= serial && acknowledged == (qos > QoS::AtMostOnce)
+        })
     }
 
     /// What was kept back, to go on its way now.

@@ -400,7 +400,11 @@ impl Partition {
             if !session.subscriptions.holds(filter) {
                 return; // [MQTT-3.10.4-2]
             }
-            if session.catchup.as_ref().is_some_and(|c| c.defers(&delivery.message, serial)) {
+            if session
+                .catchup
+                .as_ref()
+                .is_some_and(|c| c.defers(&delivery.message, serial, delivery.qos))
+            {
                 continue;
             }
             self.accept(at, slot, delivery, cx);

@@ -205,6 +205,7 @@ impl Partition {
             }
             w.u32(deferred.len() as u32);
             for delivery in deferred {
+                w.u64(catchup.begun_by(&delivery.message));
                 write_held(&mut w, delivery, live);
             }
         }
@@ -372,9 +373,10 @@ fn read_catchup(
         let filter = Filter::parse(text).map_err(|_| RecordError::Text("filter"))?;
         replays.push(Replay::new(owner, &filter, options, id, client, node));
     }
-    let mut deferred: Vec<Delivery> = Vec::new();
+    let mut deferred = Vec::new();
     for _ in 0..r.u32("messages kept back")? {
-        deferred.push(read_held(r, owner, node)?);
+        let begun = r.u64("replays by then")?;
+        deferred.push((begun, read_held(r, owner, node)?));
     }
     Ok(Catchup::restored(begun, replays, deferred))
 }

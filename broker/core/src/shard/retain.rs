@@ -184,7 +184,7 @@ impl Shard {
             if conn
                 .active
                 .as_ref()
-                .is_some_and(|a| a.catchup.defers(&delivery.message, replay.serial))
+                .is_some_and(|a| a.catchup.defers(&delivery.message, replay.serial, delivery.qos))
             {
                 continue;
             }
