@@ -92,7 +92,8 @@ impl Outgoing {
         let waiting = self.waiting.front().map(|waiting| waiting.sequence);
         let first = cold.into_iter().chain(waiting).min();
         if let (Some(first), Some(window)) = (first, window) {
-            sent = sent.max(first + u64::from(window)).min(self.sequence);
+            let maybe = (first + u64::from(window)).min(self.sequence);
+            self.maybe_sent = self.maybe_sent.max(maybe);
         }
         self.sent = sent;
     }
@@ -143,18 +144,19 @@ impl Outgoing {
     /// Numbers below it may have been sent, as far as the queue's state says.
     pub(crate) fn maybe_sent(&self) -> u64 {
         let published = self.flights.iter().rfind(|f| f.state == FlightState::Published);
-        self.sent.max(published.map_or(0, |flight| flight.sequence + 1))
+        let published = published.map_or(0, |flight| flight.sequence + 1);
+        self.sent.max(self.maybe_sent).max(published)
     }
 
     /// As it was written.
     pub(crate) fn restored(
         sequence: u64,
-        sent: u64,
+        maybe_sent: u64,
         kept: Vec<Kept>,
         shared: Vec<(u64, Delivery)>,
         released: Vec<u64>,
     ) -> Outgoing {
-        let mut outgoing = Outgoing { sequence, sent, ..Outgoing::default() };
+        let mut outgoing = Outgoing { sequence, maybe_sent, ..Outgoing::default() };
         for kept in kept {
             outgoing.waiting_bytes += kept.bytes;
             outgoing.cold.push_back(Cold::new(kept));

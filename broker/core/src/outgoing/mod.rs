@@ -163,8 +163,10 @@ pub(crate) struct Outgoing {
     cold: VecDeque<Cold>,
     /// Some of them are being fetched.
     fetching: bool,
-    /// Messages below this number may have been sent on an earlier connection.
+    /// Messages below this number were sent on an earlier connection.
     sent: u64,
+    /// Those below this one may have been, on one of before the start.
+    maybe_sent: u64,
     /// Of all that have not been sent.
     waiting_bytes: u64,
     /// Of the next message.
@@ -341,9 +343,9 @@ impl Outgoing {
             }
             let Waiting { sequence, delivery } = self.waiting.pop_front()?;
             self.waiting_bytes -= delivery.message.bytes() as u64;
-            let dup = sequence < self.sent;
+            let dup = sequence < self.sent.max(self.maybe_sent);
             // What is in flight goes on after its time [MQTT-3.3.2-5].
-            if !dup && delivery.message.expired(now) {
+            if sequence >= self.sent && delivery.message.expired(now) {
                 self.expired += 1;
                 continue;
             }

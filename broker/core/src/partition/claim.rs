@@ -213,6 +213,7 @@ impl Partition {
         if (request.clean_start && !tidegate_codec::defect::on("5:3.1.2-4")) || expired {
             self.end_session(at, slot, cx); // [MQTT-3.1.2-4]
         }
+        self.send_overdue(at, slot, cx);
         let Some(claim) = self.claims.at_mut(slot) else { return };
         let present = claim.session.is_some();
         if request.expiry > 0 && !present {

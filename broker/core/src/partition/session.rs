@@ -200,6 +200,19 @@ impl Partition {
         cx.node.totals.sessions.fetch_sub(1, Relaxed);
     }
 
+    /// A will whose time came before its client did, though no timer has told yet.
+    pub(super) fn send_overdue(&mut self, at: Millis, slot: u32, cx: &mut Context<'_>) {
+        let Some(claim) = self.claims.at_mut(slot) else { return };
+        let hash = claim.hash;
+        let Some(session) = claim.session.as_deref_mut() else { return };
+        if session.will.as_ref().is_some_and(|(due, _)| *due <= at)
+            && let Some((due, will)) = session.will.take()
+        {
+            self.timers.remove(&(due, slot, session.generation));
+            self.send_will(&will, hash, at, cx);
+        }
+    }
+
     /// A timer: the will's delay has passed, or the session's time is over.
     pub(super) fn due(&mut self, at: Millis, slot: u32, generation: u32, cx: &mut Context<'_>) {
         let Some(claim) = self.claims.at_mut(slot) else { return };
