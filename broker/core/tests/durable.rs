@@ -95,6 +95,29 @@ fn after_pubrec_a_later_subscription_gets_the_new_retained_message() {
 }
 
 #[test]
+fn a_puback_waits_for_a_partition_that_is_writing_its_state() {
+    let mut rig = Rig::kept(1, Settings::default());
+    for n in 0..200 {
+        let client = connect(&mut rig, 0, &format!("c{n}"), false);
+        subscribe(&mut rig, client, "t", 1);
+        rig.abort(client);
+    }
+    let alice = connect(&mut rig, 0, "alice", true);
+    rig.packets(alice);
+    // A record is on its way in each partition, so that its state has to wait.
+    hold(&mut rig, true);
+    publish(&mut rig, alice, "t", 1, 1, b"one");
+    for partition in 0..32 {
+        rig.write_state(partition);
+    }
+    publish(&mut rig, alice, "t", 1, 2, b"two");
+    rig.sync();
+    assert_eq!(rig.packets(alice), [[0x40, 2, 0, 1]], "half of the second is not written");
+    rig.sync();
+    assert_eq!(rig.packets(alice), [[0x40, 2, 0, 2]]);
+}
+
+#[test]
 fn sessions_that_end_with_their_connection_write_nothing() {
     let mut rig = kept();
     let bob = connect(&mut rig, 0, "bob", true);

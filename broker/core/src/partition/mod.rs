@@ -70,7 +70,8 @@ pub(crate) enum Change {
         message: Arc<Message>,
         to: Recipients,
         lane: Option<Lane>,
-        confirm: Option<Confirm>,
+        /// The last record that has it confirms.
+        confirm: Option<Arc<Confirm>>,
     },
     EnqueueOne {
         session: SessionKey,
@@ -339,7 +340,7 @@ impl Partition {
                 if self.seen.is_new(lane) {
                     self.enqueue_all(at, &message, to, cx);
                 }
-                cx.confirm(confirm);
+                cx.confirm(confirm.and_then(Arc::into_inner));
             }
             Change::EnqueueOne { session, delivery, lane, confirm } => {
                 if self.seen.is_new(lane) {

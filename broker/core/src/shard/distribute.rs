@@ -72,7 +72,9 @@ pub(super) struct Job {
     pub(super) at: usize,
     pub(super) publisher: ConnRef,
     pub(super) lane: Option<Lane>,
-    pub(super) confirm: Option<Confirm>,
+    /// Shared by its records: the last that is applied confirms. One of a
+    /// partition that is writing its state is not the last to be proposed.
+    pub(super) confirm: Option<Arc<Confirm>>,
     /// Whether the publisher waits for the end.
     pub(super) report: bool,
     /// What its deliveries are timed by.
@@ -288,7 +290,7 @@ impl Shard {
                     message: Arc::clone(&job.message),
                     to: Recipients::Run { targets: Arc::clone(&job.targets), from, to },
                     lane: job.lane,
-                    confirm: if last { job.confirm } else { None },
+                    confirm: if last { job.confirm.take() } else { job.confirm.clone() },
                 };
                 self.propose(now, partition, change);
                 from = to;

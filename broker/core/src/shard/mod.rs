@@ -621,7 +621,7 @@ impl Shard {
                         at: 0,
                         publisher,
                         lane,
-                        confirm,
+                        confirm: confirm.map(Arc::new),
                         report,
                         origin,
                     },
