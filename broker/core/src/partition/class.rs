@@ -84,6 +84,7 @@ impl Partition {
                 Class::Volatile
             }
             // Nobody was promised anything.
+            Change::Retain { confirm: None, .. } => Class::Lazy,
             Change::Retain { message, .. } if message.qos == QoS::AtMostOnce => Class::Lazy,
             Change::Retain { .. } | Change::Moved { .. } => Class::Wait,
             Change::CaughtUp { .. }
