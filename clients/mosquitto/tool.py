@@ -31,10 +31,18 @@ def publish(address, version, topic, payload=None, qos=0, *arguments, properties
     command = ["mosquitto_pub", *target(address, version), "-d", "-t", topic, "-q", str(qos)]
     if stdin is None:
         command += ["-n"] if payload in (None, "") else ["-m", payload]
-    done = subprocess.run(
-        [*command, *arguments, *flags(properties)], input=stdin, capture_output=True,
-        timeout=PATIENCE * 2,
-    )
+    try:
+        done = subprocess.run(
+            [*command, *arguments, *flags(properties)], input=stdin, capture_output=True,
+            timeout=PATIENCE * 2,
+        )
+    except subprocess.TimeoutExpired as hung:
+        # Before 2.0.14 `-l` may hang when stdin has ended (its issue 2448). What the
+        # test judges is what arrived; elsewhere a hang is a failure.
+        log = ((hung.stdout or b"") + (hung.stderr or b"")).decode()
+        assert "-l" in arguments and qos == 0 and "sending PUBLISH" in log, log
+        print("mosquitto_pub -l hung at the end of its input")
+        return log
     log = done.stdout.decode() + done.stderr.decode()
     assert done.returncode == 0, log
     return log
