@@ -157,6 +157,7 @@ fn what_was_not_acknowledged_may_be_gone_and_is_taken_again() {
         hold(&mut rig, true);
         publish(&mut rig, alice, "t", qos, 7, b"x");
         rig.crash(2, 0);
+        hold(&mut rig, false);
         let alice = connect(&mut rig, 0, "alice", false);
         assert_eq!(rig.packets(alice), [vec![0x20, 2, 1, 0]]);
         rig.send(alice, &[0x38 | qos << 1, 6, 0, 1, b't', 0, 7, b'x']);
@@ -199,6 +200,7 @@ fn an_acknowledgement_that_was_lost_is_asked_for_under_the_same_id() {
     hold(&mut rig, true);
     rig.send(bob, &[0x40, 2, 0, 1, 0x70, 2, 0, 2, 0x40, 2, 0, 3]);
     rig.crash(1, 0);
+    hold(&mut rig, false);
     let bob = connect(&mut rig, 0, "bob", false);
     let again: Vec<_> = rig.packets(bob).into_iter().skip(1).collect();
     let ids: Vec<_> =

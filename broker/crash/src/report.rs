@@ -30,7 +30,7 @@ pub(crate) fn text(outcome: &Outcome, options: &Options) -> String {
     let _ = writeln!(
         text,
         "\npublished {}, acknowledged {}, rejected {}, sent again {}; delivered {}, of them \
-         repeated {}, kept from the application {}; late reads {}; lives {}",
+         repeated {}, kept from the application {}; lives {}",
         tally.published,
         tally.acknowledged,
         tally.rejected,
@@ -38,7 +38,6 @@ pub(crate) fn text(outcome: &Outcome, options: &Options) -> String {
         tally.delivered,
         tally.repeated,
         tally.suppressed,
-        tally.late_reads,
         tally.lives,
     );
     for (name, value) in &outcome.told {
@@ -91,7 +90,6 @@ pub(crate) fn json(outcome: &Outcome, options: &Options, passed: bool) -> Value 
             "delivered": tally.delivered,
             "repeated": tally.repeated,
             "suppressed": tally.suppressed,
-            "late_reads": tally.late_reads,
             "lives": tally.lives,
         },
         "told": outcome.told,

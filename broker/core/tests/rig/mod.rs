@@ -109,7 +109,6 @@ impl Rig {
     pub fn crash(&mut self, shards: u16, ms: u64) {
         let mut disk = self.disk.take().expect("a node whose state is kept");
         disk.written.clear();
-        disk.held = false;
         // Another start of the machine: its clock begins anew.
         disk.epoch += self.now + ms - NOW;
         let epoch = disk.epoch;

@@ -198,9 +198,6 @@ pub(crate) struct Tally {
     pub(crate) suppressed: u64,
     /// PUBLISHes that publishers sent again.
     pub(crate) resent: u64,
-    /// Readings of a retained value that a completed QoS 2 publish was about to
-    /// replace.
-    pub(crate) late_reads: u64,
     /// Lives of the broker.
     pub(crate) lives: u64,
 }

@@ -8,12 +8,6 @@ use super::{Concern, Rule, Verdict};
 use crate::cast::{Cast, ClientId, Kind, MessageId, TopicId};
 use crate::history::{Event, What};
 
-/// How long after its PUBCOMP a QoS 2 message may take to reach the retained
-/// messages, in microseconds: it is safe then, and on its way, and MQTT doesn't
-/// say that another client has to see it at once. What is read in between
-/// counts as a late read. At QoS 1 nothing is late: the PUBACK waits.
-const REACHES: u64 = 0;
-
 /// What a reader has read so far.
 #[derive(Debug, Default)]
 struct Reading {
@@ -53,14 +47,7 @@ pub(crate) fn judge(cast: &Cast, events: &[Event], account: &Account, verdict: &
                     if strict.allows(cast, value) {
                         continue;
                     }
-                    let began = reading.began.saturating_sub(REACHES);
-                    let window = Window::at(account, writes, began, end);
-                    let qos_2 = writes.iter().any(|id| cast.get(*id).is_some_and(|m| m.qos == 2));
-                    if qos_2 && window.allows(cast, value) {
-                        verdict.tally.late_reads += 1;
-                    } else {
-                        strict.breach(cast, client, event.at, topic, value, verdict);
-                    }
+                    strict.breach(cast, client, event.at, topic, value, verdict);
                 }
             }
             _ => {}
