@@ -66,7 +66,8 @@ run() { # NAME UID STEERING CAPSH-ARGUMENTS...
   local name=$1 uid=$2 steering=$3 status=0
   shift 3
   say "$name"
-  chown "$uid:$uid" "$root/var/lib/tidegate"
+  # What an earlier run left there is whose node it is now.
+  chown -R "$uid:$uid" "$root/var/lib/tidegate"
   # The mounts go with their namespace.
   unshare --mount --propagation private bash -c '
     set -e
