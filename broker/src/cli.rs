@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -76,6 +77,12 @@ enum Command {
     /// The kernel's connection tracking: show
     #[command(subcommand)]
     Conntrack(ConntrackCommand),
+    /// What a node keeps: check, show
+    #[command(subcommand)]
+    Store(StoreCommand),
+    /// Backups of what a node keeps: create, restore, verify
+    #[command(subcommand)]
+    Backup(BackupCommand),
     /// Print completions for a shell
     Completion {
         /// Which
@@ -236,6 +243,49 @@ enum BpfCommand {
 }
 
 #[derive(Debug, Subcommand)]
+enum StoreCommand {
+    /// Check all that a data directory holds; its node must be down
+    Check {
+        /// The data directory
+        #[arg(long, value_name = "DIR", default_value = "./tidegate-data")]
+        data_dir: PathBuf,
+    },
+    /// Show what a data directory holds; its node must be down
+    Show {
+        /// The data directory
+        #[arg(long, value_name = "DIR", default_value = "./tidegate-data")]
+        data_dir: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum BackupCommand {
+    /// Have a running node write a backup
+    Create {
+        /// Where to; a directory that is empty or not there
+        to: PathBuf,
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+    /// Put a backup into an empty data directory
+    Restore {
+        /// The backup
+        from: PathBuf,
+        /// The data directory
+        #[arg(long, value_name = "DIR", default_value = "./tidegate-data")]
+        data_dir: PathBuf,
+    },
+    /// Check every byte of a backup
+    Verify {
+        /// The backup
+        from: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 enum SockstatCommand {
     /// Show the sockets of our ports by state, accept queues, and the node's TCP
     Show {
@@ -276,9 +326,17 @@ struct NodeArgs {
 }
 
 impl NodeArgs {
+    fn socket(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| control::socket_in(&self.data_dir))
+    }
+
     fn ask(&self, method: &str, target: &str) -> anyhow::Result<String> {
-        let socket = self.socket.clone().unwrap_or_else(|| control::socket_in(&self.data_dir));
-        control::ask(&socket, method, target)
+        control::ask(&self.socket(), method, target)
+    }
+
+    /// What may take an hour.
+    fn ask_long(&self, method: &str, target: &str) -> anyhow::Result<String> {
+        control::ask_within(&self.socket(), method, target, Duration::from_secs(3_600))
     }
 }
 
@@ -360,6 +418,13 @@ pub fn main(run: Runner) -> ExitCode {
         Command::Conntrack(ConntrackCommand::Show { connections, json }) => {
             report::conntrack(connections, json).map(|said| print(&said))
         }
+        Command::Store(StoreCommand::Check { data_dir }) => {
+            commands::store::check(&data_dir).map(|said| print(&said))
+        }
+        Command::Store(StoreCommand::Show { data_dir, json }) => {
+            commands::store::show(&data_dir, json).map(|said| print(&said))
+        }
+        Command::Backup(command) => backup(command).map(|said| print(&said)),
         Command::Completion { shell } => {
             print(&pages::completion(Cli::command(), shell));
             Ok(())
@@ -425,6 +490,28 @@ fn shard(command: ShardCommand) -> anyhow::Result<String> {
             node.ask("POST", &target)
         }
     }
+}
+
+fn backup(command: BackupCommand) -> anyhow::Result<String> {
+    match command {
+        BackupCommand::Create { to, node } => {
+            let to = std::path::absolute(&to).with_context(|| to.display().to_string())?;
+            let to = percent(to.as_os_str().as_encoded_bytes());
+            node.ask_long("POST", &format!("/backup?to={to}"))
+        }
+        BackupCommand::Restore { from, data_dir } => commands::backup::restore(&from, &data_dir),
+        BackupCommand::Verify { from } => commands::backup::verify(&from),
+    }
+}
+
+/// Text as a value of a query.
+fn percent(bytes: &[u8]) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
+    let one = |&byte: &u8| match plain(byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    bytes.iter().map(one).collect()
 }
 
 /// Whether it is as asked.

@@ -13,5 +13,6 @@ pub mod overload;
 pub mod pages;
 pub mod shard;
 pub mod steering;
+pub mod store;
 pub mod system;
 pub mod telemetry;

@@ -15,9 +15,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::delivery::Delivery;
+use crate::ids::Position;
+use crate::index::Options;
 use crate::limits::{Limits, QueuePolicy, REPLAYS_MAX};
 use crate::mail::Replay;
 use crate::message::Message;
+
+/// A replay that was asked for: filter, options, subscription identifier.
+pub(crate) type Asked = (Arc<str>, Options, u32);
 
 /// The replays of one session.
 #[derive(Debug, Default)]
@@ -25,14 +30,18 @@ pub(crate) struct Catchup {
     /// On their way.
     running: usize,
     waiting: BTreeMap<Arc<str>, Box<Replay>>,
+    /// Those and the ones on their way, as they were asked for.
+    asked: BTreeMap<Arc<str>, (Options, u32)>,
     /// Live messages that must not overtake the retained ones.
     deferred: VecDeque<Delivery>,
     deferred_bytes: u64,
     /// Where the retained ones among them are, with the replays begun by then: a
     /// replay that finds such a message leaves it to its live copy.
-    deferred_retained: BTreeMap<usize, u64>,
+    deferred_retained: BTreeMap<u64, u64>,
     /// Counts the replays.
     begun: u64,
+    /// How many had begun when its end was proposed.
+    ending: u64,
 }
 
 impl Catchup {
@@ -42,16 +51,65 @@ impl Catchup {
         self.running > 0 || !self.waiting.is_empty()
     }
 
+    /// As it was written.
+    pub(crate) fn restored(begun: u64, replays: Vec<Replay>, deferred: Vec<Delivery>) -> Catchup {
+        let mut catchup = Catchup::default();
+        for replay in replays {
+            catchup.add(replay);
+        }
+        catchup.begun = begun;
+        for delivery in deferred {
+            catchup.push(delivery);
+        }
+        catchup
+    }
+
+    /// What of it is written: the replays that have not ended, and what is kept back.
+    pub(crate) fn parts(&self) -> (Vec<Asked>, &VecDeque<Delivery>) {
+        let asked = self.asked.iter();
+        let asked = asked.map(|(filter, &(options, id))| (Arc::clone(filter), options, id));
+        (asked.collect(), &self.deferred)
+    }
+
+    /// What of it the disk has: position and bytes.
+    pub(crate) fn kept(&self) -> Vec<(u64, u64)> {
+        let kept = |d: &Delivery| Some((d.position?.offset(), d.message.bytes() as u64));
+        self.deferred.iter().filter_map(kept).collect()
+    }
+
+    /// A message lies elsewhere now; whether it is kept back here.
+    pub(crate) fn moved(&mut self, from: Position, to: Position) -> bool {
+        let found = self.deferred.iter_mut().find(|d| d.position == Some(from));
+        found.map(|delivery| delivery.position = Some(to)).is_some()
+    }
+
+    /// How many have begun.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun
+    }
+
+    /// Whether its end is to be proposed: the last replay has ended, and
+    /// nobody has said so. How many had begun.
+    pub(crate) fn end(&mut self) -> Option<u64> {
+        if self.is_on() || self.ending == self.begun {
+            return None;
+        }
+        self.ending = self.begun;
+        Some(self.begun)
+    }
+
     /// A subscription asks for what is retained.
     pub(crate) fn add(&mut self, mut replay: Replay) {
         self.begun += 1;
         replay.serial = self.begun;
+        self.asked.insert(Arc::clone(&replay.filter), (replay.options, replay.id));
         self.waiting.insert(Arc::clone(&replay.filter), Box::new(replay));
     }
 
     /// The subscription is gone: nothing more for it [MQTT-3.10.4-2].
     pub(crate) fn forget(&mut self, filter: &str) {
         self.waiting.remove(filter);
+        self.asked.remove(filter);
     }
 
     /// The next replay to be sent on its way.
@@ -68,11 +126,14 @@ impl Catchup {
     /// has asked for again begins anew instead.
     pub(crate) fn back(&mut self, replay: Box<Replay>, more: bool) {
         self.running = self.running.saturating_sub(1);
+        let newer = self.waiting.get(&replay.filter).is_some_and(|w| w.serial > replay.serial);
+        if newer {
+            return;
+        }
         if more {
-            let newer = self.waiting.get(&replay.filter).is_some_and(|w| w.serial > replay.serial);
-            if !newer {
-                self.waiting.insert(Arc::clone(&replay.filter), replay);
-            }
+            self.waiting.insert(Arc::clone(&replay.filter), replay);
+        } else {
+            self.asked.remove(&replay.filter);
         }
     }
 
@@ -90,15 +151,19 @@ impl Catchup {
                 QueuePolicy::DropOldest => self.deferred.pop_front(),
             };
             let Some(oldest) = oldest else { return dropped };
-            self.deferred_retained.remove(&address(&oldest.message));
+            self.deferred_retained.remove(&oldest.message.id);
             self.deferred_bytes -= oldest.message.bytes() as u64;
         }
-        self.deferred_bytes += bytes;
+        self.push(delivery);
+        dropped
+    }
+
+    fn push(&mut self, delivery: Delivery) {
+        self.deferred_bytes += delivery.message.bytes() as u64;
         if delivery.message.retain {
-            self.deferred_retained.insert(address(&delivery.message), self.begun);
+            self.deferred_retained.insert(delivery.message.id, self.begun);
         }
         self.deferred.push_back(delivery);
-        dropped
     }
 
     /// Bytes of what is kept back.
@@ -109,7 +174,7 @@ impl Catchup {
     /// Whether this very message waits to be delivered live, and came after the
     /// subscription of the replay: then it is no retained message to it.
     pub(crate) fn defers(&self, message: &Arc<Message>, serial: u64) -> bool {
-        self.deferred_retained.get(&address(message)).is_some_and(|&begun| begun >= serial)
+        self.deferred_retained.get(&message.id).is_some_and(|&begun| begun >= serial)
     }
 
     /// What was kept back, to go on its way now.
@@ -118,9 +183,4 @@ impl Catchup {
         self.deferred_retained.clear();
         std::mem::take(&mut self.deferred)
     }
-}
-
-/// Tells messages apart; good while the message is kept.
-fn address(message: &Arc<Message>) -> usize {
-    Arc::as_ptr(message).addr()
 }

@@ -105,7 +105,7 @@ pub(crate) struct Conn {
     pub(crate) session: (u32, u32),
     /// Of an ephemeral session.
     pub(crate) subscriptions: Subscriptions,
-    pub(crate) will: Option<Box<Will>>,
+    pub(crate) will: Option<Arc<Will>>,
     pub(crate) output: Option<Box<Output>>,
     pub(crate) active: Option<Box<Active>>,
     /// Who it is, where listeners ask.

@@ -91,6 +91,7 @@ labelled! {
         Blocked => "blocked",
         Busy => "busy",
         Memory => "memory",
+        DiskFull => "disk_full",
         Flapping => "flapping",
     }
 }
@@ -109,6 +110,7 @@ labelled! {
         RetainedFull => "retained_full",
         SessionEnded => "session_ended",
         SessionOffline => "session_offline",
+        DiskFull => "disk_full",
     }
 }
 
@@ -212,6 +214,20 @@ pub(crate) type Load = (usize, u64, usize);
 impl Counters {
     pub(crate) fn dropped(&self, reason: DropReason, n: u64) {
         self.messages_dropped[reason as usize].add(n);
+    }
+
+    /// Adds the gauges of durable sessions that `other` has.
+    pub(crate) fn adopt(&self, other: &Counters) {
+        let pairs = [
+            (&self.sessions_offline, &other.sessions_offline),
+            (&self.queued_messages, &other.queued_messages),
+            (&self.queued_bytes, &other.queued_bytes),
+            (&self.inflight[1], &other.inflight[1]),
+        ];
+        let subscriptions = self.subscriptions.iter().zip(&other.subscriptions);
+        for (own, more) in pairs.into_iter().chain(subscriptions) {
+            own.add(more.value());
+        }
     }
 
     /// Moves the gauges of queues by what one queue changed.

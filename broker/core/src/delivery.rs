@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use tidegate_codec::QoS;
 
+use crate::ids::Position;
 use crate::index::{Member, ShareGroup};
 use crate::message::Message;
 use crate::outgoing::SubscriptionIds;
@@ -18,6 +19,8 @@ pub(crate) struct Delivery {
     /// The retain flag as this receiver gets it [MQTT-3.3.1-12], [MQTT-3.3.1-13].
     pub(crate) retain: bool,
     pub(crate) ids: SubscriptionIds,
+    /// Where the record lies that brought it; none: in memory alone.
+    pub(crate) position: Option<Position>,
     /// Set when a shared subscription chose this receiver.
     pub(crate) ticket: Option<Arc<Ticket>>,
 }
@@ -57,6 +60,7 @@ pub(crate) mod tests {
             retain: false,
             origin: 0,
             expires: u64::MAX,
+            id: 0,
             shared: None,
         };
         Delivery {
@@ -64,6 +68,7 @@ pub(crate) mod tests {
             qos,
             retain: false,
             ids: SubscriptionIds::None,
+            position: None,
             ticket: None,
         }
     }

@@ -45,6 +45,22 @@ pub struct ConnRef {
     pub generation: u32,
 }
 
+/// Where a record lies: bytes since the log began. Nothing lies at its start.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Position(std::num::NonZeroU64);
+
+impl Position {
+    /// `None` for the start, where no record can lie.
+    pub fn of(offset: u64) -> Option<Position> {
+        std::num::NonZeroU64::new(offset).map(Position)
+    }
+
+    /// As an offset.
+    pub fn offset(self) -> u64 {
+        self.0.get()
+    }
+}
+
 /// A partition of the durable state: client ids, or topics, with the same hash.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct PartitionId(pub u8);

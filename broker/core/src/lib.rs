@@ -14,6 +14,7 @@ mod debug;
 mod delivery;
 pub mod ids;
 pub mod index;
+pub mod journal;
 mod keepalive;
 pub mod limits;
 pub mod log;
@@ -26,6 +27,7 @@ mod partition;
 pub mod pressure;
 pub mod rate;
 pub mod retained;
+pub mod room;
 pub mod settings;
 pub mod shard;
 mod slab;
@@ -35,6 +37,7 @@ pub mod transit;
 mod will;
 
 pub use node::Node;
+pub use partition::{Fetch, RecordError, Why};
 pub use shard::{
     Event, Hangup, Layer, Opened, Opening, Received, Refused, Shard, Then, Verdict, Written,
 };

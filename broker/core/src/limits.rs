@@ -116,6 +116,13 @@ pub const OUTBOX_BYTES_MAX: usize = 16 << 20;
 pub const MAILBOX_BATCHES_MAX: usize = 256;
 /// Mails in one batch.
 pub const BATCH_MAILS_MAX: usize = 512;
+/// Bytes of a shard's records that may be on their way to the store; from then
+/// on publishers whose messages would add to them are not read.
+pub const JOURNAL_BYTES_MAX: usize = 16 << 20;
+/// Messages of one queue that are fetched from the disk at once.
+pub const FETCH_MAX: usize = 64;
+/// Bytes of them.
+pub const FETCH_BYTES_MAX: u64 = 256 << 10;
 /// Topics in a shard's route cache.
 pub const ROUTE_CACHE_MAX: usize = 65_536;
 /// Bytes read from one socket in one turn before the next socket has its turn.

@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 
-use tidegate_codec::ReasonCode;
+use tidegate_codec::{Filter, ReasonCode};
 
 use crate::delivery::Delivery;
 use crate::ids::{ConnRef, PartitionId, SessionKey, ShardId};
 use crate::index::{Options, Targets};
 use crate::message::Message;
+use crate::node::Node;
 use crate::outgoing::Acked;
 use crate::retained::Cursor;
 use crate::transit::Stamp;
@@ -30,6 +31,47 @@ pub struct Mail {
 pub(crate) struct Confirm {
     pub(crate) conn: ConnRef,
     pub(crate) token: u32,
+}
+
+impl Confirm {
+    /// The slot that no connection has: an errand of a partition waits.
+    const ERRAND: u32 = u32::MAX - 1;
+
+    /// Of an errand of a partition of this shard.
+    pub(crate) fn errand(shard: ShardId, partition: PartitionId, token: u32) -> Confirm {
+        let generation = u32::from(partition.0);
+        let conn = ConnRef { shard, slot: Confirm::ERRAND, generation };
+        Confirm { conn, token }
+    }
+
+    /// The partition whose errand it is, if it is one.
+    pub(crate) fn partition(&self) -> Option<PartitionId> {
+        (self.conn.slot == Confirm::ERRAND).then_some(PartitionId(self.conn.generation as u8))
+    }
+}
+
+/// Which errand of which partition a message is, so that it is taken once.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Lane {
+    pub(crate) partition: u8,
+    pub(crate) number: u64,
+    /// Numbers below it do not come again.
+    pub(crate) low: u64,
+    /// Tells apart what one partition gets of one errand: see [`part`].
+    pub(crate) part: u32,
+}
+
+/// What a partition may get of one errand.
+pub(crate) mod part {
+    /// The message, for its sessions.
+    pub(crate) const SESSIONS: u32 = 0;
+    /// The message, to be retained.
+    pub(crate) const RETAIN: u32 = 1;
+
+    /// The message, for a member of this share group.
+    pub(crate) fn share(hash: u64) -> u32 {
+        (hash as u32).max(2)
+    }
 }
 
 /// A claim in its partition. `generation` grows with each owner.
@@ -57,6 +99,8 @@ pub(crate) enum Kind {
         session: SessionKey,
         packet_id: u16,
         held: bool,
+        /// What came in, if the partition is to see to its delivery.
+        message: Option<Arc<Message>>,
         confirm: Option<Confirm>,
     },
     // To a connection.
@@ -93,6 +137,8 @@ pub(crate) enum Kind {
         conn: ConnRef,
     },
     Confirmed(Confirm),
+    /// A journal that was behind has caught up.
+    Relieved,
     /// The retained message of this publish found no place.
     NotRetained(Confirm),
     JobDone {
@@ -108,6 +154,7 @@ pub(crate) enum Kind {
         targets: Arc<Targets>,
         durable: bool,
         publisher: ConnRef,
+        lane: Option<Lane>,
         /// The acknowledgement waits for the durable targets.
         confirm: Option<Confirm>,
         /// The publisher waits for the end of a long fan-out.
@@ -116,15 +163,22 @@ pub(crate) enum Kind {
     DeliverShared {
         session: SessionKey,
         delivery: Delivery,
+        lane: Option<Lane>,
         confirm: Option<Confirm>,
     },
     // Retained messages.
     Retain {
         message: Arc<Message>,
         clear: bool,
+        lane: Option<Lane>,
         confirm: Option<Confirm>,
     },
     Query(Box<Replay>),
+    /// A replay that a connection had when it went.
+    Returned {
+        conn: ConnRef,
+        replay: Box<Replay>,
+    },
     Answer {
         replay: Box<Replay>,
         messages: Vec<Arc<Message>>,
@@ -141,13 +195,14 @@ impl Mail {
                 delivery.message.bytes()
             }
             Kind::Answer { messages, .. } => messages.iter().map(|m| m.bytes()).sum(),
+            Kind::Incoming { message: Some(message), .. } => message.bytes(),
             Kind::Claim(_)
             | Kind::Release(_)
             | Kind::Subscribe(_)
             | Kind::Unsubscribe(_)
             | Kind::Recheck(_)
             | Kind::Acknowledge { .. }
-            | Kind::Incoming { .. }
+            | Kind::Incoming { message: None, .. }
             | Kind::Granted(_)
             | Kind::Refused { .. }
             | Kind::Evict { .. }
@@ -156,10 +211,12 @@ impl Mail {
             | Kind::Owe { .. }
             | Kind::Mismatch { .. }
             | Kind::Confirmed(_)
+            | Kind::Relieved
             | Kind::NotRetained(_)
             | Kind::JobDone { .. }
             | Kind::Pace { .. }
-            | Kind::Query(_) => 0,
+            | Kind::Query(_)
+            | Kind::Returned { .. } => 0,
         };
         size_of::<Mail>() + content
     }
@@ -175,6 +232,10 @@ pub(crate) struct ClaimRequest {
     pub(crate) expiry: u32,
     /// PUBLISHes that may be unacknowledged towards this client.
     pub(crate) window: u16,
+    /// Of a session that outlives its connection.
+    pub(crate) will: Option<Arc<Will>>,
+    /// Whether a new session has been counted for it.
+    pub(crate) counted: bool,
 }
 
 #[derive(Debug)]
@@ -196,8 +257,8 @@ pub(crate) struct ReleaseRequest {
     pub(crate) claim: ClaimRef,
     /// A Session Expiry Interval from DISCONNECT.
     pub(crate) expiry: Option<u32>,
-    /// The will of a durable session, if the end was not a clean one.
-    pub(crate) will: Option<Box<Will>>,
+    /// Whether the end was not a clean one: the will of a durable session is due.
+    pub(crate) will: bool,
 }
 
 /// A filter of a SUBSCRIBE that passed the checks of its connection.
@@ -244,6 +305,24 @@ pub(crate) struct Replay {
     pub(crate) client: u64,
     /// Of two replays of one filter the later one counts.
     pub(crate) serial: u64,
+}
+
+impl Replay {
+    /// Of a subscription of `owner`, not begun.
+    pub(crate) fn new(
+        owner: SessionKey,
+        filter: &Filter<'_>,
+        options: Options,
+        id: u32,
+        client: u64,
+        node: &Node,
+    ) -> Replay {
+        let exact = !filter.is_wildcard();
+        let text = filter.filter();
+        let shard = if exact { node.retained_shard(text) } else { ShardId::default() };
+        let filter = text.into();
+        Replay { owner, filter, exact, shard, cursor: None, options, id, client, serial: 0 }
+    }
 }
 
 /// The subscriptions of a durable session are to be held against the rules.

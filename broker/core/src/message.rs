@@ -23,9 +23,27 @@ pub struct Message {
     pub(crate) origin: u64,
     /// When its Message Expiry Interval ends; `Millis::MAX`: never.
     pub(crate) expires: Millis,
+    /// Tells it from every other message of this node.
+    pub(crate) id: u64,
 }
 
 impl Message {
+    /// From its parts, as they were read back.
+    pub(crate) fn from_parts(
+        body: Bytes,
+        topic_bytes: u16,
+        forward_bytes: u32,
+        draft: &Draft<'_>,
+    ) -> Message {
+        let Draft { qos, retain, origin, expires, id, .. } = *draft;
+        Message { body, topic_bytes, forward_bytes, qos, retain, origin, expires, id }
+    }
+
+    /// topic | forwarded properties | payload, and how long the first two are.
+    pub(crate) fn parts(&self) -> (&Bytes, u16, u32) {
+        (&self.body, self.topic_bytes, self.forward_bytes)
+    }
+
     /// The topic name.
     pub fn topic(&self) -> &str {
         // The body was put together from a `&str`.
@@ -67,6 +85,7 @@ impl Message {
             retain: self.retain,
             origin: self.origin,
             expires: self.expires,
+            id: self.id,
             shared: Some(Arc::clone(self)),
         }
     }
@@ -83,13 +102,14 @@ pub(crate) struct Draft<'a> {
     pub(crate) retain: bool,
     pub(crate) origin: u64,
     pub(crate) expires: Millis,
+    pub(crate) id: u64,
     pub(crate) shared: Option<Arc<Message>>,
 }
 
 impl Draft<'_> {
     /// The shared form; the first call copies.
     pub(crate) fn share(&mut self) -> &Arc<Message> {
-        let Draft { topic, forward, payload, qos, retain, origin, expires, shared } = self;
+        let Draft { topic, forward, payload, qos, retain, origin, expires, id, shared } = self;
         shared.get_or_insert_with(|| {
             let mut body = Vec::with_capacity(topic.len() + forward.len() + payload.len());
             body.extend_from_slice(topic.as_bytes());
@@ -103,6 +123,7 @@ impl Draft<'_> {
                 retain: *retain,
                 origin: *origin,
                 expires: *expires,
+                id: *id,
             })
         })
     }
@@ -145,6 +166,7 @@ mod tests {
             retain: true,
             origin: 9,
             expires: 77,
+            id: 0,
             shared: None,
         };
         let message = Arc::clone(draft.share());

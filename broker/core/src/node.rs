@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use foldhash::quality::FixedState;
 
@@ -10,10 +10,11 @@ use tidegate_codec::Filter;
 
 use crate::access::{Access, Who};
 use crate::counters::Counters;
-use crate::ids::{PARTITIONS, PartitionId, ShardId};
+use crate::ids::{Millis, PARTITIONS, PartitionId, ShardId};
 use crate::index::Index;
 use crate::limits::{Limits, SHARDS_MAX};
 use crate::pressure::{Stage, last, tight};
+use crate::room::Room;
 use crate::settings::Settings;
 use crate::sources::Buckets;
 
@@ -58,8 +59,13 @@ pub struct Node {
     tight: Limits,
     last: Limits,
     pressure: AtomicU8,
+    room: AtomicU8,
     pub(crate) shards: u16,
     pub(crate) seed: u64,
+    /// Milliseconds of the wall clock when the shell's clock stood at 0.
+    pub(crate) epoch: Millis,
+    /// By shard: whether its journal is behind, see `press`.
+    pub(crate) behind: Box<[AtomicBool]>,
 }
 
 impl Node {
@@ -69,8 +75,24 @@ impl Node {
     /// # Panics
     /// When `shards` is 0 or above [`SHARDS_MAX`].
     pub fn new(settings: Settings, shards: u16, seed: u64, access: Box<dyn Access>) -> Arc<Node> {
+        Arc::new(Node::kept(settings, shards, seed, access, 0))
+    }
+
+    /// The same for a node whose state is kept. `seed` is then the one that
+    /// its records were written with; `epoch` is what the wall clock showed, in
+    /// milliseconds since 1970, when the shell's clock stood at 0.
+    ///
+    /// # Panics
+    /// As [`Node::new`].
+    pub fn kept(
+        settings: Settings,
+        shards: u16,
+        seed: u64,
+        access: Box<dyn Access>,
+        epoch: Millis,
+    ) -> Node {
         assert!((1..=SHARDS_MAX as u16).contains(&shards), "{shards} shards: 1 to {SHARDS_MAX}");
-        Arc::new(Node {
+        Node {
             index: Index::new(seed),
             counters: (0..shards).map(|_| Counters::default()).collect(),
             totals: Totals::default(),
@@ -79,10 +101,13 @@ impl Node {
             tight: tight(&settings.limits),
             last: last(&settings.limits),
             pressure: AtomicU8::new(Stage::Calm as u8),
+            room: AtomicU8::new(Room::Enough as u8),
             settings,
             shards,
             seed,
-        })
+            epoch,
+            behind: (0..shards).map(|_| AtomicBool::new(false)).collect(),
+        }
     }
 
     /// Whether `who` may not have a subscription that it has.
@@ -99,6 +124,17 @@ impl Node {
     /// Says how short memory is.
     pub fn set_pressure(&self, stage: Stage) {
         self.pressure.store(stage as u8, Relaxed);
+    }
+
+    /// How much room the disk has.
+    #[inline]
+    pub fn room(&self) -> Room {
+        Room::of(self.room.load(Relaxed))
+    }
+
+    /// Says how much room the disk has.
+    pub fn set_room(&self, room: Room) {
+        self.room.store(room as u8, Relaxed);
     }
 
     /// The bounds in effect.
@@ -129,9 +165,19 @@ impl Node {
         hash(topic, !self.seed)
     }
 
+    /// The partition of the retained message of a topic.
+    pub(crate) fn retained_partition(&self, topic: &str) -> PartitionId {
+        PartitionId::of(self.topic_hash(topic))
+    }
+
     /// The shard that keeps the retained message of a topic.
     pub(crate) fn retained_shard(&self, topic: &str) -> ShardId {
-        PartitionId::of(self.topic_hash(topic)).shard(self.shards)
+        self.retained_partition(topic).shard(self.shards)
+    }
+
+    /// The hash of a share group, for lanes.
+    pub(crate) fn share_hash(&self, name: &str, filter: &str) -> u64 {
+        hash(name, self.seed) ^ hash(filter, !self.seed)
     }
 
     /// The partitions pinned to a shard, in the order of their local number.

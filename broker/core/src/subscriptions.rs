@@ -11,6 +11,9 @@ use tidegate_codec::Filter;
 /// What a session holds of one of its subscriptions.
 #[derive(Clone, Debug)]
 pub(crate) struct Subscription {
+    /// What it asks for; the index has them too.
+    pub(crate) options: Options,
+    pub(crate) id: u32,
     /// Set for a shared subscription.
     pub(crate) member: Option<Arc<Member>>,
 }
@@ -54,7 +57,7 @@ impl Subscriptions {
         counters: &Counters,
     ) -> bool {
         let text: Arc<str> = filter.text().into();
-        let mut subscription = Subscription { member: None };
+        let mut subscription = Subscription { options, id, member: None };
         match filter.share() {
             None => {
                 index.subscribe(&text, Subscriber { session, options, subscription_id: id });

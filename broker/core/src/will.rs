@@ -10,12 +10,12 @@ use tidegate_codec::{QoS, Will as Wire};
 /// [MQTT-3.1.3.2.4].
 #[derive(Clone, Debug)]
 pub(crate) struct Will {
-    topic: Box<str>,
-    payload: Box<[u8]>,
-    forward: Box<[u8]>,
-    qos: QoS,
-    retain: bool,
-    expiry: Option<u32>,
+    pub(crate) topic: Box<str>,
+    pub(crate) payload: Box<[u8]>,
+    pub(crate) forward: Box<[u8]>,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) expiry: Option<u32>,
     /// Seconds between the end of the connection and the message.
     pub(crate) delay: u32,
 }
@@ -34,7 +34,7 @@ impl Will {
     }
 
     /// The message, published now by the client with this hash.
-    pub(crate) fn message(&self, origin: u64, now: Millis) -> Arc<Message> {
+    pub(crate) fn message(&self, origin: u64, now: Millis, id: u64) -> Arc<Message> {
         let mut draft = Draft {
             topic: &self.topic,
             forward: &self.forward,
@@ -43,6 +43,7 @@ impl Will {
             retain: self.retain,
             origin,
             expires: expires_at(self.expiry, now),
+            id,
             shared: None,
         };
         Arc::clone(draft.share())

@@ -57,3 +57,23 @@ fn random_clients_get_what_mqtt_promises() {
         world.finish()
     });
 }
+
+/// The same, where now and then the node ends without a word and starts again
+/// with what it has written, on another number of shards.
+#[test]
+fn what_was_promised_outlives_the_node() {
+    let op = prop_oneof![
+        120 => op(),
+        2 => (0..64u8).prop_map(|partition| Op::Write { partition }),
+        1 => Just(Op::Compact),
+        1 => (1..4u16).prop_map(|shards| Op::Crash { shards }),
+    ];
+    runner::run(op, |shards, ops| {
+        let mut world = World::kept(shards);
+        for op in ops {
+            world.apply(op).map_err(|fault| format!("{op:?}: {fault}"))?;
+        }
+        world.apply(&Op::Crash { shards })?;
+        world.finish()
+    });
+}

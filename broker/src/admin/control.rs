@@ -21,6 +21,7 @@ use serde_json::json;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::commands;
 use crate::shard::Shared;
 use crate::steering::report;
 use crate::system::report::{collectors_json, collectors_text};
@@ -85,6 +86,7 @@ pub(crate) async fn serve(
         .route("/bpf", get(bpf))
         .route("/shards", get(shards))
         .route("/shards/weight", post(weight))
+        .route("/backup", post(backup))
         .fallback(async || (StatusCode::NOT_FOUND, "this node does not know that command\n"))
         .with_state(Control { shared, reload });
     axum::serve(listener, routes).await
@@ -140,6 +142,36 @@ async fn shards(State(control): State<Control>, Query(form): Query<Form>) -> Str
 }
 
 #[derive(serde::Deserialize)]
+struct BackupForm {
+    to: PathBuf,
+}
+
+async fn backup(
+    State(control): State<Control>,
+    Query(BackupForm { to }): Query<BackupForm>,
+) -> Response {
+    let refuse = |status, why: String| (status, why).into_response();
+    let Some(store) = &control.shared.store else {
+        let why = "this node keeps nothing (store.durability is \"memory\")\n";
+        return refuse(StatusCode::CONFLICT, why.into());
+    };
+    let Some(asked) = store.backup() else {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "a backup begins just now\n".into());
+    };
+    let parts = match asked.await {
+        Ok(Ok(parts)) => parts,
+        Ok(Err(error)) => return refuse(StatusCode::CONFLICT, format!("{error:#}\n")),
+        Err(_) => return refuse(StatusCode::SERVICE_UNAVAILABLE, "the node ends\n".into()),
+    };
+    // Away from the thread that answers Prometheus.
+    match tokio::task::spawn_blocking(move || commands::backup::create(parts, &to)).await {
+        Ok(Ok(said)) => said.into_response(),
+        Ok(Err(error)) => refuse(StatusCode::CONFLICT, format!("{error:#}\n")),
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+#[derive(serde::Deserialize)]
 struct WeightForm {
     listener: Option<String>,
     shard: usize,
@@ -159,9 +191,22 @@ async fn weight(State(control): State<Control>, Query(form): Query<WeightForm>) 
 /// # Errors
 /// When no node is there, or it refuses; what it says is in the error.
 pub fn ask(socket: &Path, method: &str, target: &str) -> anyhow::Result<String> {
+    ask_within(socket, method, target, PATIENCE)
+}
+
+/// The same of what takes long.
+///
+/// # Errors
+/// As [`ask`].
+pub fn ask_within(
+    socket: &Path,
+    method: &str,
+    target: &str,
+    patience: Duration,
+) -> anyhow::Result<String> {
     let no_node = || format!("no node answers at {socket:?}; is it running with this data_dir?");
     let mut stream = UnixStream::connect(socket).with_context(no_node)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
     write!(stream, "{method} {target} HTTP/1.0\r\nHost: tidegate\r\nContent-Length: 0\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).with_context(|| format!("{socket:?} does not answer"))?;

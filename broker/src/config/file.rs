@@ -17,6 +17,7 @@ use super::key::{Fallback, Key, Networks, Setting};
 use super::listener::{Bind, ClientAuth, ProxyProtocol, TlsVersion, Transport, UserFrom};
 use super::nearest::nearest;
 use super::problem::{Faults, Problem};
+use super::store::Durability;
 use crate::telemetry::log::{Log, LogFormat, LogLevel, LogOutput};
 
 macro_rules! fallback {
@@ -264,6 +265,26 @@ tables! {
             = Limits::default().session_expiry_max_seconds;
     }
 
+    /// What survives a restart: durable sessions with their subscriptions, queues and wills, and
+    /// retained messages. It is below `node.data_dir` (docs/store.md).
+    StoreTable {
+        /// What an acknowledgement of it means: it is on the device and survives the loss of
+        /// power (`fsync`), the kernel has it and it survives the end of the process (`os`), or
+        /// nothing is written (`memory`).
+        durability: Durability = Durability::Fsync;
+        /// Size of a file of the log. Space is given back by whole files.
+        segment_bytes: u64 [1_u64 << 20, 1_u64 << 32], "bytes" = 128 << 20;
+        /// How long records may wait for others, to be made durable with them, under load and
+        /// never longer than half of what that took last time. 0: not at all.
+        group_window_micros: u32 [0, 2_000], "microseconds" = 500;
+        /// Use of the disk from which messages with QoS 1 and 2 are refused (0x97; before 5.0
+        /// the connection is closed), and retained ones are not kept. It ends 5 points below.
+        disk_refuse_percent: u8 [10, 100], "percent" = 85;
+        /// Use of the disk from which durable sessions and their subscriptions are refused as
+        /// well (0x97; before 5.0: 0x03, 0x80). Not below `disk_refuse_percent`.
+        disk_stop_percent: u8 [10, 100], "percent" = 95;
+    }
+
     /// Metrics and health over HTTP.
     AdminTable {
         /// Address and port of the admin port.
@@ -394,6 +415,8 @@ pub struct File {
     pub mqtt: MqttTable,
     /// `[limits]`
     pub limits: LimitsTable,
+    /// `[store]`
+    pub store: StoreTable,
     /// `[auth]`
     pub auth: AuthTable,
     /// `[admin]`
@@ -412,14 +435,15 @@ pub const TABLES: &[(&str, &str, &[Key])] = &[
     ("listener.NAME", ListenerTable::DOC, ListenerTable::KEYS),
     ("mqtt", MqttTable::DOC, MqttTable::KEYS),
     ("limits", LimitsTable::DOC, LimitsTable::KEYS),
+    ("store", StoreTable::DOC, StoreTable::KEYS),
     ("auth", AuthTable::DOC, AuthTable::KEYS),
     ("admin", AdminTable::DOC, AdminTable::KEYS),
     ("log", LogTable::DOC, LogTable::KEYS),
     ("ebpf", EbpfTable::DOC, EbpfTable::KEYS),
 ];
 
-const TABLE_NAMES: [&str; 8] =
-    ["node", "mqtt", "limits", "auth", "admin", "log", "ebpf", "listener"];
+const TABLE_NAMES: [&str; 9] =
+    ["node", "mqtt", "limits", "store", "auth", "admin", "log", "ebpf", "listener"];
 
 impl File {
     /// From TOML. What is wrong goes to `faults` and counts as not set.
@@ -436,6 +460,7 @@ impl File {
                 "node" => file.node = NodeTable::read(name, table, faults),
                 "mqtt" => file.mqtt = MqttTable::read(name, table, faults),
                 "limits" => file.limits = LimitsTable::read(name, table, faults),
+                "store" => file.store = StoreTable::read(name, table, faults),
                 "auth" => file.auth = AuthTable::read(name, table, faults),
                 "admin" => file.admin = AdminTable::read(name, table, faults),
                 "log" => file.log = LogTable::read(name, table, faults),
@@ -448,10 +473,11 @@ impl File {
 
     /// Takes over the live keys of `new`, and of the listeners that both have.
     pub(super) fn take_live(&mut self, new: &File) {
-        let File { node, mqtt, limits, auth, admin, log, ebpf, listeners } = self;
+        let File { node, mqtt, limits, store, auth, admin, log, ebpf, listeners } = self;
         node.take_live(&new.node);
         mqtt.take_live(&new.mqtt);
         limits.take_live(&new.limits);
+        store.take_live(&new.store);
         auth.take_live(&new.auth);
         admin.take_live(&new.admin);
         log.take_live(&new.log);
@@ -541,9 +567,8 @@ fn hint_for_table(typed: &str) -> String {
     }
     match nearest(typed, TABLE_NAMES) {
         Some(name) => format!("did you mean [{name}]?"),
-        None => {
-            "the tables are [node], [mqtt], [limits], [auth], [admin], [log] and [listener.NAME]"
-                .into()
-        }
+        None => "the tables are [node], [mqtt], [limits], [store], [auth], [admin], [log], [ebpf] \
+             and [listener.NAME]"
+            .into(),
     }
 }

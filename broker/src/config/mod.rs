@@ -17,6 +17,7 @@ pub mod problem;
 pub mod reference;
 pub mod reload;
 pub mod resolve;
+pub mod store;
 
 pub use ebpf::{Ebpf, Mode, Policy, Weights};
 pub use keepalive::TcpKeepalive;
@@ -27,6 +28,7 @@ pub use overlay::{Flags, Overlay};
 pub use problem::{ConfigError, Problem};
 pub use reload::Reload;
 pub use resolve::{Auth, Config, Warning};
+pub use store::{Durability, Store};
 
 use file::File;
 use problem::Faults;

@@ -87,6 +87,7 @@ pub fn effective(file: &File, config: &Config) -> String {
     mqtt.keep_alive_max_seconds = Some(config.settings.keep_alive_max_seconds);
     table("mqtt", mqtt.effective());
     table("limits", file.limits.effective());
+    table("store", file.store.effective());
     table("auth", file.auth.effective());
     table("admin", file.admin.effective());
     table("log", file.log.effective());

@@ -14,6 +14,7 @@ use anyhow::Context;
 
 use super::file::{
     AdminTable, AuthTable, EbpfTable, File, ListenerTable, LogTable, MqttTable, NodeTable,
+    StoreTable,
 };
 use super::file::{LimitsTable, key_at};
 use super::key::Fallback;
@@ -154,7 +155,7 @@ pub fn diff(old: &File, new: &File) -> Vec<Changed> {
         }
     };
     // Named one by one, so that a table more does not compile without its line.
-    let File { node, mqtt, limits, auth, admin, log, ebpf, listeners } = old;
+    let File { node, mqtt, limits, store, auth, admin, log, ebpf, listeners } = old;
     table("node", NodeTable::effective(node), new.node.effective());
     for (name, old) in listeners {
         if let Some(new) = new.listeners.get(name) {
@@ -163,6 +164,7 @@ pub fn diff(old: &File, new: &File) -> Vec<Changed> {
     }
     table("mqtt", MqttTable::effective(mqtt), new.mqtt.effective());
     table("limits", LimitsTable::effective(limits), new.limits.effective());
+    table("store", StoreTable::effective(store), new.store.effective());
     table("auth", AuthTable::effective(auth), new.auth.effective());
     table("admin", AdminTable::effective(admin), new.admin.effective());
     table("log", LogTable::effective(log), new.log.effective());

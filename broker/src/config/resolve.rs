@@ -15,6 +15,7 @@ use super::file::{File, ListenerTable};
 use super::keepalive::{TcpKeepalive, keep_alive_below};
 use super::listener::{Bind, Listener, Rate};
 use super::problem::{Faults, Problem};
+use super::store::{self, Store};
 use crate::telemetry::log::Log;
 
 /// Listeners a node; a name is a label in metrics.
@@ -39,6 +40,8 @@ pub struct Config {
     pub drain: Duration,
     /// Of it, the time before the listeners close.
     pub unready: Duration,
+    /// What has to survive.
+    pub store: Store,
     /// Who may come in.
     pub auth: Auth,
     /// For each accepted socket.
@@ -118,6 +121,7 @@ pub fn resolve(file: &File, faults: &mut Faults) -> Config {
         shards: node.shards.map(usize::from),
         drain: Duration::from_secs(node.drain_seconds().into()),
         unready: Duration::from_secs(node.unready_seconds().into()),
+        store: store::resolve(&file.store, faults),
         auth: Auth {
             password_file: file.auth.password_file.clone(),
             acl_file: file.auth.acl_file.clone(),

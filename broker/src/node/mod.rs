@@ -18,7 +18,8 @@ mod source;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
+use std::time::Instant;
 
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -39,8 +40,10 @@ use crate::net::tls::{Pace, Watch};
 use crate::observe::Observers;
 use crate::overload::memory::Meter;
 use crate::overload::monitor;
+use crate::shard::clock::{Reading, advance_to};
 use crate::shard::{self, Plan, Shared};
 use crate::steering::{self, Steer};
+use crate::store::{self, Store};
 use crate::system::sampler::{Listening, Sampler};
 use crate::telemetry::health::Health;
 use crate::telemetry::log;
@@ -62,15 +65,26 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
 
     let doors = doors::open(&config)?;
     let doorman = Arc::new(credentials::open(&config)?);
+    let opened = store::open(&config, RandomState::new().build_hasher().finish())?;
     let mut bound = bind_all(&config, shards)?;
     let admin = TcpListener::bind(config.admin_bind)
         .with_context(|| format!("admin.bind: cannot listen on {}", config.admin_bind))?;
     let admin_address = admin.local_addr().context("the admin port's address")?;
 
     let seed = RandomState::new().build_hasher().finish();
-    let node = Node::new(config.settings.clone(), shards as u16, seed, doorman.access());
+    let (settings, access) = (config.settings.clone(), doorman.access());
+    let node = match &opened {
+        Some(opened) => {
+            // What the wall clock showed when the shell's stood at 0.
+            let epoch = opened.wall.saturating_sub(Reading::take().millis());
+            Arc::new(Node::kept(settings, shards as u16, opened.seed, access, epoch))
+        }
+        None => Node::new(settings, shards as u16, seed, access),
+    };
     let mut shared =
         Shared::new(node, doors, doorman).context("cannot open the shards' mailboxes")?;
+    let durability = config.store.durability;
+    shared.store = opened.as_ref().map(|_| Arc::new(Store::new(durability, shards)));
     // The last thing that wants privileges, and before anybody may come in.
     shared.system = Some(Sampler::new(&config, shards, Listening::of(&bound)));
     shared.steer = Steer::start(&config, &bound, shards, &cores, (seed >> 32) as u32)?;
@@ -81,7 +95,10 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
     let shared = Arc::new(shared);
     credentials::start(&shared)?;
     let (drained, mut all_drained) = mpsc::channel(shards);
-    let (started, mut all_started) = mpsc::channel(shards);
+    let (replayed, mut all_replayed) = mpsc::channel(shards);
+    let gate = Arc::new(Barrier::new(shards + 1));
+    let recovery = opened.as_ref().map(|opened| opened.recovery());
+    let began = Instant::now();
     let mut threads = Vec::with_capacity(shards);
     for index in 0..shards {
         let plan = Plan {
@@ -90,14 +107,24 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
             listeners: bound.iter_mut().map(|bound| bound.sockets.remove(0)).collect(),
             gauge: shared.steer.gauge(index),
             shared: Arc::clone(&shared),
-            started: started.clone(),
+            recovery: recovery.clone(),
+            replayed: replayed.clone(),
+            gate: Arc::clone(&gate),
             drained: drained.clone(),
         };
         threads.push(shard::start(plan).context("cannot start a shard's thread")?);
     }
-    for _ in 0..shards {
-        all_started.blocking_recv().context("a shard did not start")?;
+    let replayed = (0..shards)
+        .map(|_| all_replayed.blocking_recv().context("a shard did not start")?.map_err(Into::into))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    if let (Some(store), Some(opened)) = (&shared.store, opened) {
+        let bytes = recovery.map_or(0, |recovery| recovery.bytes());
+        advance_to(store.recovered(&replayed, bytes, began.elapsed()));
+        opened.start(&shared, store, &config.store).context("cannot start the store's threads")?;
     }
+    gate.wait();
+    // Once more, when what ended with the last process is written down as ended.
+    gate.wait();
     doors::warn_of(&shared.doors);
     let (ask_reload, mut reloads) = mpsc::channel(1);
     let control = match control::open(&config.data_dir) {
@@ -137,7 +164,7 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
         cpu_quota = cores.quota,
         descriptors,
         admin = %admin_address,
-        durability = "memory",
+        durability = durability.label(),
         "tidegate starts"
     );
     shared.steer.announce();

@@ -118,6 +118,16 @@ async fn bring_down(
     while Instant::now() < deadline && !threads.iter().all(JoinHandle::is_finished) {
         sleep(LOOK_AGAIN).await;
     }
+    if let Some(store) = &shared.store {
+        store.end();
+        let deadline = Instant::now() + STOP_PATIENCE;
+        while Instant::now() < deadline && !store.has_ended() {
+            sleep(LOOK_AGAIN).await;
+        }
+        if !store.has_ended() {
+            warn!("the disk is slow: not waiting for what nobody waits for");
+        }
+    }
     info!("stopped");
 }
 

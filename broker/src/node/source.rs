@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use tidegate_core::counters::Counters;
+use tidegate_core::counters::{Count, Counters};
 
 use crate::auth::HashCounters;
 use crate::shard::Shared;
@@ -14,6 +14,7 @@ use crate::telemetry::histogram::{ConnectTimings, Timings};
 use crate::telemetry::source::{
     LayerCounts, ListenerCounts, Observed, OverloadCounts, PasswordCounts, ShellCounts, Source,
 };
+use crate::telemetry::storage::StorageCounts;
 
 impl Source for Shared {
     fn counters(&self) -> &[Counters] {
@@ -71,6 +72,29 @@ impl Source for Shared {
             stage: self.node.pressure() as u64,
             memory_used: memory.used,
             memory_limit: memory.limit,
+        })
+    }
+
+    fn storage(&self) -> Option<StorageCounts<'_>> {
+        let store = self.store.as_ref()?;
+        let meters = &store.meters;
+        let [records, _bytes, micros] = &meters.recovery;
+        Some(StorageCounts {
+            volume: meters.volume.each_ref().map(Count::value),
+            stage: self.node.room() as u64,
+            operations: [&meters.appends, &meters.syncs, &meters.reads].map(Count::value),
+            read_bytes: meters.read_bytes.value(),
+            checkpoints: meters.checkpoints.value(),
+            written_bytes: meters.written_bytes.value(),
+            append_errors: meters.append_errors.value(),
+            records: meters.records.value(),
+            record_bytes: meters.record_bytes.value(),
+            segments: meters.segments.value(),
+            log_bytes: meters.bytes.value(),
+            live_bytes: Some(meters.live_bytes.value()).filter(|_| meters.checkpoints.value() > 0),
+            recovery: [records.value(), micros.value()],
+            waiting_bytes: self.meters.iter().map(|shard| shard.journal_bytes.value()).collect(),
+            timings: &meters.timings,
         })
     }
 

@@ -1,9 +1,27 @@
 //! The node's clock: CLOCK_BOOTTIME, so that a suspended machine counts as
 //! time gone by. Read once a turn; the inner rings are handed the result.
+//!
+//! It starts at ten years, so that times of before the machine's start, which
+//! the store brings back, are times as well.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rustix::time::{ClockId, clock_gettime};
 use tidegate_core::ids::Millis;
 use tidegate_core::transit::Stamp;
+
+const YEAR_NANOS: u64 = 365 * 24 * 3_600 * 1_000_000_000;
+
+/// What is added to CLOCK_BOOTTIME. Keep-alive ticks (32 bits of 250 ms) reach
+/// 34 years.
+static OFFSET: AtomicU64 = AtomicU64::new(10 * YEAR_NANOS);
+
+/// Sets the clock forward to `millis` unless it is there already: what was
+/// read back is never younger than now. Only before the shards take turns.
+pub(crate) fn advance_to(millis: Millis) {
+    let behind = millis.saturating_sub(Reading::take().millis());
+    OFFSET.fetch_add(behind * 1_000_000, Relaxed);
+}
 
 /// A reading of the clock, in nanoseconds.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -13,7 +31,8 @@ impl Reading {
     /// Reads the clock (no system call: the vDSO answers).
     pub(crate) fn take() -> Reading {
         let time = clock_gettime(ClockId::Boottime);
-        Reading(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
+        let nanos = time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned();
+        Reading(OFFSET.load(Relaxed) + nanos)
     }
 
     /// What the inner rings call `now`.

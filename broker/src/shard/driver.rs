@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use tidegate_core::ids::{Millis, ShardId};
@@ -31,6 +32,7 @@ use super::poller::{Poller, Token};
 use super::table::{Entry, Flags, Table};
 use crate::net::stack::Scratch;
 use crate::net::transport::{Arrived, Sent};
+use crate::store::{FINISH_PATIENCE, Recovery, ReplayError, Replayed, Submitter};
 
 mod admit;
 mod greet;
@@ -84,6 +86,7 @@ pub(crate) struct Driver {
     /// Where the steering program reads how many connections this shard has.
     gauge: Gauge,
     shared: Arc<Shared>,
+    submitter: Option<Submitter>,
     drain: Option<Drain>,
     drained: mpsc::Sender<ShardId>,
     retry_at: Option<Millis>,
@@ -106,9 +109,16 @@ impl Driver {
         let poller = Poller::new()?;
         poller.watch_wake(shared.mailboxes[id.index()].descriptor())?;
         let acceptor = Acceptor::new(listeners, &poller)?;
+        let mut core = Shard::new(Arc::clone(&shared.node), id, Reading::take().millis());
+        let store = shared.store.as_ref();
+        let submitter = store.map(|store| Submitter::new(Arc::clone(store), id));
+        if submitter.is_some() {
+            core.keep();
+        }
         Ok(Driver {
             id,
-            core: Shard::new(Arc::clone(&shared.node), id, Reading::take().millis()),
+            core,
+            submitter,
             table: Table::default(),
             poller,
             acceptor,
@@ -141,6 +151,28 @@ impl Driver {
         &self.shared.meters[self.id.index()]
     }
 
+    /// Has the core apply what its partitions wrote before.
+    ///
+    /// # Errors
+    /// When it cannot be read; the shard must not start.
+    pub(crate) fn replay(&mut self, from: Option<Recovery>) -> Result<Replayed, ReplayError> {
+        let shards = self.node().shards();
+        let now = Reading::take().millis();
+        from.map_or(Ok(Replayed::default()), |from| {
+            from.replay(now, &mut self.core, self.id, shards)
+        })
+    }
+
+    /// All shards have read their records back: the first turn may come.
+    pub(crate) fn begin(&mut self) {
+        if self.submitter.is_some() {
+            self.core.resume(Reading::take().millis());
+            // Who comes in finds that the connections of before are gone.
+            self.settle(None);
+            self.pending = true;
+        }
+    }
+
     fn node(&self) -> &Node {
         &self.shared.node
     }
@@ -167,6 +199,7 @@ impl Driver {
             return Ok(Next::Sleep);
         }
 
+        self.complete(now);
         self.read_ready(now, began);
         // Clients get what they are owed before others are let in.
         self.flush(now);
@@ -176,7 +209,10 @@ impl Driver {
         self.take_orders(now);
         self.tick(now)?;
         let mut more = self.work(now, began);
+        // The disk works while the sockets are written.
+        self.submit(now);
         more |= self.flush_and_settle(now);
+        self.submit(now);
         more |= self.post(now);
         self.report_drained();
 
@@ -187,7 +223,43 @@ impl Driver {
         self.time(began, ended);
         self.busy_nanos += ended.nanos_since(began);
         self.node().counters[self.id.index()].busy_micros.set(self.busy_nanos / 1_000);
-        Ok(if self.stopped { Next::Stop } else { Next::Again })
+        if self.stopped {
+            self.settle(Some(FINISH_PATIENCE));
+            return Ok(Next::Stop);
+        }
+        Ok(Next::Again)
+    }
+
+    /// What the store has made durable may be applied, and acknowledged.
+    fn complete(&mut self, now: Millis) {
+        let Some(submitter) = &mut self.submitter else { return };
+        let mailbox = &self.shared.mailboxes[self.id.index()];
+        while let Some(submission) = mailbox.next_completion() {
+            submitter.complete(now, &mut self.core, submission);
+        }
+        while let Some(fetched) = mailbox.next_fetched() {
+            let outcome = submitter.fetched(now, &mut self.core, fetched);
+            // Its checksum was right: we wrote something else than we read.
+            outcome.expect("what lies at the position of a message is a message");
+        }
+    }
+
+    /// Hands what has to survive to the store.
+    #[inline]
+    fn submit(&mut self, now: Millis) {
+        if let Some(submitter) = &mut self.submitter {
+            submitter.submit(now, &mut self.core);
+            submitter.fetch(&mut self.core);
+            self.meters().journal_bytes.set(self.core.journal_bytes() as u64);
+        }
+    }
+
+    /// Has everything written, and waits for it.
+    fn settle(&mut self, patience: Option<Duration>) {
+        let Some(submitter) = &mut self.submitter else { return };
+        let mailbox = &self.shared.mailboxes[self.id.index()];
+        let now = || Reading::take().millis();
+        submitter.settle(&mut self.core, patience, now, || mailbox.next_completion());
     }
 
     /// Tells the histograms what this turn brought about. What was flushed in
@@ -225,6 +297,7 @@ impl Driver {
             self.acceptor.next_tick(),
             self.greeter.next_tick(),
             self.linger.next_tick(),
+            self.submitter.as_ref().and_then(Submitter::next_tick),
             drain,
         ]
         .into_iter()
@@ -443,6 +516,10 @@ impl Driver {
                     self.drain = Some(Drain::new(now, until));
                 }
                 Order::Recheck => self.core.recheck(),
+                Order::WriteState(partition) => self.core.write_state(now, partition),
+                Order::Relocate { partition, limit } => {
+                    self.core.relocate(now, partition, limit);
+                }
                 Order::Verdict(opened, verdict) => self.admit(now, opened, verdict),
                 Order::Stop => self.stopped = true,
             }

@@ -1,7 +1,8 @@
 //! How other threads reach a shard: two bounded queues and one eventfd.
 //!
 //! Mail from the other shards comes in batches; orders from the node come
-//! through a queue of their own, so that a flood of mail cannot delay a drain.
+//! through a queue of their own, so that a flood of mail cannot delay a drain;
+//! and so do the batches that the store has made durable.
 //! Nobody blocks: a full queue gives the item back.
 //!
 //! The eventfd is written only when the shard is not known to be awake. The
@@ -19,6 +20,8 @@ use rustix::io::Errno;
 use tidegate_core::ids::{Millis, ShardId};
 use tidegate_core::limits::MAILBOX_BATCHES_MAX;
 use tidegate_core::{Opened, Verdict};
+
+use crate::store::{FETCHES_MAX, Fetched, SUBMISSIONS_MAX, Submission};
 
 /// Orders that may wait for one shard.
 const ORDERS_MAX: usize = 64;
@@ -39,6 +42,15 @@ pub enum Order {
     },
     /// The access rules have changed: hold subscriptions against them.
     Recheck,
+    /// Write the state of this partition.
+    WriteState(u8),
+    /// Write again what queues of this partition need and what lies below.
+    Relocate {
+        /// Which.
+        partition: u8,
+        /// The position.
+        limit: u64,
+    },
     /// What became of a CONNECT that was looked into.
     Verdict(Opened, Verdict),
     /// End the shard's loop.
@@ -50,6 +62,8 @@ pub enum Order {
 pub struct Mailbox<M> {
     mail: ArrayQueue<(ShardId, Vec<M>)>,
     orders: ArrayQueue<Order>,
+    completions: ArrayQueue<Submission>,
+    fetched: ArrayQueue<Fetched>,
     asleep: CachePadded<AtomicBool>,
     wake: OwnedFd,
 }
@@ -63,6 +77,8 @@ impl<M> Mailbox<M> {
         Ok(Mailbox {
             mail: ArrayQueue::new(MAILBOX_BATCHES_MAX),
             orders: ArrayQueue::new(ORDERS_MAX),
+            completions: ArrayQueue::new(SUBMISSIONS_MAX),
+            fetched: ArrayQueue::new(FETCHES_MAX),
             asleep: CachePadded::new(AtomicBool::new(false)),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         })
@@ -85,6 +101,24 @@ impl<M> Mailbox<M> {
         self.orders.push(order)?;
         self.wake();
         Ok(())
+    }
+
+    /// Gives back a batch that is durable. Does not wake the shard.
+    ///
+    /// # Panics
+    /// When more come back than a shard may have on their way.
+    pub fn complete(&self, submission: Submission) {
+        let room = self.completions.push(submission);
+        assert!(room.is_ok(), "no more come back than were sent");
+    }
+
+    /// Brings what the shard asked for. Does not wake it.
+    ///
+    /// # Panics
+    /// When more comes than a shard may ask for.
+    pub fn bring(&self, fetched: Fetched) {
+        let room = self.fetched.push(fetched);
+        assert!(room.is_ok(), "no more comes than was asked for");
     }
 
     /// Wakes the shard if it sleeps; whether it did.
@@ -120,7 +154,10 @@ impl<M> Mailbox<M> {
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.mail.is_empty() && self.orders.is_empty()
+        self.mail.is_empty()
+            && self.orders.is_empty()
+            && self.completions.is_empty()
+            && self.fetched.is_empty()
     }
 
     /// Batches of mail that wait.
@@ -136,6 +173,21 @@ impl<M> Mailbox<M> {
     /// The oldest order.
     pub fn next_order(&self) -> Option<Order> {
         self.orders.pop()
+    }
+
+    /// The oldest batch that came back from the store.
+    pub fn next_completion(&self) -> Option<Submission> {
+        self.completions.pop()
+    }
+
+    /// The oldest fetch that was brought.
+    pub fn next_fetched(&self) -> Option<Fetched> {
+        self.fetched.pop()
+    }
+
+    /// Whether some came back.
+    pub fn has_completions(&self) -> bool {
+        !self.completions.is_empty()
     }
 
     /// What becomes readable when the shard is woken.

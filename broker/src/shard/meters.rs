@@ -27,6 +27,8 @@ pub struct Meters {
     pub wakes: Count,
     /// Times that the shard slept.
     pub sleeps: Count,
+    /// Gauge: bytes of records that are not durable.
+    pub journal_bytes: Count,
     /// How long turns and deliveries take.
     pub timings: Timings,
     /// What is counted for each listener, in the order of the config.

@@ -21,7 +21,7 @@ mod table;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -44,6 +44,7 @@ use crate::observe::Observers;
 use crate::overload::monitor::Measured;
 use crate::steering::Steer;
 use crate::steering::report::ShardRow;
+use crate::store::{Recovery, ReplayError, Replayed, Store};
 use crate::system::sampler::Sampler;
 
 /// Turns without a pause before tokio has a look at its own affairs.
@@ -61,6 +62,8 @@ pub struct Shared {
     pub doors: Box<[Arc<Door>]>,
     /// Who may come in.
     pub doorman: Arc<Doorman>,
+    /// What keeps what has to survive; none: nothing does.
+    pub store: Option<Arc<Store>>,
     /// How much memory is used.
     pub memory: Measured,
     /// Which shard gets a connection, as far as the kernel may be asked.
@@ -96,6 +99,7 @@ impl Shared {
             meters,
             doors,
             doorman,
+            store: None,
             memory: Measured::default(),
             steer,
             observers: Observers::off(),
@@ -134,8 +138,12 @@ pub(crate) struct Plan {
     /// Where it tells how many connections it has.
     pub(crate) gauge: Gauge,
     pub(crate) shared: Arc<Shared>,
-    /// Told once, when the shard is about to take its first turn.
-    pub(crate) started: mpsc::Sender<ShardId>,
+    /// What is to be read back first.
+    pub(crate) recovery: Option<Recovery>,
+    /// Told once, when the shard has read back what there was.
+    pub(crate) replayed: mpsc::Sender<Result<Replayed, ReplayError>>,
+    /// Where the shards wait for the last of them, and for the node.
+    pub(crate) gate: Arc<Barrier>,
     /// Told once, when the shard's last connection went in a drain.
     pub(crate) drained: mpsc::Sender<ShardId>,
 }
@@ -166,9 +174,18 @@ fn run(plan: Plan) -> io::Result<()> {
         }
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let driver = Driver::new(plan.id, plan.shared, plan.listeners, plan.gauge, plan.drained)?;
+    let mut driver = Driver::new(plan.id, plan.shared, plan.listeners, plan.gauge, plan.drained)?;
+    let replayed = driver.replay(plan.recovery);
+    let failed = replayed.is_err();
     // There is room for one message of each shard.
-    let _ = plan.started.try_send(plan.id);
+    let _ = plan.replayed.try_send(replayed);
+    if failed {
+        // The node says why, and ends.
+        return Ok(());
+    }
+    plan.gate.wait();
+    driver.begin();
+    plan.gate.wait();
     runtime.block_on(drive(driver))
 }
 

@@ -47,6 +47,38 @@ impl Histogram {
     }
 }
 
+/// Upper bounds, in microseconds, of what a disk does.
+const DISK: &[u32] = &[
+    50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+    1_000_000, 5_000_000,
+];
+/// Upper bounds of the records of a commit group.
+const RECORDS: &[u32] = &[1, 4, 16, 64, 256, 1_024, 4_096, 16_384];
+
+/// What the store's writer times.
+#[derive(Debug)]
+pub struct StoreTimings {
+    /// Appends.
+    pub append: Histogram,
+    /// Syncs.
+    pub fsync: Histogram,
+    /// Fetches of messages; written by the reader.
+    pub read: Histogram,
+    /// Commit groups, by their records.
+    pub group_records: Histogram,
+}
+
+impl Default for StoreTimings {
+    fn default() -> StoreTimings {
+        StoreTimings {
+            append: Histogram::new(DISK),
+            fsync: Histogram::new(DISK),
+            read: Histogram::new(DISK),
+            group_records: Histogram::new(RECORDS),
+        }
+    }
+}
+
 /// What the shell of one shard times.
 #[derive(Debug)]
 pub struct Timings {
@@ -102,6 +134,13 @@ impl Distribution {
         all
     }
 
+    /// Of a histogram of numbers instead of times.
+    pub(super) fn of_numbers(histogram: &Histogram) -> Distribution {
+        let Distribution { buckets, count, sum_seconds } = Distribution::of([histogram]);
+        let buckets = buckets.into_iter().map(|(bound, n)| (bound * 1e6, n)).collect();
+        Distribution { buckets, count, sum_seconds: sum_seconds * 1e6 }
+    }
+
     /// The sum of some shards' histograms.
     pub(super) fn of<'a>(histograms: impl IntoIterator<Item = &'a Histogram>) -> Distribution {
         let mut all = Distribution::default();
@@ -153,7 +192,7 @@ mod tests {
 
     #[test]
     fn bounds_rise() {
-        for bounds in [TURN, PUBLISH, CONNECT] {
+        for bounds in [TURN, PUBLISH, CONNECT, DISK, RECORDS] {
             assert!(bounds.is_sorted_by(|a, b| a < b));
         }
     }

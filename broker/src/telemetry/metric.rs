@@ -245,6 +245,41 @@ metrics! {
     SESSION_TAKEOVERS counter "tidegate_session_takeovers" ["scope"]
         "Sessions taken over from a live connection of the same shard (shard) or another of the node (node)";
 
+    STORAGE_USED gauge "tidegate_storage_used_bytes" "bytes" ["volume"]
+        "Bytes of the volume with the data directory that are used";
+    STORAGE_CAPACITY gauge "tidegate_storage_capacity_bytes" "bytes" ["volume"]
+        "Bytes that the volume has";
+    STORAGE_STAGE gauge "tidegate_storage_stage" []
+        "What is refused for want of room on the disk; 0: nothing; 1: messages that would have to be kept; 2: durable sessions and their subscriptions as well";
+    STORAGE_OPERATIONS counter "tidegate_storage_operations" ["op"]
+        "What was done to the disk: commit groups written (append) and made durable (fsync), and messages read back (read; several at once)";
+    STORAGE_BYTES counter "tidegate_storage_bytes" "bytes" ["op"]
+        "Bytes written to the log (append), and of messages read back (read)";
+    STORAGE_ERRORS counter "tidegate_storage_errors" ["op"]
+        "Writes that found no room and are tried again; any other error ends the process";
+    STORAGE_OPERATION_SECONDS histogram "tidegate_storage_operation_seconds" "seconds" ["op"]
+        "How long that took";
+    STORE_GROUP_RECORDS histogram "tidegate_store_group_records" []
+        "Records of a commit group, which one fsync makes durable";
+    STORE_RECORDS counter "tidegate_store_records" []
+        "Records written";
+    STORE_RECORD_BYTES counter "tidegate_store_record_bytes" "bytes" []
+        "Bytes of these; what was written besides is the log's own";
+    STORE_SEGMENTS gauge "tidegate_store_segments" []
+        "Files of the log";
+    STORE_CHECKPOINTS counter "tidegate_store_checkpoints" []
+        "Times that the state of all partitions was written, so that a start reads from there";
+    STORE_LOG_BYTES gauge "tidegate_store_log_bytes" "bytes" []
+        "Bytes of the log";
+    STORE_LIVE gauge "tidegate_store_live_ratio" "ratio" []
+        "Share of them that is still needed; absent where it is not known";
+    STORE_WAITING gauge "tidegate_store_waiting_bytes" "bytes" ["shard"]
+        "Bytes of the shard's records that are not durable";
+    STORE_RECOVERY_RECORDS gauge "tidegate_store_recovery_records" []
+        "Records that were read back at the start";
+    STORE_RECOVERY gauge "tidegate_store_recovery_seconds" "seconds" []
+        "How long that took";
+
     DRAIN_STATE gauge "tidegate_drain_state" []
         "0: serving; 1: draining; 2: drained";
     DRAIN_SESSIONS_REMAINING gauge "tidegate_drain_sessions_remaining" []

@@ -8,5 +8,6 @@ pub mod metric;
 pub mod process;
 pub mod registry;
 pub mod source;
+pub mod storage;
 mod system;
 pub mod watch;

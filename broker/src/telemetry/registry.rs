@@ -24,7 +24,7 @@ use super::log;
 use super::metric::{self, Metric};
 use super::process::Process;
 use super::source::{ListenerCounts, Observed, ShellCounts, Source, TlsCounts};
-use super::system;
+use super::{storage, system};
 use crate::config::Config;
 use crate::steering::Status;
 use crate::system::sampler::Snapshot;
@@ -114,6 +114,9 @@ impl Collector for NodeCollector {
             objects(&all, &mut families)?;
         }
         scrape.mqtt(&mut families)?;
+        if let Some(counts) = self.source.storage() {
+            storage::write(&counts, &scrape.shards, &mut families)?;
+        }
         self.node(&scrape, &mut families)?;
         let system = self.source.system();
         if let Some(snapshot) = &system {

@@ -11,6 +11,7 @@ use crate::steering::Status;
 use crate::system::sampler::Snapshot;
 
 use super::histogram::{ConnectTimings, Timings};
+use super::storage::StorageCounts;
 
 /// The shards of a node, as telemetry sees them. The runtime implements it.
 ///
@@ -52,6 +53,11 @@ pub trait Source: Send + Sync + 'static {
 
     /// How short memory is, where that is measured.
     fn overload(&self) -> Option<OverloadCounts> {
+        None
+    }
+
+    /// What the store counts, where there is one.
+    fn storage(&self) -> Option<StorageCounts<'_>> {
         None
     }
 

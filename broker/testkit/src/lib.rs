@@ -29,6 +29,8 @@ pub struct Broker {
     /// Where the admin port answers.
     pub admin: SocketAddr,
     dir: PathBuf,
+    command: Vec<String>,
+    variables: Vec<(String, String)>,
     said: Arc<Mutex<String>>,
     listener: Option<std::thread::JoinHandle<()>>,
 }
@@ -60,14 +62,18 @@ impl Broker {
         let file = dir.join("tidegate.toml");
         std::fs::write(&file, config).expect("write the config");
         let binary = std::env::var("TIDEGATE_BIN").unwrap_or_else(|_| binary.to_owned());
-        let mut child = Command::new(binary)
-            .arg("run")
-            .arg("--config")
-            .arg(&file)
-            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
-            .arg(dir.join("data"))
-            .args(args)
-            .envs(variables.iter().copied())
+        let (file, data) = (file.display().to_string(), dir.join("data").display().to_string());
+        let mut command: Vec<_> = [&binary, "run", "--config", &file].map(str::to_owned).into();
+        let addresses = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir", &data];
+        command.extend(addresses.iter().chain(args).map(|&arg| arg.to_owned()));
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Broker::spawn(dir, command, variables.iter().map(owned).collect())
+    }
+
+    fn spawn(dir: PathBuf, command: Vec<String>, variables: Vec<(String, String)>) -> Broker {
+        let mut child = Command::new(&command[0])
+            .args(&command[1..])
+            .envs(variables.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(if std::env::var_os("TIDEGATE_TEST_LOG").is_some() {
@@ -101,9 +107,51 @@ impl Broker {
             admin: admin.expect("the broker did not print `listening admin ADDRESS`"),
             child,
             dir,
+            command,
+            variables,
             said,
             listener: Some(listener),
         }
+    }
+
+    /// Ends the process with SIGKILL.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again on the same data and on new ports; what ran is killed.
+    pub fn restart(&mut self) {
+        self.kill();
+        let (dir, command) = (std::mem::take(&mut self.dir), self.command.clone());
+        *self = Broker::spawn(dir, command, self.variables.clone());
+    }
+
+    /// As [`Broker::restart`], with another config.
+    pub fn restart_with(&mut self, config: &str) {
+        std::fs::write(self.dir.join("tidegate.toml"), config).expect("write the config");
+        self.restart();
+    }
+
+    /// Starts it where it cannot run: the exit status, and all that it says.
+    pub fn refuses_to_start(&self) -> (Option<i32>, String) {
+        let mut command = Command::new(&self.command[0]);
+        command.args(&self.command[1..]).envs(self.variables.iter().cloned());
+        let output = command.stdin(Stdio::null()).output().expect("start the broker");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Waits until the process has ended by itself; its exit status.
+    pub fn ends(&mut self) -> Option<i32> {
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("the broker did not end within {PATIENCE:?}");
     }
 
     /// Writes another config over the one it was started with, and sends SIGHUP.
@@ -195,7 +243,10 @@ impl Drop for Broker {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.dir);
+        // Empty: another one goes on there.
+        if self.dir != Path::new("") {
+            let _ = std::fs::remove_dir_all(&self.dir);
+        }
     }
 }
 

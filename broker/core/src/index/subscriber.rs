@@ -23,6 +23,16 @@ impl Options {
         Options(bits)
     }
 
+    /// As one byte, for records.
+    pub(crate) const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The reverse of `bits`; what no version knows is left out.
+    pub(crate) const fn of_bits(bits: u8) -> Options {
+        Options(bits & 0b1111)
+    }
+
     /// The highest QoS that the subscription is granted.
     pub const fn qos(self) -> u8 {
         self.0 & Options::QOS

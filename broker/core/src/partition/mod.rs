@@ -11,28 +11,40 @@
 //! directions live here, not with the socket).
 
 mod claim;
+mod class;
+mod outbox;
+mod record;
+mod recover;
 mod session;
+mod snapshot;
+mod spill;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hashbrown::HashTable;
+use foldhash::fast::FixedState;
+use hashbrown::{HashMap, HashTable};
 
 use crate::access::Who;
 use crate::counters::{Counters, DropReason};
 use crate::delivery::Delivery;
-use crate::ids::{Millis, PartitionId, SessionKey, ShardId};
-use crate::index::Targets;
-use crate::log::{MemoryLog, ReplicatedLog};
-use crate::mail::{
-    ClaimRequest, Confirm, Kind, Mail, ReleaseRequest, SubscribeRequest, UnsubscribeRequest,
-};
+use crate::ids::{Millis, PartitionId, Position, SessionKey, ShardId};
+use crate::index::{Options, Targets};
+use crate::journal::Journal;
+use crate::log::{Committed, Hold, LocalLog, ReplicatedLog};
+use crate::mail::{ClaimRequest, Confirm, Kind, Lane, Mail, SubscribeRequest, UnsubscribeRequest};
 use crate::message::Message;
 use crate::node::Node;
-use crate::outgoing::Acked;
+use crate::outgoing::{Acked, SubscriptionIds};
 use crate::slab::Slab;
 
 pub(crate) use claim::Claim;
+use class::Class;
+pub(crate) use outbox::Errand;
+use outbox::{Outbox, Seen};
+pub use record::RecordError;
 pub(crate) use session::Session;
+pub use spill::{Fetch, Why};
 
 /// A change of a partition's state.
 #[derive(Debug)]
@@ -44,21 +56,26 @@ pub(crate) struct Record {
 
 #[derive(Debug)]
 pub(crate) enum Change {
-    Claim(Box<ClaimRequest>),
-    Release(Box<ReleaseRequest>),
+    /// The claim in this slot is free, and is this connection's from now on.
+    Claim {
+        slot: u32,
+        request: Box<ClaimRequest>,
+    },
+    /// A claim's connection has ended.
+    Release(Released),
     Subscribe(Box<SubscribeRequest>),
     Unsubscribe(Box<UnsubscribeRequest>),
-    /// One message for the sessions `from..to` of the targets.
+    /// One message for sessions of this partition.
     Enqueue {
         message: Arc<Message>,
-        targets: Arc<Targets>,
-        from: usize,
-        to: usize,
+        to: Recipients,
+        lane: Option<Lane>,
         confirm: Option<Confirm>,
     },
     EnqueueOne {
         session: SessionKey,
         delivery: Delivery,
+        lane: Option<Lane>,
         confirm: Option<Confirm>,
     },
     Acknowledge {
@@ -66,10 +83,13 @@ pub(crate) enum Change {
         packet_id: u16,
         acked: Acked,
     },
+    /// A QoS 2 packet id came in, or is free again.
     Incoming {
         session: SessionKey,
         packet_id: u16,
         held: bool,
+        /// What came in, if this partition has to see to its delivery.
+        message: Option<Arc<Message>>,
         confirm: Option<Confirm>,
     },
     /// Retained messages for a subscription of this session.
@@ -79,6 +99,12 @@ pub(crate) enum Change {
         /// See `Replay::serial`.
         serial: u64,
         deliveries: Vec<Delivery>,
+    },
+    /// What was kept back for a session's replays may go.
+    CaughtUp {
+        session: SessionKey,
+        /// The replays that had begun.
+        begun: u64,
     },
     /// A timer of the session went off.
     Due {
@@ -96,22 +122,100 @@ pub(crate) enum Change {
         generation: u32,
         bytes: u64,
     },
+    /// A retained message of a topic of this partition.
+    Retain {
+        message: Arc<Message>,
+        clear: bool,
+        lane: Option<Lane>,
+        confirm: Option<Confirm>,
+    },
+    /// A message of queues was written again, further on.
+    Moved {
+        message: Arc<Message>,
+        from: Position,
+        to: Vec<MovedTo>,
+    },
+    /// An errand is done: all who had to have its message have it.
+    ErrandDone {
+        number: u64,
+    },
+    /// The node has started again: no connection of before is left.
+    Restarted,
+}
+
+/// How a claim's connection ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Released {
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+    /// The session that it spoke for; none: an ephemeral one.
+    pub(crate) session: Option<u32>,
+    /// A Session Expiry Interval from DISCONNECT.
+    pub(crate) expiry: Option<u32>,
+    /// Whether the will is due.
+    pub(crate) will: bool,
+    /// Whether another connection waits for the claim, and wants a new session.
+    pub(crate) next: Option<bool>,
+}
+
+/// The sessions of one partition that a message goes to.
+#[derive(Debug)]
+pub(crate) enum Recipients {
+    /// `from..to` of the targets.
+    Run { targets: Arc<Targets>, from: usize, to: usize },
+    /// As read back from a record.
+    Listed(Vec<Recipient>),
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct Recipient {
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+    pub(crate) options: Options,
+    pub(crate) ids: SubscriptionIds,
+}
+
+/// A queue's entry for a message that was written again.
+#[derive(Debug)]
+pub(crate) struct MovedTo {
+    pub(crate) session: SessionKey,
+    pub(crate) sequence: u64,
+    pub(crate) delivery: Delivery,
+}
+
+/// What a shard does with a retained message that was committed.
+#[derive(Debug)]
+pub(crate) struct Retain {
+    pub(crate) message: Arc<Message>,
+    pub(crate) clear: bool,
+    pub(crate) confirm: Option<Confirm>,
 }
 
 /// Where the consequences of a record go.
 pub(crate) struct Context<'a> {
     pub(crate) node: &'a Node,
     pub(crate) counters: &'a Counters,
+    /// Where records are written; none: the state is memory alone.
+    pub(crate) journal: Option<&'a mut Journal>,
     pub(crate) mails: &'a mut Vec<(ShardId, Mail)>,
-    /// Wills that are due.
-    pub(crate) publishes: &'a mut Vec<Arc<Message>>,
-    /// Messages of shared subscriptions that need another member.
-    pub(crate) orphans: &'a mut Vec<Delivery>,
+    /// Messages to be routed: of errands, with their partition and token.
+    pub(crate) errands: &'a mut Vec<(PartitionId, u32, Errand)>,
+    pub(crate) retains: &'a mut Vec<Retain>,
+    /// What has to be read from the disk.
+    pub(crate) fetches: &'a mut Vec<Fetch>,
+    /// Where the record lies that is being applied.
+    pub(crate) position: Option<Position>,
+    /// The records come from a log that is read back: nobody is connected, and
+    /// nothing is said.
+    pub(crate) replaying: bool,
 }
 
 impl Context<'_> {
     fn send(&mut self, to: ShardId, kind: Kind) {
-        self.mails.push((to, Mail { kind, read_at: None }));
+        if !self.replaying {
+            self.mails.push((to, Mail { kind, read_at: None }));
+        }
     }
 
     fn confirm(&mut self, confirm: Option<Confirm>) {
@@ -126,14 +230,26 @@ impl Context<'_> {
 pub(crate) struct Partition {
     id: PartitionId,
     shard: ShardId,
-    log: MemoryLog<Record>,
+    log: LocalLog<Record>,
     claims: Slab<Claim>,
     by_client: HashTable<u32>,
     /// Deadlines of sessions without a connection: will delay, expiry.
     timers: std::collections::BTreeSet<(Millis, u32, u32)>,
     generation: u32,
+    outbox: Outbox,
+    /// Which errands of which partitions came, as long as they may come again.
+    seen: Seen,
     /// Where the next trim goes on.
     trim_next: u32,
+    /// What was proposed while the state waits to be written.
+    frozen: Option<Vec<Record>>,
+    /// Queue entries whose messages are being fetched to be written again, by
+    /// position: slot and number.
+    moving: BTreeMap<u64, Vec<(u32, u64)>>,
+    /// Records are being applied: what is proposed meanwhile is next.
+    applying: bool,
+    /// Slots by session, while records are read back.
+    sessions: Option<HashMap<u32, u32, FixedState>>,
 }
 
 impl Partition {
@@ -141,58 +257,154 @@ impl Partition {
         Partition {
             id,
             shard,
-            log: MemoryLog::default(),
+            log: LocalLog::default(),
             claims: Slab::default(),
             by_client: HashTable::new(),
             timers: std::collections::BTreeSet::new(),
             generation: 0,
+            outbox: Outbox::default(),
+            seen: Seen::default(),
             trim_next: 0,
+            frozen: None,
+            moving: BTreeMap::new(),
+            applying: false,
+            sessions: None,
         }
     }
 
     /// Proposes a change and applies whatever the log has committed by now.
     pub(crate) fn propose(&mut self, at: Millis, change: Change, cx: &mut Context<'_>) {
-        self.log.propose(Record { at, change });
-        while let Some((_, record)) = self.log.committed() {
+        if let Some(frozen) = &mut self.frozen {
+            frozen.push(Record { at, change });
+            return;
+        }
+        let class = match cx.journal {
+            Some(_) => self.class(&change),
+            None => Class::Volatile,
+        };
+        let record = Record { at, change };
+        let mut hold = Hold::Volatile;
+        if let Some(journal) = cx.journal.as_deref_mut() {
+            let index = self.log.next_index();
+            let mut write = |urgent| {
+                journal.append(self.id.0, index, urgent, |out| self.encode(&record, cx.node, out))
+            };
+            match class {
+                Class::Volatile => {}
+                Class::Lazy => {
+                    write(false);
+                    hold = Hold::Written;
+                }
+                Class::Wait => hold = Hold::Durable(write(true)),
+                Class::Barrier => {
+                    if let Some(place) = journal.barrier() {
+                        hold = Hold::Behind(place);
+                    }
+                }
+            }
+        }
+        self.log.propose(record, hold);
+        self.go_on(cx);
+    }
+
+    /// Applies what the log has committed.
+    pub(crate) fn go_on(&mut self, cx: &mut Context<'_>) {
+        if self.applying {
+            return;
+        }
+        self.applying = true;
+        while let Some(committed) = self.log.committed(cx.journal.as_deref()) {
+            let Committed { index, record, position } = committed;
+            cx.position = position;
+            self.outbox.begin(index);
             self.apply(record, cx);
         }
+        cx.position = None;
+        self.applying = false;
+    }
+
+    /// Whether records wait for their commit.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.log.is_waiting()
     }
 
     fn apply(&mut self, record: Record, cx: &mut Context<'_>) {
         let Record { at, change } = record;
         match change {
-            Change::Claim(request) => self.claim(at, request, cx),
-            Change::Release(request) => self.release(at, *request, cx),
+            Change::Claim { slot, request } => self.grant(at, slot, *request, cx),
+            Change::Release(released) => self.release(at, released, cx),
             Change::Subscribe(request) => self.subscribe(*request, cx),
             Change::Unsubscribe(request) => self.unsubscribe(at, *request, cx),
-            Change::Enqueue { message, targets, from, to, confirm } => {
-                for target in targets.iter_from(from).take(to - from) {
-                    let (_, slot) = PartitionId::split(target.slot);
-                    let ids = targets.ids(target);
-                    self.enqueue(at, slot, target, ids, &message, cx);
+            Change::Enqueue { message, to, lane, confirm } => {
+                if self.seen.is_new(lane) {
+                    self.enqueue_all(at, &message, to, cx);
                 }
                 cx.confirm(confirm);
             }
-            Change::EnqueueOne { session, delivery, confirm } => {
-                self.enqueue_one(at, session, delivery, cx);
+            Change::EnqueueOne { session, delivery, lane, confirm } => {
+                if self.seen.is_new(lane) {
+                    self.enqueue_one(at, session, delivery, cx);
+                }
                 cx.confirm(confirm);
             }
             Change::Acknowledge { session, packet_id, acked } => {
                 self.acknowledge(at, session, packet_id, acked, cx);
             }
-            Change::Incoming { session, packet_id, held, confirm } => {
+            Change::Incoming { session, packet_id, held, message, confirm } => {
                 if let Some((_, session)) = self.session_mut(session) {
-                    session.hold_incoming(packet_id, held);
+                    let new = session.hold_incoming(packet_id, held);
+                    if let Some(message) = message.filter(|_| new) {
+                        self.send_out(Errand { message, share: None }, cx);
+                    }
                 }
                 cx.confirm(confirm);
             }
             Change::Retained { session, filter, serial, deliveries } => {
                 self.retained(at, session, &filter, serial, deliveries, cx);
             }
+            Change::CaughtUp { session, begun } => self.caught_up(at, session, begun, cx),
             Change::Due { slot, generation } => self.due(at, slot, generation, cx),
             Change::Revoke { session, filters } => self.revoke(at, session, &filters, cx),
             Change::Trim { slot, generation, bytes } => {
                 self.trim_one(slot, generation, bytes, cx);
+            }
+            Change::Retain { message, clear, lane, confirm } => {
+                if self.seen.is_new(lane) {
+                    cx.retains.push(Retain { message, clear, confirm });
+                } else {
+                    cx.confirm(confirm);
+                }
+            }
+            Change::Moved { message: _, from, to } => self.moved(from, to, cx),
+            Change::ErrandDone { number } => self.outbox.done(number),
+            Change::Restarted => self.restarted(at, cx),
+        }
+    }
+
+    fn enqueue_all(
+        &mut self,
+        at: Millis,
+        message: &Arc<Message>,
+        to: Recipients,
+        cx: &mut Context<'_>,
+    ) {
+        match to {
+            Recipients::Run { targets, from, to } => {
+                for target in targets.iter_from(from).take(to - from) {
+                    let (_, slot) = PartitionId::split(target.slot);
+                    let to = Recipient {
+                        slot,
+                        generation: target.generation,
+                        options: target.options,
+                        ids: SubscriptionIds::from_slice(targets.ids(target)),
+                    };
+                    self.enqueue(at, to, message, cx);
+                }
+            }
+            Recipients::Listed(list) => {
+                for to in list {
+                    self.enqueue(at, to, message, cx);
+                }
             }
         }
     }
@@ -231,7 +443,7 @@ impl Partition {
         let Some((slot, _)) = self.session_mut(key) else { return };
         cx.counters.subscriptions_revoked.add(filters.len() as u64);
         self.forget_filters(key, filters.iter().map(|text| &**text), cx);
-        self.release_deferred(at, slot, cx);
+        self.end_catchup(at, slot, cx);
     }
 
     /// Has the next few sessions keep only the newest `bytes` of what waits.

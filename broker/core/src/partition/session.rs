@@ -6,16 +6,15 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tidegate_codec::{Filter, QoS, ReasonCode, RetainHandling};
 
-use super::{Context, Partition};
+use super::{Change, Context, Errand, Fetch, Partition, Recipient, Why};
 use crate::catchup::Catchup;
 use crate::counters::DropReason;
 use crate::delivery::Delivery;
 use crate::ids::{ConnRef, Millis, SessionKey};
-use crate::index::Target;
-use crate::limits::SUBSCRIBE_FILTERS_MIN;
+use crate::limits::{FETCH_BYTES_MAX, FETCH_MAX, SUBSCRIBE_FILTERS_MIN};
 use crate::mail::{ClaimRequest, Kind, Replay, SubscribeRequest, UnsubscribeRequest};
 use crate::message::Message;
-use crate::outgoing::{Acked, Next, Outcome, Outgoing, Queued, SubscriptionIds};
+use crate::outgoing::{Acked, Next, Outcome, Outgoing, Queued};
 use crate::subscriptions::Subscriptions;
 use crate::will::Will;
 
@@ -27,16 +26,20 @@ pub(crate) struct Session {
     pub(super) expiry: u32,
     /// When it ends; `Millis::MAX` while connected, and for ever.
     pub(super) ends: Millis,
-    window: u16,
+    pub(super) window: u16,
+    /// Messages that came for it; see [`Outgoing::sequence`].
+    pub(super) sequence: u64,
+    /// The will of the connection that speaks for it.
+    pub(super) armed: Option<Arc<Will>>,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) outgoing: Option<Box<Outgoing>>,
     /// QoS 2 packet ids that came in and are not released.
     // Boxed: a million sessions have none, and 8 bytes are less than 24.
     #[allow(clippy::box_collection)]
-    incoming: Option<Box<Vec<u16>>>,
+    pub(super) incoming: Option<Box<Vec<u16>>>,
     /// A will that waits for its delay.
-    pub(super) will: Option<(Millis, Box<Will>)>,
-    catchup: Option<Box<Catchup>>,
+    pub(super) will: Option<(Millis, Arc<Will>)>,
+    pub(super) catchup: Option<Box<Catchup>>,
 }
 
 impl Session {
@@ -46,6 +49,8 @@ impl Session {
             expiry: 0,
             ends: Millis::MAX,
             window: 0,
+            sequence: 0,
+            armed: None,
             subscriptions: Subscriptions::None,
             outgoing: None,
             incoming: None,
@@ -58,18 +63,24 @@ impl Session {
         self.incoming.as_deref().map_or(&[], |ids| ids)
     }
 
-    pub(super) fn hold_incoming(&mut self, packet_id: u16, held: bool) {
+    /// Notes that an id is held, or not any more; whether that is new.
+    pub(super) fn hold_incoming(&mut self, packet_id: u16, held: bool) -> bool {
         let ids = self.incoming.get_or_insert_default();
-        match (ids.iter().position(|&id| id == packet_id), held) {
-            (None, true) => ids.push(packet_id),
+        let new = match (ids.iter().position(|&id| id == packet_id), held) {
+            (None, true) => {
+                ids.push(packet_id);
+                true
+            }
             (Some(at), false) => {
                 ids.remove(at);
+                true
             }
-            (None, false) | (Some(_), true) => {}
-        }
+            (None, false) | (Some(_), true) => false,
+        };
         if ids.is_empty() {
             self.incoming = None;
         }
+        new
     }
 
     /// A connection speaks for the session from now on.
@@ -82,6 +93,7 @@ impl Session {
         self.expiry = request.expiry;
         self.window = request.window;
         self.ends = Millis::MAX;
+        self.armed.clone_from(&request.will);
         if self.will.take().is_some() {
             cx.counters.wills[2].add(1);
         }
@@ -103,8 +115,8 @@ impl Session {
         }
     }
 
-    /// Its connection has gone.
-    pub(super) fn disconnected(&mut self, cx: &mut Context<'_>) {
+    /// Its connection has gone. Yields what may go to other members of share groups.
+    pub(super) fn disconnected(&mut self, cx: &mut Context<'_>) -> Vec<Delivery> {
         self.ends = Millis::MAX;
         cx.counters.sessions_offline.add(1);
         self.set_online(false);
@@ -112,9 +124,16 @@ impl Session {
             && let Some(outgoing) = &mut self.outgoing
         {
             let before = outgoing.load();
-            cx.orphans.extend(outgoing.take_shared());
+            let orphans = outgoing.take_shared();
             cx.counters.track(before, outgoing.load());
+            return orphans;
         }
+        Vec::new()
+    }
+
+    /// Its members of share groups are away.
+    pub(super) fn offline(&self) {
+        self.set_online(false);
     }
 
     fn set_online(&self, online: bool) {
@@ -126,14 +145,34 @@ impl Session {
     }
 }
 
-impl Context<'_> {
-    pub(super) fn publish_will(&mut self, will: &Will, origin: u64, now: Millis) {
-        self.counters.wills[0].add(1);
-        self.publishes.push(will.message(origin, now));
-    }
-}
-
 impl Partition {
+    pub(super) fn send_will(
+        &mut self,
+        will: &Will,
+        origin: u64,
+        now: Millis,
+        cx: &mut Context<'_>,
+    ) {
+        cx.counters.wills[0].add(1);
+        let id = self.message_id(self.outbox.next());
+        self.send_out(Errand { message: will.message(origin, now, id), share: None }, cx);
+    }
+
+    /// Messages of shared subscriptions whose member has left.
+    pub(super) fn find_others(&mut self, orphans: Vec<Delivery>, cx: &mut Context<'_>) {
+        for Delivery { message, ticket, .. } in orphans {
+            if let Some(ticket) = ticket {
+                let share = (ticket.group.name().into(), Arc::clone(ticket.group.filter()));
+                self.send_out(Errand { message, share: Some(share) }, cx);
+            }
+        }
+    }
+
+    /// Of a message of this partition's own: far from what shards count.
+    fn message_id(&self, number: u64) -> u64 {
+        1 << 63 | u64::from(self.id.0) << 56 | (number & ((1 << 56) - 1))
+    }
+
     /// Ends the session of a claim, if it has one: its will is due at the
     /// latest now [MQTT-3.1.3-9], its subscriptions and queue are gone.
     pub(super) fn end_session(&mut self, at: Millis, slot: u32, cx: &mut Context<'_>) {
@@ -141,15 +180,19 @@ impl Partition {
         let Some(mut session) = claim.session.take() else { return };
         session.stop_timers(slot, &mut self.timers);
         let (live, hash) = (claim.live.is_some(), claim.hash);
+        if let Some(sessions) = &mut self.sessions {
+            sessions.remove(&session.generation);
+        }
         if let Some((_, will)) = session.will.take() {
-            cx.publish_will(&will, hash, at);
+            self.send_will(&will, hash, at, cx);
         }
         let key = self.session_key(slot, session.generation);
         session.subscriptions.clear(key, &cx.node.index, cx.counters);
         if let Some(mut outgoing) = session.outgoing.take() {
             let before = outgoing.load();
-            cx.orphans.extend(outgoing.end());
+            let orphans = outgoing.end();
             cx.counters.track(before, outgoing.load());
+            self.find_others(orphans, cx);
         }
         if !live {
             cx.counters.sessions_offline.sub(1);
@@ -169,12 +212,16 @@ impl Partition {
         if session.will.as_ref().is_some_and(|(due, _)| *due <= at)
             && let Some((_, will)) = session.will.take()
         {
-            cx.publish_will(&will, hash, at);
+            let ended = session.ends <= at;
+            self.send_will(&will, hash, at, cx);
+            if !ended {
+                return;
+            }
+        } else if session.ends > at {
+            return;
         }
-        if session.ends <= at {
-            self.end_session(at, slot, cx);
-            self.forget_if_empty(slot);
-        }
+        self.end_session(at, slot, cx);
+        self.forget_if_empty(slot);
     }
 
     pub(super) fn subscribe(&mut self, request: SubscribeRequest, cx: &mut Context<'_>) {
@@ -202,7 +249,7 @@ impl Partition {
         let Some((slot, _)) = self.session_mut(key) else { return };
         let codes = self.forget_filters(key, filters.iter().map(|text| &**text), cx);
         cx.send(conn.shard, Kind::Unsubscribed { conn, packet_id, codes });
-        self.release_deferred(at, slot, cx);
+        self.end_catchup(at, slot, cx);
     }
 
     /// Removes subscriptions, and what is on its way for them.
@@ -227,24 +274,23 @@ impl Partition {
     pub(super) fn enqueue(
         &mut self,
         at: Millis,
-        slot: u32,
-        target: &Target,
-        ids: &[u32],
+        to: Recipient,
         message: &Arc<Message>,
         cx: &mut Context<'_>,
     ) {
+        let Recipient { slot, generation, options, ids } = to;
         let Some(claim) = self.claims.at_mut(slot) else { return };
         let Some(session) = claim.session.as_deref_mut() else { return };
-        if session.generation != target.generation
-            || (target.options.no_local() && message.origin == claim.hash)
+        if session.generation != generation || (options.no_local() && message.origin == claim.hash)
         {
             return; // [MQTT-3.8.3-3]
         }
         let delivery = Delivery {
             message: Arc::clone(message),
-            qos: message.qos.min(QoS::try_from(target.options.qos()).unwrap_or_default()),
-            retain: message.retain && target.options.retain_as_published(),
-            ids: SubscriptionIds::from_slice(ids),
+            qos: message.qos.min(QoS::try_from(options.qos()).unwrap_or_default()),
+            retain: message.retain && options.retain_as_published(),
+            ids,
+            position: cx.position,
             ticket: None,
         };
         if claim.live.is_some()
@@ -260,13 +306,15 @@ impl Partition {
         &mut self,
         at: Millis,
         key: SessionKey,
-        delivery: Delivery,
+        mut delivery: Delivery,
         cx: &mut Context<'_>,
     ) {
+        // One of a shared subscription stays in memory, and is written with the state.
+        delivery.position = cx.position.filter(|_| delivery.ticket.is_none());
         match self.session_mut(key) {
             Some((slot, _)) => self.accept(at, slot, delivery, cx),
             // The member left while the message was on its way.
-            None => cx.orphans.push(delivery),
+            None => self.find_others(vec![delivery], cx),
         }
     }
 
@@ -286,11 +334,14 @@ impl Partition {
             }
             return;
         }
-        let outgoing = session.outgoing.get_or_insert_default();
+        let sequence = session.sequence;
+        let outgoing = session.outgoing.get_or_insert_with(|| Box::new(Outgoing::after(sequence)));
         let before = outgoing.load();
-        if let Queued::Dropped(n) = outgoing.wait(delivery, limits) {
+        let warm = live.is_some() && !cx.replaying;
+        if let Queued::Dropped(n) = outgoing.wait(delivery, limits, warm) {
             cx.counters.dropped(DropReason::QueueFull, n);
         }
+        session.sequence = outgoing.sequence();
         cx.counters.track(before, outgoing.load());
         self.pump(at, slot, cx);
     }
@@ -307,7 +358,10 @@ impl Partition {
         let outcome = match &mut session.outgoing {
             Some(outgoing) => {
                 let before = outgoing.load();
-                let outcome = outgoing.acknowledge(packet_id, acked);
+                let outcome = match cx.replaying {
+                    true => outgoing.acknowledge_unsent(packet_id, acked),
+                    false => outgoing.acknowledge(packet_id, acked),
+                };
                 cx.counters.track(before, outgoing.load());
                 outcome
             }
@@ -338,7 +392,10 @@ impl Partition {
         deliveries: Vec<Delivery>,
         cx: &mut Context<'_>,
     ) {
-        for delivery in deliveries {
+        // A record with more than one could not say by its position which.
+        let position = cx.position.filter(|_| deliveries.len() == 1);
+        for mut delivery in deliveries {
+            delivery.position = position;
             let Some((slot, session)) = self.session_mut(key) else { return };
             if !session.subscriptions.holds(filter) {
                 return; // [MQTT-3.10.4-2]
@@ -363,32 +420,83 @@ impl Partition {
         let Some(catchup) = &mut session.catchup else { return };
         catchup.back(replay, more && wanted);
         self.resume_replays(slot, cx);
-        self.release_deferred(at, slot, cx);
+        self.end_catchup(at, slot, cx);
     }
 
-    /// Lets go what was kept back, once the last replay has ended or the
-    /// connection that it was kept for has.
+    /// A connection went and had this replay. While its end is not committed
+    /// the replay must not be sent to it again.
+    pub(crate) fn take_back(
+        &mut self,
+        at: Millis,
+        conn: ConnRef,
+        replay: Box<Replay>,
+        cx: &mut Context<'_>,
+    ) {
+        let Some((slot, session)) = self.session_mut(replay.owner) else { return };
+        let wanted = session.subscriptions.holds(&replay.filter);
+        let Some(catchup) = &mut session.catchup else { return };
+        catchup.back(replay, wanted);
+        if self.claims.at(slot).is_some_and(|claim| claim.live != Some(conn)) {
+            self.resume_replays(slot, cx);
+        }
+        self.end_catchup(at, slot, cx);
+    }
+
+    /// Proposes the end of a catch-up whose last replay has ended.
+    pub(super) fn end_catchup(&mut self, at: Millis, slot: u32, cx: &mut Context<'_>) {
+        if cx.replaying {
+            return; // its record follows
+        }
+        let session = self.claims.at_mut(slot).and_then(|claim| claim.session.as_deref_mut());
+        let Some(session) = session else { return };
+        let Some(begun) = session.catchup.as_mut().and_then(|catchup| catchup.end()) else {
+            return;
+        };
+        let generation = session.generation;
+        let session = self.session_key(slot, generation);
+        self.propose(at, Change::CaughtUp { session, begun }, cx);
+    }
+
+    /// The last of so many replays has ended.
+    pub(super) fn caught_up(
+        &mut self,
+        at: Millis,
+        key: SessionKey,
+        begun: u64,
+        cx: &mut Context<'_>,
+    ) {
+        let Some((slot, session)) = self.session_mut(key) else { return };
+        if session.catchup.as_ref().is_none_or(|catchup| catchup.begun() != begun) {
+            return; // more have begun since
+        }
+        self.release_deferred(at, slot, cx);
+        if let Some((_, session)) = self.session_mut(key) {
+            session.catchup = None;
+        }
+    }
+
+    /// Lets go what was kept back for replays.
     pub(super) fn release_deferred(&mut self, at: Millis, slot: u32, cx: &mut Context<'_>) {
         let Some(claim) = self.claims.at_mut(slot) else { return };
         let Some(session) = claim.session.as_deref_mut() else { return };
         let Some(catchup) = &mut session.catchup else { return };
-        if catchup.is_on() && claim.live.is_some() {
-            return;
-        }
-        let deferred = catchup.take_deferred();
-        if !catchup.is_on() {
-            session.catchup = None;
-        }
-        for delivery in deferred {
+        for delivery in catchup.take_deferred() {
             self.accept(at, slot, delivery, cx);
         }
     }
 
     /// Sends what the window allows.
     pub(super) fn pump(&mut self, at: Millis, slot: u32, cx: &mut Context<'_>) {
+        let (shard, id) = (self.shard, self.id);
         let Some(claim) = self.claims.at_mut(slot) else { return };
-        let Some(conn) = claim.live else { return };
         let Some(session) = claim.session.as_deref_mut() else { return };
+        if cx.replaying {
+            if session.outgoing.as_ref().is_some_and(|outgoing| outgoing.is_empty()) {
+                session.outgoing = None;
+            }
+            return;
+        }
+        let Some(conn) = claim.live else { return };
         let window = session.window;
         if let Some(outgoing) = &mut session.outgoing {
             let before = outgoing.load();
@@ -405,6 +513,15 @@ impl Partition {
             }
             cx.counters.dropped(DropReason::Expired, outgoing.take_expired());
             cx.counters.track(before, outgoing.load());
+            session.sequence = outgoing.sequence();
+            let positions = outgoing.fetch(window, FETCH_MAX, FETCH_BYTES_MAX);
+            if !positions.is_empty() {
+                let slot = id.session_slot(slot);
+                let generation = session.generation;
+                let session = SessionKey { shard, durable: true, slot, generation };
+                let offsets = positions.iter().map(|position| position.offset()).collect();
+                cx.fetches.push(Fetch { session, positions: offsets, why: Why::Send });
+            }
             if outgoing.is_empty() {
                 session.outgoing = None;
             }
@@ -415,6 +532,9 @@ impl Partition {
     /// Replays go on when nothing waits in front of them; the connection then
     /// asks for the next batch once its socket has room.
     fn resume_replays(&mut self, slot: u32, cx: &mut Context<'_>) {
+        if cx.replaying {
+            return; // they begin again with the next connection
+        }
         let Some(claim) = self.claims.at_mut(slot) else { return };
         let Some(conn): Option<ConnRef> = claim.live else { return };
         let Some(session) = claim.session.as_deref_mut() else { return };
@@ -468,19 +588,7 @@ impl Subscriptions {
                 RetainHandling::Never => false,
             };
             if replay && filter.share().is_none() && node.settings.retain_available {
-                let exact = !filter.is_wildcard();
-                let text = filter.filter();
-                replays.push(Replay {
-                    owner: key,
-                    filter: text.into(),
-                    exact,
-                    shard: if exact { node.retained_shard(text) } else { Default::default() },
-                    cursor: None,
-                    options: wanted.options,
-                    id,
-                    client: 0,
-                    serial: 0,
-                });
+                replays.push(Replay::new(key, &filter, wanted.options, id, 0, node));
             }
         }
         (codes.into(), replays)

@@ -7,7 +7,7 @@ use tidegate_codec::{PacketType, ReasonCode, Version, defect};
 
 use super::Shard;
 use crate::conn::{Phase, pause};
-use crate::ids::{ConnRef, PartitionId};
+use crate::ids::{ConnRef, Millis, PartitionId};
 use crate::mail::{Confirm, Kind};
 
 impl Shard {
@@ -42,7 +42,8 @@ impl Shard {
         if durable {
             left = 1;
             let confirm = Some(Confirm { conn: me, token });
-            self.send(home, Kind::Incoming { session, packet_id, held: false, confirm });
+            let (held, message) = (false, None);
+            self.send(home, Kind::Incoming { session, packet_id, held, message, confirm });
             self.press(home, me);
         }
         if !defect::on("5:4.3.3-11") {
@@ -51,7 +52,13 @@ impl Shard {
     }
 
     /// A durable target has what was promised.
-    pub(super) fn confirmed(&mut self, confirm: Confirm) {
+    pub(super) fn confirmed(&mut self, now: Millis, confirm: Confirm) {
+        if let Some(partition) = confirm.partition() {
+            let at = self.local_number(partition);
+            return self.with_partition(now, at, |partition, cx| {
+                partition.confirmed(now, confirm.token, cx);
+            });
+        }
         let slot = confirm.conn.slot;
         let Some(conn) = self.conn(confirm.conn) else { return };
         if conn.phase != Phase::Live {
@@ -67,7 +74,10 @@ impl Shard {
 
     /// A retained message found no place: its publisher is told, in 5.0, and a
     /// QoS 2 exchange ends with that [MQTT-4.3.3-9].
-    pub(super) fn not_retained(&mut self, confirm: Confirm) {
+    pub(super) fn not_retained(&mut self, now: Millis, confirm: Confirm) {
+        if confirm.partition().is_some() {
+            return self.confirmed(now, confirm); // its publisher has its answer
+        }
         let (id, slot) = (self.id, confirm.conn.slot);
         let Some(conn) = self.conn(confirm.conn) else { return };
         let v5 = conn.version == Version::V5;
@@ -88,11 +98,14 @@ impl Shard {
                 self.counters().inflight[0].sub(ended as u64);
                 if durable && ended > 0 {
                     let held = false;
-                    self.send(home, Kind::Incoming { session, packet_id, held, confirm: None });
+                    let message = None;
+                    let confirm = None;
+                    let kind = Kind::Incoming { session, packet_id, held, message, confirm };
+                    self.send(home, kind);
                 }
             }
         }
-        self.confirmed(confirm);
+        self.confirmed(now, confirm);
     }
 
     /// Sends the acknowledgements in front that wait for nothing.

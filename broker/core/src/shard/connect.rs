@@ -17,6 +17,7 @@ use crate::keepalive::{TICK_MS, tick_of};
 use crate::mail::{ClaimRequest, Granted, Kind, ReleaseRequest};
 use crate::pressure::Stage;
 use crate::rate::Rate;
+use crate::room::Room;
 use crate::transit;
 use crate::will::Will;
 
@@ -160,6 +161,9 @@ impl Shard {
         if self.node.pressure() >= Stage::Refuse {
             return refuse(ReasonCode::QuotaExceeded, RejectReason::Memory);
         }
+        if self.node.room() == Room::None && expiry_of(connect) > 0 {
+            return refuse(ReasonCode::QuotaExceeded, RejectReason::DiskFull);
+        }
         if self.draining {
             return refuse(ReasonCode::ServerUnavailable, RejectReason::Draining);
         }
@@ -217,11 +221,7 @@ impl Shard {
         let settings = &self.node.settings;
         let limits = &settings.limits;
         let Some(conn) = self.conns.at_mut(slot) else { return };
-        let asked = match connect.version {
-            Version::V5 => connect.properties.session_expiry.unwrap_or(0),
-            Version::V3_1 | Version::V3_1_1 if connect.clean_start => 0,
-            Version::V3_1 | Version::V3_1_1 => u32::MAX,
-        };
+        let asked = expiry_of(connect);
         conn.expiry = asked.min(limits.session_expiry_max_seconds);
         conn.expiry_cut = conn.expiry != asked;
         let longest = settings.keep_alive_max_seconds;
@@ -242,7 +242,7 @@ impl Shard {
             connect.properties.topic_alias_maximum.min(settings.topic_alias_out_max);
         conn.response_information = connect.properties.request_response_information;
         conn.assigned = assigned;
-        conn.will = connect.will.as_ref().map(|will| Box::new(Will::from_wire(will)));
+        conn.will = connect.will.as_ref().map(|will| Arc::new(Will::from_wire(will)));
         conn.hash = hash;
         conn.client = Some(Arc::clone(&client));
         conn.phase = Phase::Claiming;
@@ -254,6 +254,8 @@ impl Shard {
             clean_start: connect.clean_start,
             expiry: conn.expiry,
             window: conn.window,
+            will: conn.will.clone(),
+            counted: false,
         };
         let home = PartitionId::of(hash).shard(self.node.shards);
         self.send(home, Kind::Claim(Box::new(request)));
@@ -414,7 +416,7 @@ impl Shard {
     }
 
     /// Gives a claim back that nobody uses any more.
-    pub(super) fn give_back(&mut self, slot: u32, expiry: Option<u32>, will: Option<Box<Will>>) {
+    pub(super) fn give_back(&mut self, slot: u32, expiry: Option<u32>, will: bool) {
         let Some(conn) = self.conns.at(slot) else { return };
         let partition = PartitionId::of(conn.hash);
         let home = partition.shard(self.node.shards);
@@ -434,4 +436,13 @@ pub(super) fn keep_alive_ticks(seconds: u16) -> u32 {
 pub(super) fn is_too_deep(topic: &str, max: u16) -> bool {
     topic.len() >= usize::from(max)
         && topic.bytes().filter(|&b| b == b'/').count() >= usize::from(max)
+}
+
+/// How long a CONNECT wants its session to outlive it, in seconds.
+fn expiry_of(connect: &Connect<'_>) -> u32 {
+    match connect.version {
+        Version::V5 => connect.properties.session_expiry.unwrap_or(0),
+        Version::V3_1 | Version::V3_1_1 if connect.clean_start => 0,
+        Version::V3_1 | Version::V3_1_1 => u32::MAX,
+    }
 }

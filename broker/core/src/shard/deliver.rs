@@ -64,7 +64,7 @@ impl Shard {
         {
             let message = Arc::clone(draft.share());
             let ids = SubscriptionIds::from_slice(ids);
-            let delivery = Delivery { message, qos, retain, ids, ticket: None };
+            let delivery = Delivery { message, qos, retain, ids, position: None, ticket: None };
             let dropped = active.catchup.defer(delivery, self.node.limits());
             return self.counters().dropped(DropReason::QueueFull, dropped);
         }
@@ -85,7 +85,7 @@ impl Shard {
         if !at_once {
             let message = Arc::clone(draft.share());
             let ids = SubscriptionIds::from_slice(ids);
-            let delivery = Delivery { message, qos, retain, ids, ticket: None };
+            let delivery = Delivery { message, qos, retain, ids, position: None, ticket: None };
             return self.hold(slot, delivery);
         }
         let mut flags = Flags { dup: false, qos, retain, packet_id: 0 };
@@ -146,7 +146,7 @@ impl Shard {
             return;
         }
         let before = active.outgoing.load();
-        if let Queued::Dropped(n) = active.outgoing.wait(delivery, limits) {
+        if let Queued::Dropped(n) = active.outgoing.wait(delivery, limits, true) {
             counters.dropped(DropReason::QueueFull, n);
         }
         counters.track(before, active.outgoing.load());

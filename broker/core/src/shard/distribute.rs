@@ -12,10 +12,10 @@ use crate::delivery::{Delivery, Ticket};
 use crate::ids::{ConnRef, Millis, SessionKey, ShardId};
 use crate::index::{Member, Route, ShareGroup, Targets};
 use crate::limits::STEP_ITEMS_MAX;
-use crate::mail::{Confirm, Kind};
+use crate::mail::{Confirm, Kind, Lane, part};
 use crate::message::{Draft, Message};
 use crate::outgoing::SubscriptionIds;
-use crate::partition::{Change, Partition};
+use crate::partition::{Change, Partition, Recipients};
 use crate::transit::Origin;
 
 /// Where a message comes from, and what its acknowledgement has to wait for.
@@ -23,6 +23,8 @@ pub(super) struct Source {
     pub(super) publisher: ConnRef,
     /// Set when the publisher wants to know.
     pub(super) confirm: Option<Confirm>,
+    /// Set for an errand.
+    pub(super) lane: Option<Lane>,
     /// Confirmations that will come.
     pub(super) confirms: u16,
     /// Whether anybody wants the message.
@@ -36,12 +38,18 @@ impl Source {
     /// A connected client.
     #[inline]
     pub(super) fn client(publisher: ConnRef) -> Source {
-        Source { publisher, confirm: None, confirms: 0, matched: false, counted: true }
+        let (confirm, lane) = (None, None);
+        Source { publisher, confirm, lane, confirms: 0, matched: false, counted: true }
     }
 
     /// A client that is no more: its will.
     pub(super) fn will(shard: ShardId) -> Source {
         Source::client(ConnRef { shard, slot: u32::MAX, generation: 0 })
+    }
+
+    /// A partition that has to see the message delivered.
+    pub(super) fn errand(confirm: Confirm, lane: Option<Lane>) -> Source {
+        Source { confirm: Some(confirm), lane, ..Source::client(confirm.conn) }
     }
 
     /// The broker itself.
@@ -58,30 +66,17 @@ impl Source {
 /// A fan-out too long for one step.
 #[derive(Debug)]
 pub(super) struct Job {
-    message: Arc<Message>,
-    targets: Arc<Targets>,
-    durable: bool,
-    at: usize,
-    publisher: ConnRef,
-    confirm: Option<Confirm>,
+    pub(super) message: Arc<Message>,
+    pub(super) targets: Arc<Targets>,
+    pub(super) durable: bool,
+    pub(super) at: usize,
+    pub(super) publisher: ConnRef,
+    pub(super) lane: Option<Lane>,
+    pub(super) confirm: Option<Confirm>,
     /// Whether the publisher waits for the end.
-    report: bool,
+    pub(super) report: bool,
     /// What its deliveries are timed by.
-    origin: Option<Origin>,
-}
-
-impl Job {
-    pub(super) fn new(
-        message: Arc<Message>,
-        targets: Arc<Targets>,
-        durable: bool,
-        publisher: ConnRef,
-        confirm: Option<Confirm>,
-        report: bool,
-        origin: Option<Origin>,
-    ) -> Job {
-        Job { message, targets, durable, at: 0, publisher, confirm, report, origin }
-    }
+    pub(super) origin: Option<Origin>,
 }
 
 impl Shard {
@@ -92,7 +87,8 @@ impl Shard {
             let message = Arc::clone(draft.share());
             let to = self.node.retained_shard(draft.topic);
             let confirm = source.expect();
-            self.send(to, Kind::Retain { message, clear, confirm });
+            let lane = source.lane.map(|lane| Lane { part: part::RETAIN, ..lane });
+            self.send(to, Kind::Retain { message, clear, lane, confirm });
             self.press(to, source.publisher);
         }
         if draft.expires <= now && !defect::on("5:3.3.2-5") {
@@ -135,9 +131,14 @@ impl Shard {
             if long {
                 self.wait_for_job(publisher);
             }
-            let deliver =
-                Kind::Deliver { message, targets, durable, publisher, confirm, report: long };
-            self.send(group.shard, deliver);
+            let (lane, report) = (source.lane, long);
+            self.send(
+                group.shard,
+                Kind::Deliver { message, targets, durable, publisher, lane, confirm, report },
+            );
+            if durable && message_qos(draft) {
+                self.press_journal(group.shard, publisher);
+            }
             if !here {
                 self.press(group.shard, publisher);
             }
@@ -157,13 +158,18 @@ impl Shard {
     ) {
         let Some(member) = group.pick(None) else { return };
         let member = Arc::clone(member);
-        let confirm = if member.session.durable { source.expect() } else { None };
+        let session = member.session;
+        let confirm = if session.durable { source.expect() } else { None };
         let delivery = shared_delivery(group, &member, draft);
-        let to = member.session.shard;
-        if to == self.id && !member.session.durable {
-            return self.deliver_shared(now, member.session, delivery, confirm);
+        let to = session.shard;
+        let lane = source.lane.map(|lane| {
+            let hash = self.node.share_hash(group.name(), group.filter());
+            Lane { part: part::share(hash), ..lane }
+        });
+        if to == self.id && !session.durable {
+            return self.deliver_shared(now, session, delivery, lane, confirm);
         }
-        self.send(to, Kind::DeliverShared { session: member.session, delivery, confirm });
+        self.send(to, Kind::DeliverShared { session, delivery, lane, confirm });
         if to != self.id {
             self.press(to, source.publisher);
         }
@@ -173,25 +179,33 @@ impl Shard {
     /// PUBLISH.
     pub(super) fn another_member(&mut self, now: Millis, delivery: Delivery) {
         let Some(ticket) = &delivery.ticket else { return };
-        let left = ticket.member.session;
-        let route = self.node.index.route(delivery.message.topic());
-        let group = route.shares.iter().find(|group| {
-            group.name() == ticket.group.name() && group.filter() == ticket.group.filter()
-        });
-        let Some(group) = group else {
-            return self.counters().dropped(DropReason::SessionEnded, 1);
-        };
-        let Some(member) = group.pick(Some(left)).or_else(|| group.pick(None)) else {
-            return self.counters().dropped(DropReason::SessionEnded, 1);
-        };
-        if member.session == left && !member.session.durable {
-            return self.counters().dropped(DropReason::SessionEnded, 1);
-        }
-        let member = Arc::clone(member);
-        let delivery = shared_delivery(group, &member, &mut delivery.message.draft());
+        let group = &ticket.group;
+        let mut source = Source::own(self.id);
+        self.give_a_member(now, &delivery.message, group.name(), group.filter(), &mut source);
+    }
+
+    /// A message for any member of a share group.
+    pub(super) fn give_a_member(
+        &mut self,
+        now: Millis,
+        message: &Arc<Message>,
+        name: &str,
+        filter: &str,
+        source: &mut Source,
+    ) {
         let _ = now;
-        let to = member.session.shard;
-        self.send(to, Kind::DeliverShared { session: member.session, delivery, confirm: None });
+        let route = self.node.index.route(message.topic());
+        let group = route.shares.iter().find(|g| g.name() == name && &**g.filter() == filter);
+        // Who has left is no member any more, or is picked last: it is offline.
+        let Some((group, member)) = group.and_then(|group| Some((group, group.pick(None)?))) else {
+            return self.counters().dropped(DropReason::SessionEnded, 1);
+        };
+        let member = Arc::clone(member);
+        let session = member.session;
+        let delivery = shared_delivery(group, &member, &mut message.draft());
+        let confirm = if session.durable { source.expect() } else { None };
+        let lane = source.lane;
+        self.send(session.shard, Kind::DeliverShared { session, delivery, lane, confirm });
     }
 
     /// A message for one member that is on this shard.
@@ -200,11 +214,12 @@ impl Shard {
         now: Millis,
         session: SessionKey,
         delivery: Delivery,
+        lane: Option<Lane>,
         confirm: Option<Confirm>,
     ) {
         if session.durable {
             let (partition, _) = crate::ids::PartitionId::split(session.slot);
-            let change = Change::EnqueueOne { session, delivery, confirm };
+            let change = Change::EnqueueOne { session, delivery, lane, confirm };
             return self.propose(now, partition, change);
         }
         let live = self.conns.at(session.slot).is_some_and(|conn| {
@@ -262,16 +277,17 @@ impl Shard {
         if job.durable {
             let (partition, run) = Partition::run_end(&job.targets, job.at);
             let mut from = job.at;
-            let mut to = run.min(from + STEP_ITEMS_MAX);
+            // An errand's number is good for one record a partition.
+            let most = if job.lane.is_some() { usize::MAX } else { STEP_ITEMS_MAX };
+            let mut to = run.min(from.saturating_add(most));
             let mut partition = partition;
             // Short runs of several partitions make one step.
             loop {
                 let last = to >= job.targets.len();
                 let change = Change::Enqueue {
                     message: Arc::clone(&job.message),
-                    targets: Arc::clone(&job.targets),
-                    from,
-                    to,
+                    to: Recipients::Run { targets: Arc::clone(&job.targets), from, to },
+                    lane: job.lane,
                     confirm: if last { job.confirm } else { None },
                 };
                 self.propose(now, partition, change);
@@ -281,7 +297,7 @@ impl Shard {
                 }
                 let (next, run) = Partition::run_end(&job.targets, from);
                 partition = next;
-                to = run.min(job.at + STEP_ITEMS_MAX);
+                to = run.min(job.at.saturating_add(most));
             }
             job.at = from;
             return;
@@ -327,6 +343,11 @@ impl Shard {
     }
 }
 
+/// Whether a durable target has to keep it.
+fn message_qos(draft: &Draft<'_>) -> bool {
+    draft.qos > QoS::AtMostOnce
+}
+
 fn shared_delivery(
     group: &Arc<ShareGroup>,
     member: &Arc<Member>,
@@ -340,6 +361,7 @@ fn shared_delivery(
             0 => SubscriptionIds::None,
             id => SubscriptionIds::One(id),
         },
+        position: None,
         ticket: Some(Ticket::new(Arc::clone(group), Arc::clone(member))),
         message: Arc::clone(draft.share()),
     }

@@ -72,6 +72,7 @@ impl Shard {
         let active = conn.active.take();
         let subscriptions = std::mem::take(&mut conn.subscriptions);
         let generation = conn.generation;
+        let me = conn.reference(id, slot);
         let durable = conn.session_durable;
         let expiry = conn.expiry;
         let node = std::sync::Arc::clone(&self.node);
@@ -94,9 +95,9 @@ impl Shard {
             orphans.extend(held.map(|held| held.delivery).filter(|d| d.ticket.is_some()));
         }
         if durable {
-            self.give_back(slot, Some(expiry), will);
+            self.give_back(slot, Some(expiry), will.is_some());
             for replay in replays {
-                self.return_replay(replay);
+                self.return_replay(me, replay);
             }
         } else {
             let key = SessionKey { shard: id, durable: false, slot, generation };
@@ -106,9 +107,10 @@ impl Shard {
             }
             if let Some(will) = will {
                 counters.wills[0].add(1);
-                self.publish_message(now, will.message(hash, now));
+                let id = self.next_message();
+                self.publish_message(now, will.message(hash, now, id));
             }
-            self.give_back(slot, None, None);
+            self.give_back(slot, None, false);
         }
         self.redispatch(now, orphans);
         if silent {

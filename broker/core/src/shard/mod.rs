@@ -12,7 +12,9 @@ mod connect;
 mod deliver;
 mod distribute;
 mod end;
+mod keep;
 mod outbox;
+mod partitions;
 mod publish;
 mod receive;
 mod recheck;
@@ -24,20 +26,22 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
+use hashbrown::HashSet;
 use tidegate_codec::ReasonCode;
 
 use crate::conn::{Conn, Phase, Throttle, pause};
-use crate::counters::{CloseReason, Counters, DropReason, RejectReason};
-use crate::delivery::Delivery;
+use crate::counters::{CloseReason, Counters, RejectReason};
 use crate::ids::{ConnRef, Millis, PartitionId, ShardId};
 use crate::index::RouteCache;
+use crate::journal::Journal;
 use crate::keepalive::{Wheel, tick_of};
 use crate::limits::{Limits, ROUTE_CACHE_MAX};
 use crate::mail::{Kind, Mail, Replay};
 use crate::message::Message;
 use crate::node::{Node, Totals};
 use crate::output::{Output, Pool};
-use crate::partition::{Change, Context, Partition};
+use crate::partition::{Change, Fetch, Partition};
 use crate::rate::{Bucket, Rate};
 use crate::retained::{Retained, Sweep};
 use crate::slab::Slab;
@@ -164,8 +168,9 @@ pub enum Event {
     Close(u32),
 }
 
-/// The capacity above which the vector for a partition's mails is not kept.
-const SPARE_MAILS_MAX: usize = 256;
+/// Message ids begin with the time of the start, so that one that was read back
+/// is not given again: 2^14 a millisecond, and 64 shards.
+const MESSAGE_TIME_SHIFT: u32 = 14;
 
 /// Marks a wheel entry that watches for the CONNECT, not the keep alive.
 const FOR_CONNECT: u32 = 1 << 31;
@@ -194,6 +199,18 @@ pub struct Shard {
     retained: Retained<Arc<Message>>,
     retained_sweep: Sweep,
     partitions: Vec<Partition>,
+    /// What is to be written; none: the state is memory alone.
+    journal: Option<Box<Journal>>,
+    /// What is to be read from the disk.
+    fetches: Vec<Fetch>,
+    /// The topics of retained messages by partition, while they are written.
+    retained_of: Vec<HashSet<Arc<str>, FixedState>>,
+    /// What was counted while records were read back.
+    replayed: Option<Box<Counters>>,
+    /// Publishers that wait for a journal, of this shard or another.
+    journal_paused: Vec<ConnRef>,
+    /// The id of the last message, times the shards there may be.
+    message: u64,
     /// No partition has a timer before this.
     partitions_due: Millis,
     outboxes: Vec<Outbox>,
@@ -223,6 +240,12 @@ impl Shard {
         Shard {
             id,
             partitions: node.partitions_of(id).map(|p| Partition::new(p, id)).collect(),
+            journal: None,
+            replayed: None,
+            fetches: Vec::new(),
+            retained_of: node.partitions_of(id).map(|_| HashSet::default()).collect(),
+            journal_paused: Vec::new(),
+            message: (node.epoch + now) << MESSAGE_TIME_SHIFT,
             outboxes: (0..node.shards).map(|_| Outbox::default()).collect(),
             routes: Some(Box::new(RouteCache::new(ROUTE_CACHE_MAX, seed ^ u64::from(id.0)))),
             node,
@@ -539,11 +562,16 @@ impl Shard {
     fn handle(&mut self, now: Millis, kind: Kind) {
         match kind {
             Kind::Claim(request) => {
-                let partition = PartitionId::of(request.hash);
-                self.propose(now, partition, Change::Claim(request));
+                let at = self.local_number(PartitionId::of(request.hash));
+                self.with_partition(now, at, |partition, cx| {
+                    partition.request_claim(now, request, cx);
+                });
             }
             Kind::Release(request) => {
-                self.propose(now, request.partition, Change::Release(request));
+                let at = self.local_number(request.partition);
+                self.with_partition(now, at, |partition, cx| {
+                    partition.request_release(now, &request, cx);
+                });
             }
             Kind::Subscribe(request) => {
                 let (partition, _) = PartitionId::split(request.session.slot);
@@ -558,9 +586,9 @@ impl Shard {
                 let (partition, _) = PartitionId::split(session.slot);
                 self.propose(now, partition, Change::Acknowledge { session, packet_id, acked });
             }
-            Kind::Incoming { session, packet_id, held, confirm } => {
+            Kind::Incoming { session, packet_id, held, message, confirm } => {
                 let (partition, _) = PartitionId::split(session.slot);
-                let change = Change::Incoming { session, packet_id, held, confirm };
+                let change = Change::Incoming { session, packet_id, held, message, confirm };
                 self.propose(now, partition, change);
             }
             Kind::Granted(granted) => self.granted(now, *granted),
@@ -577,83 +605,37 @@ impl Shard {
             }
             Kind::Owe { conn, packet_id, reason } => self.owe(conn, packet_id, reason),
             Kind::Mismatch { conn } => self.mismatch(now, conn),
-            Kind::Confirmed(confirm) => self.confirmed(confirm),
-            Kind::NotRetained(confirm) => self.not_retained(confirm),
+            Kind::Confirmed(confirm) => self.confirmed(now, confirm),
+            Kind::Relieved => self.relieved(),
+            Kind::NotRetained(confirm) => self.not_retained(now, confirm),
             Kind::JobDone { conn } => self.job_done(conn),
             Kind::Pace { conn, replay } => self.pace(conn, replay),
-            Kind::Deliver { message, targets, durable, publisher, confirm, report } => {
+            Kind::Deliver { message, targets, durable, publisher, lane, confirm, report } => {
                 let origin = self.transit.origin();
-                let job = Job::new(message, targets, durable, publisher, confirm, report, origin);
-                self.fan_out(now, job);
+                self.fan_out(
+                    now,
+                    Job {
+                        message,
+                        targets,
+                        durable,
+                        at: 0,
+                        publisher,
+                        lane,
+                        confirm,
+                        report,
+                        origin,
+                    },
+                );
             }
-            Kind::DeliverShared { session, delivery, confirm } => {
-                self.deliver_shared(now, session, delivery, confirm);
+            Kind::DeliverShared { session, delivery, lane, confirm } => {
+                self.deliver_shared(now, session, delivery, lane, confirm);
             }
-            Kind::Retain { message, clear, confirm } => {
-                if self.retain(now, &message, clear) {
-                    self.confirm(confirm);
-                } else if let Some(confirm) = confirm {
-                    self.send(confirm.conn.shard, Kind::NotRetained(confirm));
-                }
+            Kind::Retain { message, clear, lane, confirm } => {
+                self.propose_retain(now, message, clear, lane, confirm);
             }
             Kind::Query(replay) => self.queries.push_back(replay),
+            Kind::Returned { conn, replay } => self.replay_returned(now, conn, replay),
             Kind::Answer { replay, messages, more } => self.replayed(now, replay, messages, more),
-        }
-    }
-
-    fn propose(&mut self, now: Millis, partition: PartitionId, change: Change) {
-        let at = usize::from(partition.0) / usize::from(self.node.shards);
-        self.with_partition(now, at, |partition, cx| partition.propose(now, change, cx));
-    }
-
-    /// Runs `act` on a partition and carries out what follows from it.
-    fn with_partition(
-        &mut self,
-        now: Millis,
-        at: usize,
-        act: impl FnOnce(&mut Partition, &mut Context<'_>),
-    ) {
-        // A connect, an acknowledgement: a mail or two, into a vector that stays.
-        let mut mails = std::mem::take(&mut self.spare_mails);
-        let (mut publishes, mut orphans) = (Vec::new(), Vec::new());
-        let Shard { node, partitions, id, .. } = self;
-        let mut cx = Context {
-            node,
-            counters: &node.counters[id.index()],
-            mails: &mut mails,
-            publishes: &mut publishes,
-            orphans: &mut orphans,
-        };
-        let Some(partition) = partitions.get_mut(at) else { return };
-        act(partition, &mut cx);
-        if let Some(due) = partition.next_tick() {
-            self.partitions_due = self.partitions_due.min(due);
-        }
-        for message in publishes {
-            self.publish_message(now, message);
-        }
-        let read_at = self.transit.origin().map(|origin| origin.read_at);
-        for (to, mail) in mails.drain(..) {
-            // QoS 0 gives way when another shard does not keep up; the rest is
-            // bounded by windows.
-            let best_effort = matches!(mail.kind, Kind::Push { packet_id: 0, .. });
-            if to == self.id {
-                self.local.push_back(mail.kind);
-            } else if best_effort && self.outboxes[to.index()].is_over() {
-                self.counters().dropped(DropReason::PeerBuffer, 1);
-            } else {
-                self.outboxes[to.index()].push(Mail { read_at, ..mail });
-            }
-        }
-        if mails.capacity() <= SPARE_MAILS_MAX {
-            self.spare_mails = mails;
-        }
-        self.redispatch(now, orphans);
-    }
-
-    fn redispatch(&mut self, now: Millis, orphans: Vec<Delivery>) {
-        for delivery in orphans {
-            self.another_member(now, delivery);
         }
     }
 

@@ -9,9 +9,10 @@ use super::connect::is_too_deep;
 use super::distribute::Source;
 use crate::conn::{Conn, NOBODY, Parked, pause};
 use crate::counters::{CloseReason, DropReason};
-use crate::ids::{Millis, PartitionId};
+use crate::ids::{ConnRef, Millis, PartitionId};
 use crate::mail::{Confirm, Kind};
 use crate::message::{Draft, Message, expires_at};
+use crate::room::Room;
 
 /// What stands against a PUBLISH.
 enum Against {
@@ -68,6 +69,9 @@ impl Shard {
         if let Some(Against::Refused(reason)) = against {
             return self.refuse_publish(now, slot, version, packet, reason);
         }
+        if qos != QoS::AtMostOnce && self.node.room() != Room::Enough {
+            return self.refuse_for_room(now, slot, version, packet);
+        }
         let counters = self.counters();
         counters.messages_received[qos as usize].add(1);
         counters.message_bytes_received.add(packet.payload.len() as u64);
@@ -89,8 +93,16 @@ impl Shard {
             retain: packet.retain,
             origin,
             expires: expires_at(packet.properties.message_expiry, now),
+            id: self.next_message(),
             shared: None,
         };
+        // A QoS 2 PUBLISH of a session that is kept is committed with its packet
+        // id, and routed then: else a crash in between would lose or repeat it.
+        if durable && qos == QoS::ExactlyOnce && self.journal.is_some() {
+            let message = Arc::clone(draft.share());
+            self.scratch = scratch;
+            return self.take_in(slot, me, packet.packet_id, message);
+        }
         self.transit.enter_local();
         let mut source = Source::client(me);
         if qos != QoS::AtMostOnce {
@@ -110,8 +122,8 @@ impl Shard {
             if durable && let Some(confirm) = source.confirm {
                 source.confirms += 1;
                 let packet_id = packet.packet_id;
-                let confirm = Some(confirm);
-                self.send(home, Kind::Incoming { session, packet_id, held: true, confirm });
+                let (held, message, confirm) = (true, None, Some(confirm));
+                self.send(home, Kind::Incoming { session, packet_id, held, message, confirm });
                 self.press(home, me);
             }
         }
@@ -122,6 +134,26 @@ impl Shard {
             };
             self.answer_publish(slot, qos, packet.packet_id, reason, source.confirms);
         }
+    }
+
+    /// A QoS 2 PUBLISH whose partition sees to its delivery.
+    fn take_in(&mut self, slot: u32, me: ConnRef, packet_id: u16, message: Arc<Message>) {
+        let token = self.next_token(slot);
+        let Some(conn) = self.conns.at_mut(slot) else { return };
+        let v5 = conn.version == Version::V5;
+        let home = PartitionId::of(conn.hash).shard(self.node.shards);
+        let session = conn.session_key(self.id, home, slot);
+        conn.active().incoming.push(packet_id);
+        self.counters().inflight[0].add(1);
+        let reason = match v5 && self.node.index.route(message.topic()).is_empty() {
+            true => ReasonCode::NoMatchingSubscribers,
+            false => ReasonCode::Success,
+        };
+        let (held, message, confirm) = (true, Some(message), Some(Confirm { conn: me, token }));
+        self.send(home, Kind::Incoming { session, packet_id, held, message, confirm });
+        self.press_journal(home, me);
+        self.press(home, me);
+        self.answer_publish(slot, QoS::ExactlyOnce, packet_id, reason, 1);
     }
 
     /// The topic behind an alias, `None` when the packet names it itself.
@@ -225,6 +257,19 @@ impl Shard {
         }
     }
 
+    /// A PUBLISH for which the disk has no room. Before 5.0 there is no way to
+    /// say so: the connection is closed, and the client still has the message.
+    fn refuse_for_room(&mut self, now: Millis, slot: u32, version: Version, packet: &Publish<'_>) {
+        self.counters().dropped(DropReason::DiskFull, 1);
+        match version {
+            Version::V5 => {
+                let reason = ReasonCode::QuotaExceeded;
+                self.answer_publish(slot, packet.qos, packet.packet_id, reason, 0);
+            }
+            Version::V3_1 | Version::V3_1_1 => self.end(now, slot, CloseReason::Overload, true),
+        }
+    }
+
     /// PUBACK or PUBREC, at once or when all confirmations are there; always in
     /// the order of the PUBLISHes [MQTT-4.6.0-2], [MQTT-4.6.0-3].
     #[inline]
@@ -309,6 +354,7 @@ impl Shard {
             retain: true,
             origin: 0,
             expires: Millis::MAX,
+            id: self.next_message(),
             shared: None,
         };
         self.distribute(now, &mut draft, &mut Source::own(self.id));

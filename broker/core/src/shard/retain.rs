@@ -8,7 +8,6 @@ use tidegate_codec::defect;
 use super::receive::qos_of;
 use super::{Shard, has_room};
 use crate::conn::{Conn, Phase};
-use crate::counters::DropReason;
 use crate::delivery::Delivery;
 use crate::ids::{ConnRef, Millis, PartitionId, ShardId};
 use crate::limits::{REPLAY_BATCH_MAX, REPLAY_BYTES_MAX, REPLAYS_MAX, STEP_ITEMS_MAX};
@@ -23,29 +22,41 @@ const QUERY_COST: usize = 8;
 
 impl Shard {
     /// Replaces, or with an empty payload removes, the message of a topic
-    /// [MQTT-3.3.1-5], [MQTT-3.3.1-6]. False: a limit is reached, and the
-    /// message was not kept.
-    pub(super) fn retain(&mut self, now: Millis, message: &Arc<Message>, clear: bool) -> bool {
+    /// [MQTT-3.3.1-5], [MQTT-3.3.1-6]. Whether there is place was asked before.
+    pub(super) fn retain(&mut self, now: Millis, message: &Arc<Message>, clear: bool) {
         let topic = message.topic();
         let old = if (clear && !defect::on("5:3.3.1-6")) || message.expired(now) {
             // What has expired on its way replaces too [MQTT-3.3.1-5].
+            self.note_retained(topic, false);
             self.retained.remove(topic)
-        } else if !self.has_place(message) {
-            self.counters().dropped(DropReason::RetainedFull, 1);
-            return false;
         } else {
             self.count_retained(message, true);
+            self.note_retained(topic, true);
             self.retained.set(topic.into(), Arc::clone(message))
         };
         if let Some(old) = old {
             self.count_retained(&old, false);
         }
-        true
+    }
+
+    /// Notes which partition a topic is written with.
+    fn note_retained(&mut self, topic: &str, there: bool) {
+        if self.journal.is_none() || topic.starts_with("$SYS/") {
+            return;
+        }
+        let at = self.local_number(self.node.retained_partition(topic));
+        if there {
+            if !self.retained_of[at].contains(topic) {
+                self.retained_of[at].insert(topic.into());
+            }
+        } else {
+            self.retained_of[at].remove(topic);
+        }
     }
 
     /// Whether a message fits the node's limits; one that replaces another
     /// takes its place.
-    fn has_place(&self, message: &Message) -> bool {
+    pub(super) fn has_place(&self, message: &Message) -> bool {
         let (limits, totals) = (self.node.limits(), &self.node.totals);
         let old = self.retained.get(message.topic()).map(|old| old.bytes() as u64);
         let bytes = totals.retained_bytes.load(Relaxed) + message.bytes() as u64;
@@ -137,6 +148,7 @@ impl Shard {
                     0 => SubscriptionIds::None,
                     id => SubscriptionIds::One(id),
                 },
+                position: None,
                 ticket: None,
                 message,
             });
@@ -144,10 +156,16 @@ impl Shard {
         if owner.durable {
             let (partition, _) = PartitionId::split(owner.slot);
             let deliveries: Vec<Delivery> = deliveries.collect();
-            let filter = Arc::clone(&replay.filter);
             let serial = replay.serial;
-            let change = Change::Retained { session: owner, filter, serial, deliveries };
-            self.propose(now, partition, change);
+            // A record with one message can be found again by its position.
+            let most = if self.journal.is_some() { 1 } else { usize::MAX };
+            let mut deliveries = deliveries.into_iter().peekable();
+            while deliveries.peek().is_some() {
+                let deliveries = deliveries.by_ref().take(most).collect();
+                let filter = Arc::clone(&replay.filter);
+                let change = Change::Retained { session: owner, filter, serial, deliveries };
+                self.propose(now, partition, change);
+            }
             let at = usize::from(partition.0) / usize::from(self.node.shards);
             self.with_partition(now, at, |partition, cx| {
                 partition.replay_on(now, replay, more, cx)
@@ -217,15 +235,21 @@ impl Shard {
             conn.active().paced.push(replay);
             self.resume_replays(at.slot);
         } else {
-            self.return_replay(replay);
+            self.return_replay(at, replay);
         }
     }
 
     /// The connection of a durable session has gone: its half keeps the replay
     /// for the next one.
-    pub(super) fn return_replay(&mut self, replay: Box<Replay>) {
-        let to = replay.owner.shard;
-        self.send(to, Kind::Answer { replay, messages: Vec::new(), more: true });
+    pub(super) fn return_replay(&mut self, conn: ConnRef, replay: Box<Replay>) {
+        self.send(replay.owner.shard, Kind::Returned { conn, replay });
+    }
+
+    /// One is back with its durable half.
+    pub(super) fn replay_returned(&mut self, now: Millis, conn: ConnRef, replay: Box<Replay>) {
+        let (partition, _) = PartitionId::split(replay.owner.slot);
+        let at = self.local_number(partition);
+        self.with_partition(now, at, |partition, cx| partition.take_back(now, conn, replay, cx));
     }
 
     /// Asks for the next batches once nothing waits in front of them.
@@ -260,6 +284,7 @@ impl Shard {
             |_, message| gone.push(message),
         );
         for message in gone {
+            self.note_retained(message.topic(), false);
             self.count_retained(&message, false);
         }
     }

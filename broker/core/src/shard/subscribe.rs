@@ -12,6 +12,7 @@ use crate::conn::{Conn, NOBODY, Phase, pause};
 use crate::ids::{ConnRef, Millis, PartitionId};
 use crate::index::Options;
 use crate::mail::{Kind, Replay, SubscribeRequest, UnsubscribeRequest, Wanted};
+use crate::room::Room;
 
 impl Shard {
     /// SUBSCRIBE: the filters are checked here, and kept by whoever owns the
@@ -76,6 +77,10 @@ impl Shard {
 
     fn check_filter(&self, slot: u32, filter: &Filter<'_>) -> Result<(), ReasonCode> {
         let settings = &self.node.settings;
+        let durable = self.conns.at(slot).is_some_and(|conn| conn.session_durable);
+        if durable && self.node.room() == Room::None {
+            return Err(ReasonCode::QuotaExceeded);
+        }
         if filter.share().is_some() && !settings.shared_subscription_available {
             return Err(ReasonCode::SharedSubscriptionsNotSupported);
         }

@@ -33,6 +33,9 @@ pub struct Subscription {
 pub struct Session {
     /// Seconds it outlives the connection; `u32::MAX` for ever.
     pub expiry: u32,
+    /// Whether it was one that outlives connections when it began: such a one is
+    /// written, though a later connection may say that it ends with it.
+    pub written: bool,
     pub ends: Option<u64>,
     pub pending_will: Option<(u64, Will)>,
     pub subscriptions: BTreeMap<&'static str, Subscription>,
@@ -193,6 +196,36 @@ impl Model {
         }
     }
 
+    /// The node ends: sessions that end with their connection are gone and
+    /// leave nothing; of the others the connection ends without a word.
+    pub fn crash(&mut self, now: u64) {
+        self.wills_fired = 0; // a counter of the node's, which is new
+        let mut online = Vec::new();
+        for (who, person) in self.people.iter_mut().enumerate() {
+            if std::mem::replace(&mut person.online, false) {
+                online.push(who);
+            }
+            if let Some(session) = &mut person.session
+                && session.held_up
+            {
+                // A replay that had not ended begins again from its beginning.
+                session.loose = true;
+            }
+        }
+        for &who in &online {
+            if self.people[who].session.as_ref().is_some_and(|session| !session.written) {
+                self.people[who].will = None;
+                self.end_session(who);
+            }
+        }
+        for who in online {
+            if self.people[who].session.is_some() {
+                self.people[who].online = true;
+                self.disconnect(who, now, false, None);
+            }
+        }
+    }
+
     /// A client is connected; whether its session was there.
     pub fn connect(&mut self, who: usize, now: u64, clean: bool, expiry: u32) -> bool {
         self.disconnect(who, now, false, Some(clean));
@@ -202,6 +235,7 @@ impl Model {
         let person = &mut self.people[who];
         let present = person.session.is_some();
         let session = person.session.get_or_insert_default();
+        session.written |= !present && expiry > 0;
         session.expiry = expiry;
         session.ends = None;
         session.pending_will = None;

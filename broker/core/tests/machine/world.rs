@@ -66,6 +66,16 @@ pub enum Op {
     Advance {
         ms: u64,
     },
+    /// The state of a partition is written.
+    Write {
+        partition: u8,
+    },
+    /// All states are, and what nobody needs any more is given up.
+    Compact,
+    /// The node ends, and starts again with so many shards.
+    Crash {
+        shards: u16,
+    },
 }
 
 /// What a client has of its connection.
@@ -91,6 +101,8 @@ pub struct World {
     shared_got: BTreeMap<Id, u32>,
     /// Connections made so far.
     calls: u32,
+    /// What the clocks of earlier starts showed at their end.
+    clock: u64,
 }
 
 fn ensure(holds: bool, fault: impl FnOnce() -> String) -> Outcome {
@@ -98,7 +110,17 @@ fn ensure(holds: bool, fault: impl FnOnce() -> String) -> Outcome {
 }
 
 impl World {
+    /// Of a node whose state is memory alone.
     pub fn new(shards: u16) -> World {
+        World::of(|settings| Rig::new(shards, settings))
+    }
+
+    /// Of a node whose state is written.
+    pub fn kept(shards: u16) -> World {
+        World::of(|settings| Rig::kept(shards, settings))
+    }
+
+    fn of(rig: impl FnOnce(Settings) -> Rig) -> World {
         let limits = Limits {
             queue_messages_max: 1_000_000,
             queue_bytes_max: u64::MAX / 2,
@@ -106,7 +128,7 @@ impl World {
         };
         let settings = Settings { limits, ..Settings::default() };
         World {
-            rig: Rig::new(shards, settings),
+            rig: rig(settings),
             model: Model {
                 people: (0..CLIENTS).map(|_| Person::default()).collect(),
                 ..Model::default()
@@ -115,7 +137,13 @@ impl World {
             next: 0,
             shared_got: BTreeMap::new(),
             calls: 0,
+            clock: 0,
         }
+    }
+
+    /// The time, over all starts.
+    fn now(&self) -> u64 {
+        self.clock + self.rig.now
     }
 
     fn fresh(&mut self) -> Id {
@@ -137,13 +165,15 @@ impl World {
             }
             Op::Abort { who } => {
                 if let Some(line) = self.lines[who].take() {
-                    self.model.disconnect(who, self.rig.now, false, None);
+                    let now = self.now();
+                    self.model.disconnect(who, now, false, None);
                     self.rig.abort(line.at);
                 }
             }
             Op::Disconnect { who } => {
                 if let Some(line) = self.lines[who].take() {
-                    self.model.disconnect(who, self.rig.now, true, None);
+                    let now = self.now();
+                    self.model.disconnect(who, now, true, None);
                     self.rig.send(line.at, &[0xE0, 0]);
                 }
             }
@@ -168,8 +198,17 @@ impl World {
                 }
             }
             Op::Advance { ms } => {
-                self.model.advance(self.rig.now + ms);
+                self.model.advance(self.now() + ms);
                 self.rig.advance(ms);
+            }
+            Op::Write { partition } => self.rig.write_state(partition),
+            Op::Compact => self.rig.compact(),
+            Op::Crash { shards } => {
+                let before = self.rig.now;
+                self.lines.iter_mut().for_each(|line| *line = None);
+                self.model.crash(self.now());
+                self.rig.crash(shards, 0);
+                self.clock += before - self.rig.now;
             }
         }
         self.check()
@@ -203,7 +242,8 @@ impl World {
             1 if v5 => 3,
             _ => 128,
         };
-        let present = self.model.connect(who, self.rig.now, clean, expiry);
+        let now = self.now();
+        let present = self.model.connect(who, now, clean, expiry);
         self.model.people[who].will = will;
         let at = self.rig.open(shard % self.rig.shards.len());
         self.rig.speaks(at, version);

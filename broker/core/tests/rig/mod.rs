@@ -8,9 +8,16 @@ use std::sync::Arc;
 use tidegate_codec::{Version, frame};
 use tidegate_core::access::{Access, Open};
 use tidegate_core::ids::ShardId;
+use tidegate_core::journal::{Batch, Entry};
 use tidegate_core::mail::Mail;
 use tidegate_core::settings::Settings;
 use tidegate_core::{Event, Hangup, Node, Opened, Opening, Shard, Then, Verdict, Written};
+
+/// What the hashes of every rig begin with.
+const SEED: u64 = 0x7ead_5eed;
+/// The clock of a rig at its start, and the wall clock when that stood at 0.
+const NOW: u64 = 1_000_000_000;
+const EPOCH: u64 = 1_700_000_000_000;
 
 pub struct Rig {
     pub node: Arc<Node>,
@@ -27,6 +34,23 @@ pub struct Rig {
     closed: Vec<(u64, Version, Vec<u8>)>,
     /// CONNECTs that wait for a verdict, and their shards.
     pub asked: Vec<(usize, Opened)>,
+    /// What is written, if the node's state is kept.
+    pub disk: Option<Disk>,
+}
+
+/// What a node has written.
+#[derive(Default)]
+pub struct Disk {
+    /// Records that a crash leaves, in order; none: given up.
+    pub durable: Vec<Option<(Entry, Vec<u8>)>>,
+    /// The last state of each partition: where it begins, and its last record.
+    pub states: BTreeMap<u8, (usize, u64)>,
+    /// Batches that it does not, with their shards.
+    pub written: VecDeque<(usize, Batch)>,
+    /// What the wall clock showed when the rig's stood at 0.
+    pub epoch: u64,
+    /// While set, nothing becomes durable.
+    pub held: bool,
 }
 
 struct Socket {
@@ -54,8 +78,59 @@ impl Rig {
 
     /// A node whose clients may do what `access` says.
     pub fn with_access(shards: u16, settings: Settings, access: Box<dyn Access>) -> Rig {
-        let node = Node::new(settings, shards, 0x7ead_5eed, access);
-        let now = 1_000_000;
+        Rig::of(Node::new(settings, shards, SEED, access), NOW)
+    }
+
+    /// A node whose state outlives it.
+    pub fn kept(shards: u16, settings: Settings) -> Rig {
+        let node = Node::kept(settings, shards, SEED, Box::new(Open), EPOCH);
+        let mut rig = Rig::of(Arc::new(node), NOW);
+        rig.shards.iter_mut().for_each(Shard::keep);
+        rig.disk = Some(Disk { epoch: EPOCH, ..Disk::default() });
+        rig
+    }
+
+    /// The node ends without a word and starts again, with as many shards as
+    /// it is told, `ms` later. Whoever was connected is not any more.
+    pub fn crash(&mut self, shards: u16, ms: u64) {
+        let mut disk = self.disk.take().expect("a node whose state is kept");
+        disk.written.clear();
+        disk.held = false;
+        // Another start of the machine: its clock begins anew.
+        disk.epoch += self.now + ms - NOW;
+        let epoch = disk.epoch;
+        let settings = self.node.settings.clone();
+        let node = Arc::new(Node::kept(settings, shards, SEED, Box::new(Open), epoch));
+        let next_client = self.next_client;
+        *self = Rig::of(node, NOW);
+        self.next_client = next_client;
+        for shard in &mut self.shards {
+            shard.keep();
+        }
+        for (at, record) in disk.durable.iter().enumerate() {
+            let Some((Entry { partition, index, state, .. }, body)) = record else { continue };
+            let shard = usize::from(*partition) % self.shards.len();
+            let shard = &mut self.shards[shard];
+            let (begin, last) = disk.states.get(partition).copied().unwrap_or((0, 0));
+            if at < begin || (*state && *index != last) {
+                continue;
+            }
+            if *state {
+                shard.restore(NOW, *partition, *index, body).expect("what was written");
+            } else {
+                let position = at as u64 + 1;
+                shard.replay(NOW, *partition, *index, position, body).expect("what was written");
+            }
+        }
+        self.disk = Some(disk);
+        for shard in &mut self.shards {
+            shard.resume(NOW);
+        }
+        self.run();
+    }
+
+    fn of(node: Arc<Node>, now: u64) -> Rig {
+        let shards = node.shards();
         Rig {
             shards: (0..shards).map(|n| Shard::new(Arc::clone(&node), ShardId(n), now)).collect(),
             mailboxes: (0..shards).map(|_| VecDeque::new()).collect(),
@@ -67,6 +142,7 @@ impl Rig {
             next_client: 0,
             closed: Vec::new(),
             asked: Vec::new(),
+            disk: None,
         }
     }
 
@@ -243,6 +319,67 @@ impl Rig {
         panic!("the shards do not come to rest");
     }
 
+    /// Has the state of a partition written.
+    pub fn write_state(&mut self, partition: u8) {
+        let shard = usize::from(partition) % self.shards.len();
+        self.shards[shard].write_state(self.now, partition);
+        self.run();
+    }
+
+    /// Gives up all records that nothing needs, when what queues need of them
+    /// has been written again.
+    pub fn compact(&mut self) {
+        let limit = self.disk.as_ref().map_or(0, |disk| disk.durable.len());
+        for partition in 0..64u8 {
+            let shard = usize::from(partition) % self.shards.len();
+            self.shards[shard].relocate(self.now, partition, limit as u64 + 1);
+            self.run();
+            self.write_state(partition);
+        }
+        if let Some(disk) = &mut self.disk {
+            assert_eq!(disk.states.len(), 64);
+            let begin = disk.states.values().map(|(begin, _)| *begin).min().unwrap_or(0);
+            disk.durable[..begin.min(limit)].fill(None);
+        }
+    }
+
+    /// Takes what a shard wants written, and makes durable what was taken before.
+    fn write(&mut self, at: usize) -> bool {
+        let Some(disk) = &mut self.disk else { return false };
+        let mut busy = false;
+        while !disk.held
+            && let Some(mine) = disk.written.iter().position(|(shard, _)| *shard == at)
+        {
+            busy = true;
+            // The log is one: what was taken before it is durable with it.
+            for (shard, batch) in disk.written.drain(..=mine).collect::<Vec<_>>() {
+                let first = disk.durable.len() as u64;
+                let records = batch.records().map(|(entry, body)| Some((entry, body.to_vec())));
+                disk.durable.extend(records);
+                for written in &batch.written {
+                    let begin = first as usize + written.first as usize;
+                    disk.states.insert(written.partition, (begin, written.index));
+                }
+                let positions: Vec<u64> = (first + 1..=disk.durable.len() as u64).collect();
+                self.shards[shard].durable(self.now, batch.number, &positions);
+            }
+        }
+        for fetch in self.shards[at].take_fetches() {
+            busy = true;
+            let read = |&at: &u64| {
+                let record = disk.durable[at as usize - 1].as_ref();
+                record.expect("what is needed is still there").1.clone()
+            };
+            let bodies: Vec<Vec<u8>> = fetch.positions.iter().map(read).collect();
+            self.shards[at].fetched(self.now, &fetch, &bodies).expect("records of messages");
+        }
+        if let Some(batch) = self.shards[at].take_batch() {
+            busy = true;
+            disk.written.push_back((at, batch));
+        }
+        busy && !disk.held
+    }
+
     /// One turn of one shard; whether it did anything.
     pub fn turn(&mut self, at: usize) -> bool {
         let mut busy = false;
@@ -284,6 +421,7 @@ impl Rig {
             }
         }
         busy |= self.shards[at].has_work();
+        busy |= self.write(at);
         for to in 0..self.shards.len() {
             while self.mailboxes[to].len() < self.mailbox_max
                 && let Some(batch) = self.shards[at].outbound(ShardId(to as u16))

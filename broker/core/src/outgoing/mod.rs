@@ -1,10 +1,16 @@
 //! QoS 1 and 2 towards one client: what is in flight, and what waits.
 //!
 //! Both halves of a session use it: an ephemeral session keeps it beside its
-//! socket, a durable one in its partition. In flight is what has a packet id;
-//! ids are given in order and never while still owed [MQTT-2.2.1-3], [MQTT-4.3.2-1].
+//! socket, a durable one in its partition. A message has its number when it
+//! comes, and with it its packet id: what a durable session's client knows by
+//! an id is the same message after a crash, whatever was acknowledged just
+//! before. An id is never used while it is still owed [MQTT-2.2.1-3],
+//! [MQTT-4.3.2-1]: a client that leaves one exchange open and finishes the
+//! 65,534 behind it gets nothing new until it has finished that one.
 //! On a new connection everything in flight is owed again, in its first order,
 //! before anything new [MQTT-4.4.0-1], [MQTT-4.6.0-1].
+
+mod disk;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,7 +19,7 @@ use tidegate_codec::QoS;
 
 use crate::counters::Load;
 use crate::delivery::Delivery;
-use crate::ids::Millis;
+use crate::ids::{Millis, Position};
 use crate::limits::{Limits, QueuePolicy};
 
 /// Packet ids there are: 1..=65,535.
@@ -24,7 +30,7 @@ const CYCLES_MAX: u64 = 8;
 /// One exchange that has begun.
 #[derive(Debug)]
 pub(crate) struct Flight {
-    /// Counts the messages sent; the packet id is `1 + sequence % 65,535`.
+    /// Counts the messages that came; the packet id is `1 + sequence % 65,535`.
     sequence: u64,
     qos: QoS,
     state: FlightState,
@@ -95,28 +101,97 @@ pub(crate) enum Queued {
     Dropped(u64),
 }
 
+/// A message that has not been sent.
+#[derive(Debug)]
+struct Waiting {
+    sequence: u64,
+    delivery: Delivery,
+}
+
+/// A message that is on the disk alone.
+#[derive(Clone, Copy, Debug)]
+struct Cold {
+    position: Position,
+    /// The end of its number.
+    sequence: u32,
+    /// Its bytes, and its QoS in the highest two bits.
+    size: u32,
+}
+
+// Ten million of them may wait.
+const _: () = assert!(size_of::<Cold>() == 16);
+
+impl Cold {
+    const BYTES: u32 = (1 << 30) - 1;
+
+    fn new(kept: Kept) -> Cold {
+        let bytes = kept.bytes.min(u64::from(Cold::BYTES)) as u32;
+        let size = bytes | (kept.qos as u32) << 30;
+        Cold { position: kept.position, sequence: kept.sequence as u32, size }
+    }
+
+    fn bytes(self) -> u64 {
+        u64::from(self.size & Cold::BYTES)
+    }
+
+    fn qos(self) -> QoS {
+        QoS::try_from((self.size >> 30) as u8).unwrap_or_default()
+    }
+}
+
+/// A message of a queue as it is written with the state of its session.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Kept {
+    pub(crate) sequence: u64,
+    pub(crate) position: Position,
+    pub(crate) qos: QoS,
+    pub(crate) bytes: u64,
+}
+
+/// Messages of a session with a connection that are kept in memory while they
+/// wait, when the disk has them too.
+const WARM_MAX: usize = 64;
+
 /// The outgoing side of one session.
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
     flights: VecDeque<Flight>,
     /// Flights before this one have been sent on the present connection.
     current: usize,
-    waiting: VecDeque<Delivery>,
+    waiting: VecDeque<Waiting>,
+    /// On the disk; each is fetched before it is sent.
+    cold: VecDeque<Cold>,
+    /// Some of them are being fetched.
+    fetching: bool,
+    /// Messages below this number may have been sent on an earlier connection.
+    sent: u64,
+    /// Of all that have not been sent.
     waiting_bytes: u64,
+    /// Of the next message.
     sequence: u64,
     expired: u64,
 }
 
 impl Outgoing {
-    /// Messages that have no packet id yet.
+    /// Empty, after so many messages.
+    pub(crate) fn after(sequence: u64) -> Outgoing {
+        Outgoing { sequence, ..Outgoing::default() }
+    }
+
+    /// How many messages have come.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Messages that have not been sent.
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + self.cold.len()
     }
 
     /// What the gauges count.
     #[inline]
     pub(crate) fn load(&self) -> Load {
-        (self.waiting.len(), self.waiting_bytes, self.flights.len())
+        (self.waiting(), self.waiting_bytes, self.flights.len())
     }
 
     /// Messages that expired while they waited, since the last call.
@@ -125,13 +200,14 @@ impl Outgoing {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.flights.is_empty() && self.waiting.is_empty()
+        self.flights.is_empty() && self.waiting.is_empty() && self.cold.is_empty()
     }
 
     /// Whether a new message may leave at once, in front of nothing.
     #[inline]
     pub(crate) fn has_room(&self, window: u16) -> bool {
         self.waiting.is_empty()
+            && self.cold.is_empty()
             && self.current == self.flights.len()
             && self.current < usize::from(window)
     }
@@ -139,14 +215,25 @@ impl Outgoing {
     /// Begins an exchange for a message that leaves now. `keep`: for resending.
     #[inline]
     pub(crate) fn begin(&mut self, qos: QoS, keep: Option<Delivery>) -> u16 {
-        let sequence = self.free_sequence();
+        while self.is_owed(self.sequence) {
+            self.sequence += 1;
+        }
+        let sequence = self.sequence;
         self.sequence = sequence + 1;
-        self.flights.push_back(Flight {
-            sequence,
-            qos,
-            state: FlightState::Published,
-            delivery: keep,
-        });
+        self.start(sequence, qos, keep)
+    }
+
+    #[inline]
+    fn start(&mut self, sequence: u64, qos: QoS, keep: Option<Delivery>) -> u16 {
+        let flight = Flight { sequence, qos, state: FlightState::Published, delivery: keep };
+        // In front of exchanges that went on while this one's message was away.
+        let at = match self.flights.back() {
+            Some(last) if last.sequence > sequence => {
+                self.flights.partition_point(|flight| flight.sequence < sequence)
+            }
+            Some(_) | None => self.flights.len(),
+        };
+        self.flights.insert(at, flight);
         self.current += 1;
         packet_id(sequence)
     }
@@ -160,37 +247,72 @@ impl Outgoing {
     }
 
     /// Appends a message that has to wait, within the limits.
-    pub(crate) fn wait(&mut self, delivery: Delivery, limits: &Limits) -> Queued {
+    /// `warm`: it may be sent soon, and is kept in memory though the disk has it.
+    pub(crate) fn wait(&mut self, delivery: Delivery, limits: &Limits, warm: bool) -> Queued {
+        let sequence = self.sequence;
+        self.sequence += 1;
         let bytes = delivery.message.bytes() as u64;
         if bytes > limits.queue_bytes_max || limits.queue_messages_max == 0 {
             return Queued::Dropped(1); // whatever gave way, it would not fit
         }
         let full = |own: &Outgoing| {
-            own.waiting.len() >= limits.queue_messages_max as usize
+            own.waiting() >= limits.queue_messages_max as usize
                 || own.waiting_bytes + bytes > limits.queue_bytes_max
         };
         let mut dropped = 0;
         while full(self) {
             dropped += 1;
-            let oldest = match limits.queue_policy {
-                QueuePolicy::DropNew => None,
-                QueuePolicy::DropOldest => self.waiting.pop_front(),
+            let gone = match limits.queue_policy {
+                QueuePolicy::DropNew => false,
+                QueuePolicy::DropOldest => self.drop_oldest(),
             };
-            let Some(oldest) = oldest else { return Queued::Dropped(dropped) };
-            self.waiting_bytes -= oldest.message.bytes() as u64;
+            if !gone {
+                return Queued::Dropped(dropped);
+            }
         }
         self.waiting_bytes += bytes;
-        self.waiting.push_back(delivery);
+        match delivery.position {
+            Some(position)
+                if delivery.ticket.is_none()
+                    && (!warm || !self.cold.is_empty() || self.waiting.len() >= WARM_MAX) =>
+            {
+                let kept = Kept { sequence, position, qos: delivery.qos, bytes };
+                self.cold.push_back(Cold::new(kept));
+            }
+            Some(_) | None => self.waiting.push_back(Waiting { sequence, delivery }),
+        }
         if dropped == 0 { Queued::Kept } else { Queued::Dropped(dropped) }
+    }
+
+    /// Whether the message that is next is on the disk.
+    fn is_cold(&self) -> bool {
+        match (self.cold.front(), self.waiting.front()) {
+            (Some(cold), Some(waiting)) => self.number(cold.sequence) < waiting.sequence,
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
+    }
+
+    /// The number that ends so: none is 2^32 behind the newest.
+    fn number(&self, end: u32) -> u64 {
+        self.sequence - u64::from((self.sequence as u32).wrapping_sub(end))
+    }
+
+    /// Lets the oldest go; whether there was one.
+    fn drop_oldest(&mut self) -> bool {
+        let bytes = if self.is_cold() {
+            self.cold.pop_front().map(Cold::bytes)
+        } else {
+            self.waiting.pop_front().map(|oldest| oldest.delivery.message.bytes() as u64)
+        };
+        self.waiting_bytes -= bytes.unwrap_or(0);
+        bytes.is_some()
     }
 
     /// Lets the oldest go until at most `bytes` wait; how many went.
     pub(crate) fn trim(&mut self, bytes: u64) -> u64 {
         let mut dropped = 0;
-        while self.waiting_bytes > bytes
-            && let Some(oldest) = self.waiting.pop_front()
-        {
-            self.waiting_bytes -= oldest.message.bytes() as u64;
+        while self.waiting_bytes > bytes && self.drop_oldest() {
             dropped += 1;
         }
         dropped
@@ -215,15 +337,20 @@ impl Outgoing {
             });
         }
         loop {
-            let delivery = self.waiting.pop_front()?;
+            let front = self.waiting.front()?.sequence;
+            if self.is_cold() || self.is_owed(front) {
+                return None;
+            }
+            let Waiting { sequence, delivery } = self.waiting.pop_front()?;
             self.waiting_bytes -= delivery.message.bytes() as u64;
             if delivery.message.expired(now) {
                 self.expired += 1; // [MQTT-3.3.2-5]
                 continue;
             }
             let keep = (durable || delivery.ticket.is_some()).then(|| delivery.clone());
-            let packet_id = self.begin(delivery.qos, keep);
-            return Some(Next::Publish { packet_id, dup: false, delivery });
+            let packet_id = self.start(sequence, delivery.qos, keep);
+            let dup = sequence < self.sent;
+            return Some(Next::Publish { packet_id, dup, delivery });
         }
     }
 
@@ -262,13 +389,14 @@ impl Outgoing {
     pub(crate) fn end(&mut self) -> Vec<Delivery> {
         let flights = std::mem::take(&mut self.flights);
         let waiting = std::mem::take(&mut self.waiting);
+        self.cold.clear();
         self.waiting_bytes = 0;
         self.current = 0;
         flights
             .into_iter()
             .filter(|f| f.qos == QoS::AtLeastOnce)
             .filter_map(|f| f.delivery)
-            .chain(waiting)
+            .chain(waiting.into_iter().map(|waiting| waiting.delivery))
             .filter(|d| d.ticket.is_some())
             .collect()
     }
@@ -287,7 +415,7 @@ impl Outgoing {
         });
         self.current = 0;
         let bytes = &mut self.waiting_bytes;
-        self.waiting.retain(|delivery| {
+        self.waiting.retain(|Waiting { delivery, .. }| {
             if shared(delivery) {
                 *bytes -= delivery.message.bytes() as u64;
                 taken.push(delivery.clone());
@@ -298,17 +426,13 @@ impl Outgoing {
         taken
     }
 
-    /// The next sequence whose packet id nobody owes.
+    /// Whether the packet id of this number is still owed by an earlier one.
     #[inline]
-    fn free_sequence(&self) -> u64 {
-        let mut sequence = self.sequence;
-        while let Some(first) = self.flights.front()
-            && sequence - first.sequence >= IDS
-            && self.find(packet_id(sequence)).is_some()
-        {
-            sequence += 1;
-        }
-        sequence
+    fn is_owed(&self, sequence: u64) -> bool {
+        self.flights.front().is_some_and(|first| {
+            sequence.saturating_sub(first.sequence) >= IDS
+                && self.find(packet_id(sequence)).is_some()
+        })
     }
 
     /// Where the exchange with this id is. Flights are sorted by sequence; the
@@ -428,7 +552,7 @@ mod tests {
         let mut out = Outgoing::default();
         let limits = Limits::default();
         for text in ["a", "b", "c"] {
-            assert!(matches!(out.wait(delivery(text, Q2), &limits), Queued::Kept));
+            assert!(matches!(out.wait(delivery(text, Q2), &limits, true), Queued::Kept));
         }
         let Some(Next::Publish { packet_id: first, dup: false, .. }) = out.next(2, true, 0) else {
             panic!("the first message leaves")
@@ -455,9 +579,9 @@ mod tests {
         let small = delivery("1", Q1);
         let room = small.message.bytes() as u64 + 10;
         let limits = Limits { queue_bytes_max: room, ..Limits::default() };
-        out.wait(small, &limits);
+        out.wait(small, &limits, true);
         let large = delivery("a payload of more than ten bytes", Q1);
-        assert!(matches!(out.wait(large, &limits), Queued::Dropped(1)));
+        assert!(matches!(out.wait(large, &limits, true), Queued::Dropped(1)));
         assert_eq!(out.waiting(), 1);
     }
 
@@ -479,16 +603,16 @@ mod tests {
     fn a_full_queue_drops_by_its_policy() {
         let mut out = Outgoing::default();
         let mut limits = Limits { queue_messages_max: 2, ..Limits::default() };
-        out.wait(delivery("1", Q1), &limits);
-        out.wait(delivery("2", Q1), &limits);
-        assert!(matches!(out.wait(delivery("3", Q1), &limits), Queued::Dropped(1)));
+        out.wait(delivery("1", Q1), &limits, true);
+        out.wait(delivery("2", Q1), &limits, true);
+        assert!(matches!(out.wait(delivery("3", Q1), &limits, true), Queued::Dropped(1)));
         let first = out.next(1, false, 0);
         assert!(
             matches!(first, Some(Next::Publish { delivery, .. }) if delivery.message.payload() == b"2")
         );
         limits.queue_policy = QueuePolicy::DropNew;
-        out.wait(delivery("4", Q1), &limits);
-        assert!(matches!(out.wait(delivery("5", Q1), &limits), Queued::Dropped(1)));
+        out.wait(delivery("4", Q1), &limits, true);
+        assert!(matches!(out.wait(delivery("5", Q1), &limits, true), Queued::Dropped(1)));
         assert_eq!(out.waiting(), 2);
     }
 }

@@ -1,0 +1,281 @@
+//! Commands about nodes: coming, serving, going.
+
+use crate::ids::{Life, NodeId};
+use crate::limits::{FORGOTTEN_MAX, NODES_MAX};
+
+use super::{Effect, Meta, Node, NodeSpec, NodeState, Refused, Wish};
+
+/// Refuses a node whose version can't work at this feature level.
+pub(super) fn check_level(node: &NodeSpec, level: u16) -> Result<(), Refused> {
+    if node.supports(level) {
+        return Ok(());
+    }
+    let (min, max) = (node.level_min, node.level_max);
+    Err(Refused::LevelNotSupported { level, min, max })
+}
+
+impl Meta {
+    pub(super) fn insert(&mut self, spec: &NodeSpec, effects: &mut Vec<Effect>) {
+        let node = Node {
+            spec: spec.clone(),
+            state: NodeState::Joining,
+            wish: Wish::Serve,
+            since: self.at,
+        };
+        self.nodes.insert(spec.id, node);
+        effects.push(Effect::NodeChanged(spec.id));
+    }
+
+    pub(super) fn register(
+        &mut self,
+        spec: &NodeSpec,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Refused> {
+        spec.check()?;
+        if self.forgotten.contains(&spec.id) {
+            return Err(Refused::Forgotten(spec.id));
+        }
+        let copied = |node: &&Node| node.spec.store == spec.store && node.spec.id != spec.id;
+        if let Some(other) = self.nodes.values().find(copied) {
+            return Err(Refused::StoreCopied { of: other.spec.id });
+        }
+        check_level(spec, self.level)?;
+        let at = self.at;
+        let Some(known) = self.nodes.get_mut(&spec.id) else {
+            if self.nodes.len() >= NODES_MAX {
+                return Err(Refused::TooManyNodes(self.nodes.len()));
+            }
+            self.insert(spec, effects);
+            return Ok(());
+        };
+        if known.spec.store != spec.store {
+            return Err(Refused::StoreChanged { node: spec.id, known: known.spec.store });
+        }
+        let (got, present) = (spec.incarnation, known.spec.incarnation);
+        // A life that was declared over stays over: its claims are free and its
+        // wills have fired, so the process has to begin a new one.
+        if got < present || got == present && !known.state.is_alive() {
+            return Err(Refused::LifeOver { node: spec.id, got, present });
+        }
+        if got == present {
+            if known.spec != *spec {
+                known.spec = spec.clone();
+                effects.push(Effect::NodeChanged(spec.id));
+            }
+            return Ok(());
+        }
+        if known.state.is_alive() {
+            effects.push(Effect::NodeGone(known.spec.life()));
+        }
+        known.spec = spec.clone();
+        known.state = NodeState::Joining;
+        known.since = at;
+        effects.push(Effect::NodeChanged(spec.id));
+        Ok(())
+    }
+
+    /// The node, if that is its present life and it is in one of these states.
+    fn living(&mut self, life: Life, states: &[NodeState]) -> Result<&mut Node, Refused> {
+        let node = self.nodes.get_mut(&life.node).ok_or(Refused::NoSuchNode(life.node))?;
+        let present = node.spec.incarnation;
+        if present != life.incarnation {
+            return Err(Refused::LifeOver { node: life.node, got: life.incarnation, present });
+        }
+        if !states.contains(&node.state) {
+            return Err(Refused::WrongState { node: life.node, state: node.state });
+        }
+        Ok(node)
+    }
+
+    fn enter(&mut self, node: NodeId, state: NodeState, effects: &mut Vec<Effect>) {
+        let at = self.at;
+        let node = self.nodes.get_mut(&node).expect("looked up by the caller");
+        if node.state == state {
+            return;
+        }
+        if node.state.is_alive() && !state.is_alive() {
+            effects.push(Effect::NodeGone(node.spec.life()));
+        }
+        node.state = state;
+        node.since = at;
+        effects.push(Effect::NodeChanged(node.spec.id));
+    }
+
+    pub(super) fn sync(&mut self, life: Life, effects: &mut Vec<Effect>) -> Result<(), Refused> {
+        self.living(life, &[NodeState::Joining, NodeState::Syncing])?;
+        self.enter(life.node, NodeState::Syncing, effects);
+        Ok(())
+    }
+
+    /// A node may serve once every node with clients knows its routes. Nodes
+    /// that began to serve after it looked may not: it has to look again.
+    pub(super) fn ready(
+        &mut self,
+        index: u64,
+        life: Life,
+        seen: u64,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Refused> {
+        let since = self.serving_since;
+        let node = self.living(life, &[NodeState::Syncing])?;
+        if since > seen {
+            return Err(Refused::Outpaced { since });
+        }
+        let state = if node.wish > Wish::Serve { NodeState::Draining } else { NodeState::Serving };
+        self.serving_since = index;
+        self.enter(life.node, state, effects);
+        Ok(())
+    }
+
+    pub(super) fn down(&mut self, life: Life, effects: &mut Vec<Effect>) -> Result<(), Refused> {
+        use NodeState::{Down, Draining, Joining, Serving, Syncing};
+        self.living(life, &[Joining, Syncing, Serving, Draining, Down])?;
+        self.enter(life.node, Down, effects);
+        Ok(())
+    }
+
+    pub(super) fn drain(
+        &mut self,
+        node: NodeId,
+        wish: Wish,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Refused> {
+        let known = self.nodes.get_mut(&node).ok_or(Refused::NoSuchNode(node))?;
+        match known.state {
+            NodeState::Left => {
+                return Err(Refused::WrongState { node, state: known.state });
+            }
+            // It drains once it is there, if it is not for a restart.
+            NodeState::Joining | NodeState::Syncing | NodeState::Down => {
+                if wish == Wish::Serve {
+                    return Err(Refused::WrongState { node, state: known.state });
+                }
+                known.wish = known.wish.max(wish);
+                effects.push(Effect::NodeChanged(node));
+            }
+            NodeState::Serving | NodeState::Draining => {
+                known.wish = known.wish.max(wish);
+                self.enter(node, NodeState::Draining, effects);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn undrain(
+        &mut self,
+        index: u64,
+        node: NodeId,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Refused> {
+        let known = self.nodes.get_mut(&node).ok_or(Refused::NoSuchNode(node))?;
+        let was = std::mem::replace(&mut known.wish, Wish::Serve);
+        if known.state == NodeState::Draining {
+            self.serving_since = index;
+            self.enter(node, NodeState::Serving, effects);
+        } else if was > Wish::Serve {
+            effects.push(Effect::NodeChanged(node));
+        }
+        Ok(())
+    }
+
+    pub(super) fn leave(&mut self, life: Life, effects: &mut Vec<Effect>) -> Result<(), Refused> {
+        use NodeState::{Draining, Joining, Left, Syncing};
+        self.living(life, &[Joining, Syncing, Draining, Left])?;
+        self.check_unneeded(life.node)?;
+        if self.alive_besides(life.node) == 0 {
+            return Err(Refused::NobodyLeft);
+        }
+        self.enter(life.node, Left, effects);
+        Ok(())
+    }
+
+    fn check_unneeded(&self, node: NodeId) -> Result<(), Refused> {
+        match self.partitions_that_need(node) {
+            0 => Ok(()),
+            partitions => Err(Refused::StillNeeded { node, partitions }),
+        }
+    }
+
+    fn alive_besides(&self, node: NodeId) -> usize {
+        let others = self.nodes.values().filter(|other| other.spec.id != node);
+        others.filter(|other| other.state.is_alive()).count()
+    }
+
+    pub(super) fn forget(
+        &mut self,
+        node: NodeId,
+        accept_data_loss: bool,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Refused> {
+        let known = self.nodes.get(&node).ok_or(Refused::NoSuchNode(node))?;
+        if known.state.is_alive() {
+            return Err(Refused::WrongState { node, state: known.state });
+        }
+        if !accept_data_loss {
+            self.check_unneeded(node)?;
+        }
+        self.strike_off(node, effects);
+        Ok(())
+    }
+
+    fn strike_off(&mut self, node: NodeId, effects: &mut Vec<Effect>) {
+        let Some(known) = self.nodes.remove(&node) else { return };
+        if known.state.is_alive() {
+            effects.push(Effect::NodeGone(known.spec.life()));
+        }
+        self.drop_replicas(node, effects);
+        self.forgotten.insert(node);
+        if self.forgotten.len() > FORGOTTEN_MAX {
+            self.forgotten.pop_first();
+        }
+        effects.push(Effect::NodeForgotten(node));
+    }
+
+    pub(super) fn recover(
+        &mut self,
+        lost: &[NodeId],
+        accept_data_loss: bool,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Refused> {
+        if !accept_data_loss {
+            return Err(Refused::DataLossNotAccepted);
+        }
+        if let Some(unknown) = lost.iter().find(|node| !self.nodes.contains_key(node)) {
+            return Err(Refused::NoSuchNode(*unknown));
+        }
+        let stays = |node: &&Node| node.state.is_alive() && !lost.contains(&node.spec.id);
+        if self.nodes.values().find(stays).is_none() {
+            return Err(Refused::NobodyLeft);
+        }
+        lost.iter().for_each(|node| self.strike_off(*node, effects));
+        self.generation += 1;
+        effects.push(Effect::GenerationRaised(self.generation));
+        Ok(())
+    }
+
+    pub(super) fn set_level(
+        &mut self,
+        level: u16,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Refused> {
+        if level <= self.level {
+            return Err(Refused::LevelReached(self.level));
+        }
+        // Those that are down too: they are to come back.
+        let members = self.nodes.values().filter(|node| node.state != NodeState::Left);
+        if let Some(behind) = members.map(|node| &node.spec).find(|spec| !spec.supports(level)) {
+            return Err(Refused::LevelTooHigh { node: behind.id, max: behind.level_max });
+        }
+        self.level = level;
+        effects.push(Effect::LevelRaised(level));
+        Ok(())
+    }
+
+    /// The highest level that all members support, if it is above the present one.
+    pub fn level_possible(&self) -> Option<u16> {
+        let members = self.nodes.values().filter(|node| node.state != NodeState::Left);
+        let highest = members.clone().map(|node| node.spec.level_max).min()?;
+        let lowest = members.map(|node| node.spec.level_min).max()?;
+        (highest > self.level && lowest <= highest).then_some(highest)
+    }
+}

@@ -1,0 +1,308 @@
+//! Who votes in the meta group.
+//!
+//! One voter for one or two nodes, three for three or four, five for more. It
+//! changes rarely: one node at a time, only while a quorum is healthy, the
+//! newcomer caught up before it votes, never during the install of a snapshot.
+
+use std::collections::BTreeSet;
+
+use crate::ids::NodeId;
+
+use super::{Meta, Node, NodeState};
+
+/// The group as its leader sees it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Group {
+    /// Raft's voters. One that has just been added counts.
+    pub voters: BTreeSet<NodeId>,
+    /// Those of them that answer, the leader included.
+    pub healthy: BTreeSet<NodeId>,
+    /// Who learns without a vote.
+    pub learners: BTreeSet<NodeId>,
+    /// Those of them that have the leader's last entries.
+    pub caught_up: BTreeSet<NodeId>,
+    /// A change of the membership is not committed yet.
+    pub changing: bool,
+    /// Somebody installs a snapshot.
+    pub installing: bool,
+    /// Voters that have been down for so long that they are replaced.
+    pub given_up: BTreeSet<NodeId>,
+    /// Who leads, and so is removed last.
+    pub leader: Option<NodeId>,
+}
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// Nothing: it is as it should be.
+    Stay,
+    /// Nothing yet, for this reason.
+    Wait(Why),
+    /// The node learns, without a vote.
+    Teach(NodeId),
+    /// A learner that has caught up gets a vote.
+    Promote(NodeId),
+    /// A vote is taken away.
+    Demote(NodeId),
+    /// A learner that is no longer wanted.
+    Dismiss(NodeId),
+    /// The leader should go itself, and hands over first.
+    HandOver,
+}
+
+/// Why nothing is done yet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Why {
+    /// A change is under way.
+    Changing,
+    /// A snapshot is being installed.
+    Installing,
+    /// No healthy majority, now or after the change.
+    NoQuorum,
+    /// A newcomer has not caught up.
+    CatchingUp(NodeId),
+}
+
+/// How many voters a cluster of so many nodes has.
+pub fn voters_wanted(nodes: usize, max: u8) -> usize {
+    let wanted = match nodes {
+        0..=2 => 1,
+        3 | 4 => 3,
+        _ => 5,
+    };
+    wanted.min(usize::from(max))
+}
+
+/// The next step towards the voters that this cluster should have.
+pub fn next(meta: &Meta, group: &Group) -> Step {
+    if group.changing {
+        return Step::Wait(Why::Changing);
+    }
+    if group.installing {
+        return Step::Wait(Why::Installing);
+    }
+    let wanted = choose(meta, group);
+    if let Some(extra) = group.learners.iter().find(|node| !wanted.contains(node)) {
+        return Step::Dismiss(*extra);
+    }
+    // First in, then out: the group is never smaller than it has to be.
+    if let Some(new) = wanted.difference(&group.voters).next() {
+        if !group.learners.contains(new) {
+            return Step::Teach(*new);
+        }
+        if !group.caught_up.contains(new) {
+            return Step::Wait(Why::CatchingUp(*new));
+        }
+        let healthy = group.healthy.len() + 1;
+        return if 2 * group.healthy.len() > group.voters.len()
+            && 2 * healthy > group.voters.len() + 1
+        {
+            Step::Promote(*new)
+        } else {
+            Step::Wait(Why::NoQuorum)
+        };
+    }
+    let mut extra: Vec<_> = group.voters.difference(&wanted).copied().collect();
+    // Those that don't answer go first, the leader last.
+    extra.sort_by_key(|node| (group.leader == Some(*node), group.healthy.contains(node), *node));
+    let Some(out) = extra.first().copied() else { return Step::Stay };
+    if group.leader == Some(out) {
+        return Step::HandOver;
+    }
+    let stay = group.voters.len() - 1;
+    let healthy = group.healthy.iter().filter(|node| **node != out).count();
+    if 2 * group.healthy.len() > group.voters.len() && 2 * healthy > stay {
+        Step::Demote(out)
+    } else {
+        Step::Wait(Why::NoQuorum)
+    }
+}
+
+/// The voters that there should be: those of now as far as they can stay, then
+/// nodes of zones that have none yet.
+fn choose(meta: &Meta, group: &Group) -> BTreeSet<NodeId> {
+    let counts = |node: &&Node| match node.state {
+        NodeState::Serving | NodeState::Draining | NodeState::Down => {
+            !group.given_up.contains(&node.spec.id)
+        }
+        // The first node votes before it serves.
+        NodeState::Joining | NodeState::Syncing => group.voters.contains(&node.spec.id),
+        NodeState::Left => false,
+    };
+    let members: Vec<&Node> = meta.nodes().filter(counts).collect();
+    let stays = |node: &&&Node| group.voters.contains(&node.spec.id);
+    let can = |node: &&&Node| node.state == NodeState::Serving;
+    let able = members.iter().filter(|node| stays(node) || can(node)).count();
+    let size = voters_wanted(members.len(), meta.config().voters_max).min(odd(able));
+    let mut chosen: Vec<&Node> = Vec::new();
+    let zone_new = |chosen: &[&Node], node: &Node| {
+        node.spec.zone.is_empty() || chosen.iter().all(|other| other.spec.zone != node.spec.zone)
+    };
+    // A node that drains keeps its vote only if nobody else can have it.
+    let classes: [&dyn Fn(&&&Node) -> bool; 3] = [
+        &|node| stays(node) && node.state != NodeState::Draining,
+        &|node| can(node) && !stays(node),
+        &|node| stays(node),
+    ];
+    for class in classes {
+        for fresh_zone in [true, false] {
+            for node in members.iter().filter(class) {
+                let taken = chosen.iter().any(|other| other.spec.id == node.spec.id);
+                if chosen.len() < size && !taken && (!fresh_zone || zone_new(&chosen, node)) {
+                    chosen.push(node);
+                }
+            }
+        }
+    }
+    chosen.into_iter().map(|node| node.spec.id).collect()
+}
+
+/// The largest odd number up to `n`, and 1 at least.
+fn odd(n: usize) -> usize {
+    if n.is_multiple_of(2) { n.saturating_sub(1).max(1) } else { n }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{ClusterId, Incarnation, Life, StoreId};
+    use crate::meta::{ClusterConfig, Command, Entry, NodeSpec, Wish};
+
+    fn spec(id: u64) -> NodeSpec {
+        NodeSpec {
+            id: NodeId(id),
+            incarnation: Incarnation(1),
+            store: StoreId(id.into()),
+            zone: format!("z{}", id % 3),
+            address: "a:1".into(),
+            weight: 1,
+            level_min: 1,
+            level_max: 1,
+        }
+    }
+
+    fn say(meta: &mut Meta, command: Command) {
+        let index = meta.applied() + 1;
+        meta.apply(index, &Entry { at: 0, command }).expect("not refused");
+    }
+
+    fn life(id: u64) -> Life {
+        Life { node: NodeId(id), incarnation: Incarnation(1) }
+    }
+
+    fn cluster_of(nodes: u64) -> Meta {
+        let mut meta = Meta::new();
+        let (cluster, config) = (ClusterId(1), ClusterConfig::default());
+        say(&mut meta, Command::Found { cluster, partitions: 1, level: 1, config, node: spec(1) });
+        for id in 1..=nodes {
+            say(&mut meta, Command::Register { cluster, node: spec(id) });
+            say(&mut meta, Command::Sync(life(id)));
+            let seen = meta.applied();
+            say(&mut meta, Command::Ready { life: life(id), seen });
+        }
+        meta
+    }
+
+    fn ids(of: &[u64]) -> BTreeSet<NodeId> {
+        of.iter().map(|id| NodeId(*id)).collect()
+    }
+
+    fn group(voters: &[u64]) -> Group {
+        let voters = ids(voters);
+        let leader = voters.first().copied();
+        Group { healthy: voters.clone(), voters, leader, ..Group::default() }
+    }
+
+    /// Takes steps, each as it should go, until it stays.
+    fn settle(meta: &Meta, group: &mut Group) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for _ in 0..40 {
+            let step = next(meta, group);
+            match step {
+                Step::Stay | Step::Wait(_) => return steps,
+                Step::Teach(node) => {
+                    group.learners.insert(node);
+                    group.caught_up.insert(node);
+                }
+                Step::Promote(node) => {
+                    group.learners.remove(&node);
+                    group.caught_up.remove(&node);
+                    group.voters.insert(node);
+                    group.healthy.insert(node);
+                }
+                Step::Demote(node) => {
+                    group.voters.remove(&node);
+                    group.healthy.remove(&node);
+                }
+                Step::Dismiss(node) => {
+                    group.learners.remove(&node);
+                    group.caught_up.remove(&node);
+                }
+                Step::HandOver => {
+                    let other = group.healthy.iter().find(|node| Some(**node) != group.leader);
+                    group.leader = Some(*other.expect("somebody"));
+                }
+            }
+            steps.push(step);
+        }
+        panic!("it never settles: {steps:?}");
+    }
+
+    #[test]
+    fn one_three_or_five_vote() {
+        for (nodes, voters) in [(1, 1), (2, 1), (3, 3), (4, 3), (5, 5), (9, 5)] {
+            let mut group = group(&[1]);
+            settle(&cluster_of(nodes), &mut group);
+            assert_eq!(group.voters.len(), voters, "{nodes} nodes");
+        }
+    }
+
+    #[test]
+    fn the_voters_are_of_different_zones() {
+        let meta = cluster_of(4);
+        let mut group = group(&[1]);
+        settle(&meta, &mut group);
+        let zones: BTreeSet<_> = group.voters.iter().map(|node| node.0 % 3).collect();
+        assert_eq!(zones.len(), 3);
+    }
+
+    #[test]
+    fn nothing_changes_during_a_change_an_install_or_without_a_quorum() {
+        let meta = cluster_of(3);
+        let changing = Group { changing: true, ..group(&[1]) };
+        assert_eq!(next(&meta, &changing), Step::Wait(Why::Changing));
+        let installing = Group { installing: true, ..group(&[1]) };
+        assert_eq!(next(&meta, &installing), Step::Wait(Why::Installing));
+        let learning = Group { learners: ids(&[2]), ..group(&[1]) };
+        assert_eq!(next(&meta, &learning), Step::Wait(Why::CatchingUp(NodeId(2))));
+        let meta = cluster_of(5);
+        let mut sick = group(&[1, 2, 3]);
+        sick.healthy = ids(&[1]);
+        sick.learners = ids(&[4, 5]);
+        sick.caught_up = ids(&[4, 5]);
+        assert_eq!(next(&meta, &sick), Step::Wait(Why::NoQuorum));
+    }
+
+    #[test]
+    fn a_voter_that_is_down_keeps_its_vote_until_it_is_given_up() {
+        let mut meta = cluster_of(4);
+        say(&mut meta, Command::Down(life(3)));
+        let mut group = group(&[1, 2, 3]);
+        group.healthy = ids(&[1, 2]);
+        assert_eq!(next(&meta, &group), Step::Stay);
+        group.given_up = ids(&[3]);
+        let steps = settle(&meta, &mut group);
+        let node = NodeId(4);
+        assert_eq!(steps, [Step::Teach(node), Step::Promote(node), Step::Demote(NodeId(3))]);
+    }
+
+    #[test]
+    fn a_voter_that_drains_gives_its_vote_to_another_and_leadership_first() {
+        let mut meta = cluster_of(4);
+        say(&mut meta, Command::Drain { node: NodeId(1), wish: Wish::Leave });
+        let mut group = group(&[1, 2, 3]);
+        let steps = settle(&meta, &mut group);
+        assert!(steps.contains(&Step::HandOver));
+        assert_eq!(group.voters, ids(&[2, 3, 4]));
+    }
+}

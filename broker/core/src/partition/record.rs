@@ -1,0 +1,745 @@
+//! A partition's records as bytes, format 1.
+//!
+//! A record names sessions by their number, not by their place, and times by
+//! the wall clock: it means the same after a restart, and on another node.
+//! Little endian, lengths in front. A record that this version does not know
+//! is an error, never skipped.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use thiserror::Error;
+use tidegate_codec::{QoS, ReasonCode, RetainHandling};
+
+use super::{Change, MovedTo, Partition, Recipient, Recipients, Record, Released};
+use crate::delivery::{Delivery, Ticket};
+use crate::ids::{ConnRef, Millis, PartitionId, Position, SessionKey, ShardId};
+use crate::index::Options;
+use crate::mail::{ClaimRequest, Lane, SubscribeRequest, UnsubscribeRequest, Wanted};
+use crate::message::{Draft, Message};
+use crate::node::Node;
+use crate::outgoing::{Acked, SubscriptionIds};
+use crate::will::Will;
+
+/// A connection of before the restart.
+pub(super) const NOWHERE: ConnRef = ConnRef { shard: ShardId(0), slot: u32::MAX, generation: 0 };
+/// The place of a session that is no more.
+const NO_SLOT: u32 = (1 << 26) - 1;
+
+/// Why bytes are no record.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum RecordError {
+    /// They end too early.
+    #[error("the record ends within its {0}")]
+    Short(&'static str),
+    /// They go on behind the end.
+    #[error("{0} bytes follow the record's end")]
+    Long(usize),
+    /// A number stands for nothing.
+    #[error("{what} is {value}, which this version does not know")]
+    Unknown {
+        /// What it should be.
+        what: &'static str,
+        /// What it is.
+        value: u64,
+    },
+    /// A text is not UTF-8.
+    #[error("the {0} is not UTF-8")]
+    Text(&'static str),
+}
+
+/// The kinds of records, by their first byte.
+mod tag {
+    pub(super) const CLAIM: u8 = 1;
+    pub(super) const RELEASE: u8 = 2;
+    pub(super) const SUBSCRIBE: u8 = 3;
+    pub(super) const UNSUBSCRIBE: u8 = 4;
+    pub(super) const ENQUEUE: u8 = 5;
+    pub(super) const ENQUEUE_ONE: u8 = 6;
+    pub(super) const ACKNOWLEDGE: u8 = 7;
+    pub(super) const INCOMING: u8 = 8;
+    pub(super) const RETAINED: u8 = 9;
+    pub(super) const CAUGHT_UP: u8 = 10;
+    pub(super) const DUE: u8 = 11;
+    pub(super) const REVOKE: u8 = 12;
+    pub(super) const TRIM: u8 = 13;
+    pub(super) const RETAIN: u8 = 14;
+    pub(super) const ERRAND_DONE: u8 = 15;
+    pub(super) const RESTARTED: u8 = 16;
+    pub(super) const MOVED: u8 = 17;
+}
+
+/// Appends to a record.
+pub(super) struct Writer<'a> {
+    pub(super) out: &'a mut Vec<u8>,
+    /// Milliseconds of the wall clock when this process's clock stood at 0.
+    pub(super) epoch: Millis,
+}
+
+impl Writer<'_> {
+    pub(super) fn u8(&mut self, value: u8) {
+        self.out.push(value);
+    }
+
+    pub(super) fn u16(&mut self, value: u16) {
+        self.out.extend_from_slice(&value.to_le_bytes());
+    }
+
+    pub(super) fn u32(&mut self, value: u32) {
+        self.out.extend_from_slice(&value.to_le_bytes());
+    }
+
+    pub(super) fn u64(&mut self, value: u64) {
+        self.out.extend_from_slice(&value.to_le_bytes());
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.u32(bytes.len() as u32);
+        self.out.extend_from_slice(bytes);
+    }
+
+    pub(super) fn text(&mut self, text: &str) {
+        self.bytes(text.as_bytes());
+    }
+
+    /// A time; `Millis::MAX` stays what it is.
+    pub(super) fn time(&mut self, at: Millis) {
+        self.u64(at.saturating_add(self.epoch));
+    }
+
+    pub(super) fn option_u32(&mut self, value: Option<u32>) {
+        self.u8(value.is_some().into());
+        self.u32(value.unwrap_or(0));
+    }
+
+    pub(super) fn ids(&mut self, ids: &[u32]) {
+        self.u16(ids.len() as u16);
+        for &id in ids {
+            self.u32(id);
+        }
+    }
+
+    pub(super) fn message(&mut self, message: &Message) {
+        let (body, topic_bytes, forward_bytes) = message.parts();
+        self.u64(message.id);
+        self.u8(message.qos as u8 | u8::from(message.retain) << 2);
+        self.u64(message.origin);
+        self.time(message.expires);
+        self.u16(topic_bytes);
+        self.u32(forward_bytes);
+        self.bytes(body);
+    }
+
+    pub(super) fn will(&mut self, will: &Will) {
+        self.text(&will.topic);
+        self.bytes(&will.payload);
+        self.bytes(&will.forward);
+        self.u8(will.qos as u8 | u8::from(will.retain) << 2);
+        self.option_u32(will.expiry);
+        self.u32(will.delay);
+    }
+
+    fn lane(&mut self, lane: Option<Lane>) {
+        self.u8(lane.is_some().into());
+        if let Some(Lane { partition, number, low, part }) = lane {
+            self.u8(partition);
+            self.u64(number);
+            self.u64(low);
+            self.u32(part);
+        }
+    }
+
+    /// All of a delivery but its message.
+    pub(super) fn delivery(&mut self, delivery: &Delivery) {
+        self.u8(delivery.qos as u8 | u8::from(delivery.retain) << 2);
+        self.ids(delivery.ids.as_slice());
+        self.u8(delivery.ticket.is_some().into());
+        if let Some(ticket) = &delivery.ticket {
+            self.text(ticket.group.name());
+            self.text(ticket.group.filter());
+        }
+    }
+}
+
+/// Reads a record.
+pub(super) struct Reader<'a> {
+    rest: &'a [u8],
+    epoch: Millis,
+}
+
+type Result<T> = std::result::Result<T, RecordError>;
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(body: &'a [u8], epoch: Millis) -> Reader<'a> {
+        Reader { rest: body, epoch }
+    }
+
+    fn take(&mut self, n: usize, what: &'static str) -> Result<&'a [u8]> {
+        let (taken, rest) = self.rest.split_at_checked(n).ok_or(RecordError::Short(what))?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N]> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.take(N, what)?);
+        Ok(array)
+    }
+
+    pub(super) fn u8(&mut self, what: &'static str) -> Result<u8> {
+        Ok(self.array::<1>(what)?[0])
+    }
+
+    pub(super) fn u16(&mut self, what: &'static str) -> Result<u16> {
+        Ok(u16::from_le_bytes(self.array(what)?))
+    }
+
+    pub(super) fn u32(&mut self, what: &'static str) -> Result<u32> {
+        Ok(u32::from_le_bytes(self.array(what)?))
+    }
+
+    pub(super) fn u64(&mut self, what: &'static str) -> Result<u64> {
+        Ok(u64::from_le_bytes(self.array(what)?))
+    }
+
+    pub(super) fn flag(&mut self, what: &'static str) -> Result<bool> {
+        match self.u8(what)? {
+            0 => Ok(false),
+            1 => Ok(true),
+            value => Err(RecordError::Unknown { what, value: value.into() }),
+        }
+    }
+
+    fn bytes(&mut self, what: &'static str) -> Result<&'a [u8]> {
+        let len = self.u32(what)? as usize;
+        self.take(len, what)
+    }
+
+    pub(super) fn text(&mut self, what: &'static str) -> Result<&'a str> {
+        std::str::from_utf8(self.bytes(what)?).map_err(|_| RecordError::Text(what))
+    }
+
+    pub(super) fn time(&mut self) -> Result<Millis> {
+        let wall = self.u64("time")?;
+        Ok(if wall == Millis::MAX { wall } else { wall.saturating_sub(self.epoch) })
+    }
+
+    pub(super) fn position(&mut self) -> Result<Position> {
+        let offset = self.u64("position")?;
+        Position::of(offset).ok_or(RecordError::Unknown { what: "position", value: offset })
+    }
+
+    pub(super) fn option_u32(&mut self, what: &'static str) -> Result<Option<u32>> {
+        let some = self.flag(what)?;
+        let value = self.u32(what)?;
+        Ok(some.then_some(value))
+    }
+
+    pub(super) fn ids(&mut self) -> Result<SubscriptionIds> {
+        let n = self.u16("subscription identifiers")?;
+        let ids: Vec<u32> =
+            (0..n).map(|_| self.u32("subscription identifier")).collect::<Result<_>>()?;
+        Ok(SubscriptionIds::from_slice(&ids))
+    }
+
+    /// QoS and retain flag.
+    pub(super) fn flags(&mut self) -> Result<(QoS, bool)> {
+        let bits = self.u8("flags")?;
+        let unknown = |_| RecordError::Unknown { what: "QoS", value: bits.into() };
+        Ok((QoS::try_from(bits & 0b11).map_err(unknown)?, bits & 0b100 != 0))
+    }
+
+    pub(super) fn message(&mut self) -> Result<Arc<Message>> {
+        let id = self.u64("message id")?;
+        let (qos, retain) = self.flags()?;
+        let origin = self.u64("origin")?;
+        let expires = self.time()?;
+        let topic_bytes = self.u16("topic length")?;
+        let forward_bytes = self.u32("properties length")?;
+        let body = self.bytes("message")?;
+        let front = usize::from(topic_bytes) + forward_bytes as usize;
+        let topic = body.get(..usize::from(topic_bytes)).ok_or(RecordError::Short("topic"))?;
+        if front > body.len() {
+            return Err(RecordError::Short("properties"));
+        }
+        std::str::from_utf8(topic).map_err(|_| RecordError::Text("topic"))?;
+        let draft = Draft {
+            topic: "",
+            forward: &[],
+            payload: &[],
+            qos,
+            retain,
+            origin,
+            expires,
+            id,
+            shared: None,
+        };
+        let body = Bytes::copy_from_slice(body);
+        Ok(Arc::new(Message::from_parts(body, topic_bytes, forward_bytes, &draft)))
+    }
+
+    pub(super) fn will(&mut self) -> Result<Will> {
+        let topic = self.text("will topic")?.into();
+        let payload = self.bytes("will payload")?.into();
+        let forward = self.bytes("will properties")?.into();
+        let (qos, retain) = self.flags()?;
+        let expiry = self.option_u32("will expiry")?;
+        let delay = self.u32("will delay")?;
+        Ok(Will { topic, payload, forward, qos, retain, expiry, delay })
+    }
+
+    fn lane(&mut self) -> Result<Option<Lane>> {
+        if !self.flag("lane")? {
+            return Ok(None);
+        }
+        let partition = self.u8("lane")?;
+        let number = self.u64("lane number")?;
+        let low = self.u64("lane's lowest")?;
+        Ok(Some(Lane { partition, number, low, part: self.u32("lane part")? }))
+    }
+
+    /// A delivery of this message to this session.
+    pub(super) fn delivery(
+        &mut self,
+        node: &Node,
+        session: SessionKey,
+        message: Arc<Message>,
+    ) -> Result<Delivery> {
+        let (qos, retain) = self.flags()?;
+        let ids = self.ids()?;
+        let mut ticket = None;
+        if self.flag("share group")? {
+            let (name, filter) = (self.text("share name")?, self.text("share filter")?);
+            let route = node.index.route(message.topic());
+            let group = route.shares.iter().find(|g| g.name() == name && &**g.filter() == filter);
+            ticket = group.and_then(|group| {
+                let member = group.member(session)?;
+                Some(Ticket::new(Arc::clone(group), Arc::clone(member)))
+            });
+        }
+        Ok(Delivery { message, qos, retain, ids, position: None, ticket })
+    }
+
+    pub(super) fn end(&self) -> Result<()> {
+        match self.rest.len() {
+            0 => Ok(()),
+            n => Err(RecordError::Long(n)),
+        }
+    }
+}
+
+impl Partition {
+    /// A record's bytes, appended to `out`.
+    pub(super) fn encode(&self, record: &Record, node: &Node, out: &mut Vec<u8>) {
+        let mut w = Writer { out, epoch: node.epoch };
+        let at = |w: &mut Writer<'_>, tag: u8| {
+            w.u8(tag);
+            w.time(record.at);
+        };
+        match &record.change {
+            Change::Claim { slot: _, request } => {
+                at(&mut w, tag::CLAIM);
+                w.text(&request.client);
+                w.u8(request.clean_start.into());
+                w.u32(request.expiry);
+                w.u16(request.window);
+                w.u8(request.will.is_some().into());
+                if let Some(will) = &request.will {
+                    w.will(will);
+                }
+            }
+            Change::Release(Released { session, expiry, will, next, .. }) => {
+                at(&mut w, tag::RELEASE);
+                w.u32(session.unwrap_or(0));
+                w.option_u32(*expiry);
+                w.u8((*will).into());
+                w.u8(next.map_or(0, |clean| 1 + u8::from(clean)));
+            }
+            Change::Subscribe(request) => {
+                at(&mut w, tag::SUBSCRIBE);
+                w.u32(request.session.generation);
+                w.u32(request.id);
+                w.u32(request.filters.len() as u32);
+                for wanted in &request.filters {
+                    w.text(&wanted.text);
+                    w.u8(wanted.options.bits());
+                    w.u8(wanted.retain_handling as u8);
+                    w.u8(wanted.code as u8);
+                }
+            }
+            Change::Unsubscribe(request) => {
+                at(&mut w, tag::UNSUBSCRIBE);
+                w.u32(request.session.generation);
+                w.u32(request.filters.len() as u32);
+                request.filters.iter().for_each(|filter| w.text(filter));
+            }
+            Change::Enqueue { message, to, lane, confirm: _ } => {
+                at(&mut w, tag::ENQUEUE);
+                w.lane(*lane);
+                w.message(message);
+                let mut one = |generation: u32, options: Options, ids: &[u32]| {
+                    w.u32(generation);
+                    w.u8(options.bits());
+                    w.ids(ids);
+                };
+                match to {
+                    Recipients::Run { targets, from, to } => {
+                        for target in targets.iter_from(*from).take(to - from) {
+                            one(target.generation, target.options, targets.ids(target));
+                        }
+                    }
+                    Recipients::Listed(list) => {
+                        for to in list {
+                            one(to.generation, to.options, to.ids.as_slice());
+                        }
+                    }
+                }
+            }
+            Change::EnqueueOne { session, delivery, lane, confirm: _ } => {
+                at(&mut w, tag::ENQUEUE_ONE);
+                w.lane(*lane);
+                w.u32(session.generation);
+                w.message(&delivery.message);
+                w.delivery(delivery);
+            }
+            Change::Acknowledge { session, packet_id, acked } => {
+                at(&mut w, tag::ACKNOWLEDGE);
+                w.u32(session.generation);
+                w.u16(*packet_id);
+                w.u8(acked_bits(*acked));
+            }
+            Change::Incoming { session, packet_id, held, message, confirm: _ } => {
+                at(&mut w, tag::INCOMING);
+                w.u32(session.generation);
+                w.u16(*packet_id);
+                w.u8((*held).into());
+                w.u8(message.is_some().into());
+                if let Some(message) = message {
+                    w.message(message);
+                }
+            }
+            Change::Retained { session, filter, serial, deliveries } => {
+                at(&mut w, tag::RETAINED);
+                w.u32(session.generation);
+                w.text(filter);
+                w.u64(*serial);
+                w.u32(deliveries.len() as u32);
+                for delivery in deliveries {
+                    w.message(&delivery.message);
+                    w.delivery(delivery);
+                }
+            }
+            Change::CaughtUp { session, begun } => {
+                at(&mut w, tag::CAUGHT_UP);
+                w.u32(session.generation);
+                w.u64(*begun);
+            }
+            Change::Due { slot: _, generation } => {
+                at(&mut w, tag::DUE);
+                w.u32(*generation);
+            }
+            Change::Revoke { session, filters } => {
+                at(&mut w, tag::REVOKE);
+                w.u32(session.generation);
+                w.u32(filters.len() as u32);
+                filters.iter().for_each(|filter| w.text(filter));
+            }
+            Change::Trim { slot: _, generation, bytes } => {
+                at(&mut w, tag::TRIM);
+                w.u32(*generation);
+                w.u64(*bytes);
+            }
+            Change::Retain { message, clear, lane, confirm: _ } => {
+                at(&mut w, tag::RETAIN);
+                w.lane(*lane);
+                w.u8((*clear).into());
+                w.message(message);
+            }
+            Change::Moved { message, from, to } => {
+                at(&mut w, tag::MOVED);
+                w.u64(from.offset());
+                w.message(message);
+                for MovedTo { session, sequence, delivery } in to {
+                    w.u32(session.generation);
+                    w.u64(*sequence);
+                    w.delivery(delivery);
+                }
+            }
+            Change::ErrandDone { number } => {
+                at(&mut w, tag::ERRAND_DONE);
+                w.u64(*number);
+            }
+            Change::Restarted => at(&mut w, tag::RESTARTED),
+        }
+    }
+
+    /// The reverse of `encode`. Sessions are looked up among those that the
+    /// records before have made.
+    pub(super) fn decode(&mut self, body: &[u8], node: &Node) -> Result<Record> {
+        let mut r = Reader::new(body, node.epoch);
+        let tag = r.u8("kind")?;
+        let at = r.time()?;
+        let change = match tag {
+            tag::CLAIM => {
+                let client: Arc<str> = r.text("client id")?.into();
+                let hash = node.client_hash(&client);
+                let clean_start = r.flag("clean start")?;
+                let (expiry, window) = (r.u32("session expiry")?, r.u16("window")?);
+                let will = match r.flag("will")? {
+                    true => Some(Arc::new(r.will()?)),
+                    false => None,
+                };
+                let slot = self.claim_slot(&client, hash);
+                let conn = NOWHERE;
+                let request = ClaimRequest {
+                    conn,
+                    client,
+                    hash,
+                    clean_start,
+                    expiry,
+                    window,
+                    will,
+                    counted: false,
+                };
+                Change::Claim { slot, request: Box::new(request) }
+            }
+            tag::RELEASE => {
+                let session = r.u32("session")?;
+                let expiry = r.option_u32("session expiry")?;
+                let will = r.flag("will")?;
+                let next = match r.u8("next")? {
+                    0 => None,
+                    1 => Some(false),
+                    2 => Some(true),
+                    value => {
+                        return Err(RecordError::Unknown { what: "next", value: value.into() });
+                    }
+                };
+                let slot = self.slot_of(session);
+                let generation = self.claims.at(slot).map_or(0, |claim| claim.generation);
+                let session = Some(session);
+                Change::Release(Released { slot, generation, session, expiry, will, next })
+            }
+            tag::SUBSCRIBE => {
+                let session = self.key_of(r.u32("session")?);
+                let id = r.u32("subscription identifier")?;
+                let mut filters = Vec::new();
+                for _ in 0..r.u32("filters")? {
+                    let text = r.text("filter")?.into();
+                    let options = Options::of_bits(r.u8("options")?);
+                    let retain_handling = match r.u8("retain handling")? {
+                        0 => RetainHandling::SendAlways,
+                        1 => RetainHandling::SendIfNew,
+                        2 => RetainHandling::Never,
+                        value => {
+                            let what = "retain handling";
+                            return Err(RecordError::Unknown { what, value: value.into() });
+                        }
+                    };
+                    let code = ReasonCode::try_from(r.u8("reason code")?).map_err(|code| {
+                        RecordError::Unknown { what: "code", value: code.into() }
+                    })?;
+                    filters.push(Wanted { text, options, retain_handling, code });
+                }
+                let conn = NOWHERE;
+                let request = SubscribeRequest { session, conn, packet_id: 0, id, filters };
+                Change::Subscribe(Box::new(request))
+            }
+            tag::UNSUBSCRIBE => {
+                let session = self.key_of(r.u32("session")?);
+                let mut filters = Vec::new();
+                for _ in 0..r.u32("filters")? {
+                    filters.push(r.text("filter")?.into());
+                }
+                let request = UnsubscribeRequest { session, conn: NOWHERE, packet_id: 0, filters };
+                Change::Unsubscribe(Box::new(request))
+            }
+            tag::ENQUEUE => {
+                let lane = r.lane()?;
+                let message = r.message()?;
+                let mut list = Vec::new();
+                while r.end().is_err() {
+                    let generation = r.u32("session")?;
+                    let options = Options::of_bits(r.u8("options")?);
+                    let (slot, ids) = (self.slot_of(generation), r.ids()?);
+                    list.push(Recipient { slot, generation, options, ids });
+                }
+                Change::Enqueue { message, to: Recipients::Listed(list), lane, confirm: None }
+            }
+            tag::ENQUEUE_ONE => {
+                let lane = r.lane()?;
+                let session = self.key_of(r.u32("session")?);
+                let message = r.message()?;
+                let delivery = r.delivery(node, session, message)?;
+                Change::EnqueueOne { session, delivery, lane, confirm: None }
+            }
+            tag::ACKNOWLEDGE => {
+                let session = self.key_of(r.u32("session")?);
+                let packet_id = r.u16("packet id")?;
+                let acked = match r.u8("acknowledgement")? {
+                    0 => Acked::Puback,
+                    1 => Acked::Pubrec,
+                    2 => Acked::PubrecRefused,
+                    3 => Acked::Pubcomp,
+                    value => {
+                        let what = "acknowledgement";
+                        return Err(RecordError::Unknown { what, value: value.into() });
+                    }
+                };
+                Change::Acknowledge { session, packet_id, acked }
+            }
+            tag::INCOMING => {
+                let session = self.key_of(r.u32("session")?);
+                let packet_id = r.u16("packet id")?;
+                let held = r.flag("held")?;
+                let message = match r.flag("message")? {
+                    true => Some(r.message()?),
+                    false => None,
+                };
+                Change::Incoming { session, packet_id, held, message, confirm: None }
+            }
+            tag::RETAINED => {
+                let session = self.key_of(r.u32("session")?);
+                let filter = r.text("filter")?.into();
+                let serial = r.u64("serial")?;
+                let mut deliveries = Vec::new();
+                for _ in 0..r.u32("deliveries")? {
+                    let message = r.message()?;
+                    deliveries.push(r.delivery(node, session, message)?);
+                }
+                Change::Retained { session, filter, serial, deliveries }
+            }
+            tag::CAUGHT_UP => {
+                let session = self.key_of(r.u32("session")?);
+                Change::CaughtUp { session, begun: r.u64("replays")? }
+            }
+            tag::DUE => {
+                let generation = r.u32("session")?;
+                Change::Due { slot: self.slot_of(generation), generation }
+            }
+            tag::REVOKE => {
+                let session = self.key_of(r.u32("session")?);
+                let mut filters = Vec::new();
+                for _ in 0..r.u32("filters")? {
+                    filters.push(r.text("filter")?.into());
+                }
+                Change::Revoke { session, filters }
+            }
+            tag::TRIM => {
+                let generation = r.u32("session")?;
+                Change::Trim { slot: self.slot_of(generation), generation, bytes: r.u64("bytes")? }
+            }
+            tag::RETAIN => {
+                let lane = r.lane()?;
+                let clear = r.flag("clear")?;
+                Change::Retain { message: r.message()?, clear, lane, confirm: None }
+            }
+            tag::MOVED => {
+                let from = r.position()?;
+                let message = r.message()?;
+                let mut to = Vec::new();
+                while r.end().is_err() {
+                    let session = self.key_of(r.u32("session")?);
+                    let sequence = r.u64("number")?;
+                    let delivery = r.delivery(node, session, Arc::clone(&message))?;
+                    to.push(MovedTo { session, sequence, delivery });
+                }
+                Change::Moved { message, from, to }
+            }
+            tag::ERRAND_DONE => Change::ErrandDone { number: r.u64("errand")? },
+            tag::RESTARTED => Change::Restarted,
+            value => return Err(RecordError::Unknown { what: "kind", value: value.into() }),
+        };
+        r.end()?;
+        Ok(Record { at, change })
+    }
+
+    /// What a record that brought a message says of it to one session, read back
+    /// to be sent. None: the record is not of that session.
+    pub(super) fn delivery_of(
+        &self,
+        body: &[u8],
+        key: SessionKey,
+        node: &Node,
+    ) -> Result<Option<Delivery>> {
+        let mut r = Reader::new(body, node.epoch);
+        let tag = r.u8("kind")?;
+        r.time()?;
+        match tag {
+            tag::ENQUEUE => {
+                r.lane()?;
+                let message = r.message()?;
+                while r.end().is_err() {
+                    let generation = r.u32("session")?;
+                    let options = Options::of_bits(r.u8("options")?);
+                    let ids = r.ids()?;
+                    if generation == key.generation {
+                        let to = QoS::try_from(options.qos()).unwrap_or_default();
+                        return Ok(Some(Delivery {
+                            qos: message.qos.min(to),
+                            retain: message.retain && options.retain_as_published(),
+                            ids,
+                            position: None,
+                            ticket: None,
+                            message,
+                        }));
+                    }
+                }
+                Ok(None)
+            }
+            tag::ENQUEUE_ONE => {
+                r.lane()?;
+                let generation = r.u32("session")?;
+                let message = r.message()?;
+                let delivery = r.delivery(node, key, message)?;
+                Ok(Some(delivery).filter(|_| generation == key.generation))
+            }
+            tag::RETAINED => {
+                let generation = r.u32("session")?;
+                r.text("filter")?;
+                r.u64("serial")?;
+                let one = r.u32("deliveries")? == 1;
+                let message = r.message()?;
+                let delivery = r.delivery(node, key, message)?;
+                Ok(Some(delivery).filter(|_| one && generation == key.generation))
+            }
+            tag::MOVED => {
+                r.position()?;
+                let message = r.message()?;
+                while r.end().is_err() {
+                    let generation = r.u32("session")?;
+                    r.u64("number")?;
+                    let delivery = r.delivery(node, key, Arc::clone(&message))?;
+                    if generation == key.generation {
+                        return Ok(Some(delivery));
+                    }
+                }
+                Ok(None)
+            }
+            value => Err(RecordError::Unknown { what: "kind of a message", value: value.into() }),
+        }
+    }
+
+    fn slot_of(&self, session: u32) -> u32 {
+        let known = self.sessions.as_ref().and_then(|sessions| sessions.get(&session));
+        known.copied().unwrap_or(NO_SLOT)
+    }
+
+    fn key_of(&self, session: u32) -> SessionKey {
+        SessionKey {
+            shard: self.shard,
+            durable: true,
+            slot: PartitionId::session_slot(self.id, self.slot_of(session)),
+            generation: session,
+        }
+    }
+}
+
+pub(super) fn acked_bits(acked: Acked) -> u8 {
+    match acked {
+        Acked::Puback => 0,
+        Acked::Pubrec => 1,
+        Acked::PubrecRefused => 2,
+        Acked::Pubcomp => 3,
+    }
+}

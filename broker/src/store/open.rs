@@ -1,0 +1,154 @@
+//! Opening the store of a data directory, before anything else is started.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use anyhow::Context;
+use tidegate_core::ids::{Millis, PARTITIONS};
+use tidegate_store::identity::IdentityFile;
+use tidegate_store::{
+    AppendError, Batch, FileDisk, Identity, Log, Options, Recovered, push_sole_voter,
+};
+use tracing::{info, warn};
+
+use super::directory::{Directory, log_in};
+use super::replay::Recovery;
+use super::{Store, reader, volume, writer};
+use crate::config::{self, Config, Durability};
+use crate::shard::Shared;
+
+/// Under this name the identity keeps what places client ids and topics.
+const SEED: &str = "seed";
+
+/// A store that is open and not yet in use.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(super) directory: Directory,
+    /// Locked as well, until the process ends.
+    pub(super) _identity: IdentityFile,
+    pub(super) log: Log<FileDisk>,
+    pub(super) disk: FileDisk,
+    /// What its records were written with.
+    pub(crate) seed: u64,
+    /// The wall clock in milliseconds, never before the last record.
+    pub(crate) wall: Millis,
+}
+
+/// Opens what the config asks for; none: nothing is kept.
+///
+/// # Errors
+/// With what is wrong and what to do.
+pub(crate) fn open(config: &Config, random: u64) -> anyhow::Result<Option<Opened>> {
+    match config.store.durability {
+        Durability::Memory => {
+            let log = log_in(&config.data_dir);
+            if log.exists() {
+                warn!(
+                    log = %log.display(),
+                    "store.durability is \"memory\": what was kept before is not looked at"
+                );
+            }
+            return Ok(None);
+        }
+        Durability::Fsync | Durability::Os => {}
+    }
+    let directory = Directory::open(&config.data_dir).context("node.data_dir")?;
+    let identity = IdentityFile::open(&directory.identity())
+        .with_context(|| format!("{}", directory.identity().display()))?;
+    let who = identity.begin_generation()?;
+    let seed = match identity.value(SEED)? {
+        Some(bytes) => {
+            let bytes = <[u8; 8]>::try_from(bytes).ok();
+            u64::from_le_bytes(bytes.context("the identity's seed is damaged")?)
+        }
+        None => {
+            identity.set_value(SEED, Some(&random.to_le_bytes()))?;
+            random
+        }
+    };
+    let path = directory.log();
+    let wall = wall_millis().max(newest_change(&path));
+    let disk = FileDisk::open(&path).with_context(|| format!("{}", path.display()))?;
+    let options = Options::new(who.store).segment_bytes(config.store.segment_bytes);
+    let options = if who.log_created { options } else { options.create() };
+    let (mut log, recovered) =
+        Log::open(disk.clone(), options).with_context(|| format!("{}", path.display()))?;
+    if log.vote(0).is_none() {
+        found(&mut log, who.node).with_context(|| format!("{}", path.display()))?;
+    }
+    if !who.log_created {
+        identity.set_log_created()?;
+    }
+    tell(&path, &who, &recovered);
+    Ok(Some(Opened { directory, _identity: identity, log, disk, seed, wall }))
+}
+
+impl Opened {
+    /// What each shard reads back.
+    pub(crate) fn recovery(&self) -> Recovery {
+        Recovery::new(&self.log)
+    }
+
+    /// Hands it to the threads that work it.
+    ///
+    /// # Errors
+    /// When there can be no thread.
+    pub(crate) fn start(
+        self,
+        shared: &Arc<Shared>,
+        store: &Arc<Store>,
+        config: &config::Store,
+    ) -> io::Result<()> {
+        volume::watch(self.disk.clone(), config, Arc::clone(shared), Arc::clone(store))?;
+        reader::start(self.log.reader(), Arc::clone(shared), Arc::clone(store))?;
+        let (window, segment_bytes) = (config.group_window, config.segment_bytes);
+        writer::start(self, Arc::clone(shared), Arc::clone(store), window, segment_bytes)?;
+        Ok(())
+    }
+}
+
+/// Begins each partition as its only voter would, so that the node can become
+/// one of a cluster.
+fn found(log: &mut Log<FileDisk>, node: u64) -> Result<(), AppendError> {
+    let mut batch = Batch::new();
+    (0..PARTITIONS).for_each(|partition| push_sole_voter(&mut batch, partition, node));
+    log.append(&[&batch])?;
+    log.sync()?;
+    Ok(())
+}
+
+fn tell(path: &Path, who: &Identity, recovered: &Recovered) {
+    let Recovered { first, end, cut, created } = recovered;
+    let path = path.display();
+    let bytes = end.0 - first.0;
+    info!(%path, node_id = who.node, generation = who.generation, bytes, created, "store opened");
+    if let Some(cut) = cut {
+        // Nothing of it was acknowledged.
+        warn!(
+            position = %cut.at,
+            bytes = cut.bytes,
+            found = %cut.what,
+            "what had not become durable before the last end was cut off"
+        );
+    }
+}
+
+fn wall_millis() -> Millis {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as Millis)
+}
+
+/// When the wall clock was read last for the log: a clock that was set back
+/// since (or a machine without one) must not make records older than they are.
+fn newest_change(log: &Path) -> Millis {
+    let Ok(entries) = std::fs::read_dir(log) else { return 0 };
+    let paths = entries.flatten().map(|entry| entry.path());
+    paths.filter_map(changed).max().unwrap_or(0)
+}
+
+fn changed(path: PathBuf) -> Option<Millis> {
+    let changed = path.metadata().ok()?.modified().ok()?;
+    Some(changed.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_millis() as Millis)
+}
