@@ -19,6 +19,7 @@ use crate::config::reload::Source;
 use crate::config::{self, Config, Flags, Overlay, Reload, reference};
 use crate::import;
 use crate::pages;
+use crate::store;
 use crate::system::report;
 use crate::telemetry::{log, metric};
 
@@ -83,6 +84,15 @@ enum Command {
     /// Backups of what a node keeps: create, restore, verify
     #[command(subcommand)]
     Backup(BackupCommand),
+    /// The cluster of a running node: show, init, join, leave, forget, recover
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Nodes of the cluster: show, drain, undrain
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Partitions of the cluster: show
+    #[command(subcommand)]
+    Partition(PartitionCommand),
     /// Print completions for a shell
     Completion {
         /// Which
@@ -314,6 +324,102 @@ enum ConntrackCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum ClusterCommand {
+    /// Show the cluster as a running node knows it, and what the node waits for
+    Show {
+        #[command(flatten)]
+        node: NodeArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Found the cluster: once, at any one node (cluster.bootstrap = "init")
+    Init {
+        /// Also if peers do not answer; they must not belong to a cluster already
+        #[arg(long)]
+        despite_silent: bool,
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+    /// Have a node that is of no cluster yet look for it at an address as well
+    Join {
+        /// Host and port of a member
+        address: String,
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+    /// Empty a node and take it out of the cluster for good
+    Leave {
+        /// Its id, the beginning of it, or its address; without it the one that is asked
+        #[arg(long = "node", value_name = "ID")]
+        id: Option<String>,
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+    /// Strike off a node that is gone
+    Forget {
+        /// Its id, the beginning of it, or its address
+        id: String,
+        /// Also if partitions count on it: what only it had is lost for good
+        #[arg(long)]
+        accept_data_loss: bool,
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+    /// Give up nodes that never come back, so that the others can go on
+    Recover {
+        /// Their ids, the beginnings of them, or their addresses
+        #[arg(required = true)]
+        lost: Vec<String>,
+        /// What only they had is lost for good
+        #[arg(long)]
+        accept_data_loss: bool,
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum NodeCommand {
+    /// Show the nodes of the cluster
+    Show {
+        #[command(flatten)]
+        node: NodeArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Empty a node, until it is undrained
+    Drain {
+        /// Its id, the beginning of it, or its address; without it the one that is asked
+        #[arg(long = "node", value_name = "ID")]
+        id: Option<String>,
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+    /// Let a node serve again
+    Undrain {
+        /// Its id, the beginning of it, or its address; without it the one that is asked
+        #[arg(long = "node", value_name = "ID")]
+        id: Option<String>,
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum PartitionCommand {
+    /// Show which nodes hold which partition
+    Show {
+        #[command(flatten)]
+        node: NodeArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
 /// Which running node.
 #[derive(Args, Debug)]
 struct NodeArgs {
@@ -425,6 +531,11 @@ pub fn main(run: Runner) -> ExitCode {
             commands::store::show(&data_dir, json).map(|said| print(&said))
         }
         Command::Backup(command) => backup(command).map(|said| print(&said)),
+        Command::Cluster(command) => cluster(command).map(|said| print(&said)),
+        Command::Node(command) => members(command).map(|said| print(&said)),
+        Command::Partition(PartitionCommand::Show { node, json }) => {
+            node.ask("GET", &format!("/partitions?json={json}")).map(|said| print(&said))
+        }
         Command::Completion { shell } => {
             print(&pages::completion(Cli::command(), shell));
             Ok(())
@@ -443,14 +554,16 @@ pub fn main(run: Runner) -> ExitCode {
     };
     let status = match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        // Where all lines are to be JSON, the last one is as well.
-        Err(error) if log::is_json() => {
-            tracing::error!(error = format!("{error:#}"), "cannot run");
-            ExitCode::FAILURE
-        }
         Err(error) => {
-            complain(&format!("{error:#}"));
-            ExitCode::FAILURE
+            let said = format!("{error:#}");
+            // Where all lines are to be JSON, the last one is as well.
+            if log::is_json() {
+                tracing::error!(error = said, "cannot run");
+            } else {
+                complain(&said);
+            }
+            let of_disk = store::exit_status(&error).and_then(|status| u8::try_from(status).ok());
+            of_disk.map_or(ExitCode::FAILURE, ExitCode::from)
         }
     };
     log::flush();
@@ -490,6 +603,48 @@ fn shard(command: ShardCommand) -> anyhow::Result<String> {
             node.ask("POST", &target)
         }
     }
+}
+
+fn cluster(command: ClusterCommand) -> anyhow::Result<String> {
+    match command {
+        ClusterCommand::Show { node, json } => node.ask("GET", &format!("/cluster?json={json}")),
+        ClusterCommand::Init { despite_silent, node } => {
+            node.ask("POST", &format!("/cluster/init?despite_silent={despite_silent}"))
+        }
+        ClusterCommand::Join { address, node } => {
+            node.ask("POST", &format!("/cluster/join?address={}", percent(address.as_bytes())))
+        }
+        ClusterCommand::Leave { id, node } => {
+            node.ask("POST", &format!("/cluster/leave{}", of_node(id.as_deref())))
+        }
+        ClusterCommand::Forget { id, accept_data_loss, node } => {
+            let id = percent(id.as_bytes());
+            let query = format!("?node={id}&accept_data_loss={accept_data_loss}");
+            node.ask("POST", &format!("/cluster/forget{query}"))
+        }
+        ClusterCommand::Recover { lost, accept_data_loss, node } => {
+            let lost = percent(lost.join(",").as_bytes());
+            let query = format!("?lost={lost}&accept_data_loss={accept_data_loss}");
+            node.ask("POST", &format!("/cluster/recover{query}"))
+        }
+    }
+}
+
+fn members(command: NodeCommand) -> anyhow::Result<String> {
+    match command {
+        NodeCommand::Show { node, json } => node.ask("GET", &format!("/nodes?json={json}")),
+        NodeCommand::Drain { id, node } => {
+            node.ask("POST", &format!("/nodes/drain{}", of_node(id.as_deref())))
+        }
+        NodeCommand::Undrain { id, node } => {
+            node.ask("POST", &format!("/nodes/undrain{}", of_node(id.as_deref())))
+        }
+    }
+}
+
+/// A node as a query; none: the one that is asked.
+fn of_node(id: Option<&str>) -> String {
+    id.map_or(String::new(), |id| format!("?node={}", percent(id.as_bytes())))
 }
 
 fn backup(command: BackupCommand) -> anyhow::Result<String> {

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod auth;
 pub mod cli;
+pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod import;
@@ -11,6 +12,7 @@ pub mod node;
 pub mod observe;
 pub mod overload;
 pub mod pages;
+pub mod replication;
 pub mod shard;
 pub mod steering;
 pub mod store;

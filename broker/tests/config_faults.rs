@@ -74,7 +74,7 @@ const CASES: &[(&str, &str)] = &[
     ("[limit]\nx = 1", "limit: unknown key; did you mean [limits]?"),
     (
         "[tls]\nx = 1",
-        "tls: unknown key; the tables are [node], [mqtt], [limits], [store], [auth], [admin], [log], [ebpf] and [listener.NAME]",
+        "tls: unknown key; the tables are [node], [mqtt], [limits], [store], [cluster], [auth], [admin], [log], [ebpf] and [listener.NAME]",
     ),
     (
         "[store]\ndurability = 'tape'",
@@ -278,7 +278,7 @@ fn a_fault_from_the_environment_or_a_flag_says_so() {
         "node.drain_second: unknown key; did you mean node.drain_seconds? \
          (from TIDEGATE__NODE__DRAIN_SECOND)",
         "node.shards: 99 is above 64; use 1 to 64 (from tidegate__node__shards)",
-        "quota: unknown key; the tables are [node], [mqtt], [limits], [store], [auth], [admin], [log], \
+        "quota: unknown key; the tables are [node], [mqtt], [limits], [store], [cluster], [auth], [admin], [log], \
          [ebpf] and [listener.NAME] (from TIDEGATE__QUOTA)",
         "listener.default.bind: 0.0.0.0:1883 is off loopback, and nothing says who may come in; \
          set auth.password_file, or listener.default.user_from with client certificates, or \

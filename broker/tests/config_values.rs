@@ -59,7 +59,11 @@ fn every_key_of_limits_and_mqtt_reaches_the_core() {
                 Shape::Switch => (default == "false").to_string(),
                 Shape::Text => "\"other\"".into(),
                 Shape::Choice(words) => format!("{:?}", words.last().expect("words")),
-                Shape::Address | Shape::Path | Shape::Networks | Shape::Weights => {
+                Shape::Address
+                | Shape::Path
+                | Shape::Networks
+                | Shape::Discovery
+                | Shape::Weights => {
                     panic!("{}: none there", key.name)
                 }
             };

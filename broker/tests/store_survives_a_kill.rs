@@ -191,3 +191,20 @@ fn metric(broker: &Broker, name: &str) -> f64 {
     let line = text.lines().find(|line| line.starts_with(name)).expect("the metric is there");
     line.rsplit(' ').next().expect("a value").parse().expect("a number")
 }
+
+#[test]
+fn an_acknowledgement_is_written_soon_though_nothing_else_happens() {
+    let mut broker = broker("");
+    let mut sleeper = Connect::lasting(Version::V5, "sleeper").open(broker.mqtt);
+    sleeper.subscribe("t", 1);
+    sleeper.leave();
+    Connect::new(Version::V5, "publisher").open(broker.mqtt).publish("t", 1, b"once");
+    let mut sleeper = Connect::lasting(Version::V5, "sleeper").open(broker.mqtt);
+    sleeper.hears("once");
+    sleeper.leave();
+    pause(300); // six times as long as it may lie
+    broker.restart();
+    let mut sleeper = Connect::lasting(Version::V5, "sleeper").open(broker.mqtt);
+    assert!(sleeper.connack.present());
+    sleeper.quiet();
+}

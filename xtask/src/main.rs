@@ -1,10 +1,11 @@
-//! Chores of the workspace: `cargo xtask layers | docs | conformance | bench | crash-test | dist |
-//! ebpf | vm | manifests`.
+//! Chores of the workspace: `cargo xtask layers | docs | conformance | bench | crash-test |
+//! cluster | cluster-test | dist | ebpf | vm | manifests`.
 //!
 //! Depends on nothing of ours, so that it builds at once and works on a tree
 //! that does not.
 
 mod bench;
+mod cluster;
 mod conformance;
 mod crash;
 mod dist;
@@ -31,6 +32,8 @@ const CHORES: &[(&str, &str, Chore)] = &[
         bench::run,
     ),
     ("crash-test", crash::USAGE, crash::run),
+    ("cluster", cluster::UP_USAGE, cluster::up),
+    ("cluster-test", cluster::TEST_USAGE, cluster::test),
     ("dist", dist::USAGE, dist::run),
     ("ebpf", ebpf::USAGE, ebpf::run),
     ("vm", vm::USAGE, vm::run),

@@ -39,7 +39,11 @@ pub(crate) fn run(root: &Path, args: &[String]) -> Result<()> {
 fn kubernetes(manifests: &Path, target: &Path, tidegate: &Path) -> Result<Vec<String>> {
     let python = python(target)?;
     let script = manifests.join("validate.py");
-    let done = output(Command::new(&python).arg(&script).arg(manifests))?;
+    // Nothing is left beside the sources.
+    let quiet = ("PYTHONDONTWRITEBYTECODE", "1");
+    let tests = manifests.join("validate_test.py");
+    output(Command::new(&python).arg(tests).env(quiet.0, quiet.1))?;
+    let done = output(Command::new(&python).arg(&script).arg(manifests).env(quiet.0, quiet.1))?;
     let found: Value = serde_json::from_slice(&done.stdout).context("what validate.py prints")?;
     let strings = |key: &str| found[key].as_array().cloned().unwrap_or_default();
     let mut faults: Vec<String> =
@@ -50,15 +54,22 @@ fn kubernetes(manifests: &Path, target: &Path, tidegate: &Path) -> Result<Vec<St
         let (Some(name), Some(toml)) = (config["name"].as_str(), config["toml"].as_str()) else {
             bail!("validate.py prints no name or no toml");
         };
-        // The Secret is the operator's; any password file will do.
+        // The Secrets are the operator's; any password file and secret will do.
         let dir = target.join("manifests");
         fs::create_dir_all(&dir)?;
-        let passwords = dir.join("passwords");
-        fs::write(&passwords, "")?;
-        let toml = toml.replace("/etc/tidegate/users/passwords", &passwords.to_string_lossy());
+        let mut toml = toml.to_owned();
+        for (path, name, text) in [
+            ("/etc/tidegate/users/passwords", "passwords", ""),
+            ("/etc/tidegate/cluster/secret", "secret", "0123456789abcdef0123456789abcdef"),
+        ] {
+            fs::write(dir.join(name), text)?;
+            toml = toml.replace(path, &dir.join(name).to_string_lossy());
+        }
+        let variables = config["variables"].as_object().into_iter().flatten();
+        let variables = variables.filter_map(|(name, value)| Some((name, value.as_str()?)));
         let file = dir.join("tidegate.toml");
         fs::write(&file, toml)?;
-        let done = Command::new(tidegate).arg("check").arg(&file).output()?;
+        let done = Command::new(tidegate).arg("check").arg(&file).envs(variables).output()?;
         if !done.status.success() {
             let said = String::from_utf8_lossy(&done.stderr);
             faults.push(format!("{name}: the ConfigMap's tidegate.toml: {}", said.trim()));

@@ -28,6 +28,12 @@ pub struct StoreId(pub u128);
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Incarnation(pub u64);
 
+/// A node in one of its lives as a small number, 1 and up, which the metadata
+/// gives it: shards, connections and sessions of the whole cluster are named
+/// with it. Given again only long after that life was over.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Member(pub u16);
+
 /// A partition of sessions, share groups and retained topics.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct PartitionId(pub u16);
@@ -67,6 +73,12 @@ impl fmt::Display for NodeId {
 }
 
 impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
     }

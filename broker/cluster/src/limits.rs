@@ -10,6 +10,13 @@ pub const NODES_MAX: usize = 128;
 /// Ids of forgotten nodes that are remembered so that they stay refused; beyond
 /// it the smallest is dropped (its store id is random, so it is never drawn again).
 pub const FORGOTTEN_MAX: usize = 1_024;
+/// Member numbers: 10 bits of a shard's id, without 0, which is a node alone.
+/// When none is free a registration is refused
+/// ([`crate::meta::Refused::NoMemberNumber`]).
+pub const MEMBERS_MAX: u16 = 1_023;
+/// Time that a member number rests after its life, by the entries' own clock;
+/// besides, all others come first.
+pub const MEMBER_REST_MS: u64 = 600_000;
 /// Partitions of a cluster; founding with more is refused.
 pub const PARTITIONS_MAX: u16 = 256;
 /// Replicas of a partition; more is refused.
@@ -49,6 +56,16 @@ pub const INCREMENT_ACK_MS: Millis = 1_000;
 pub const INCREMENTS_MAX: usize = 65_536;
 /// Changes of routes in one batch of a stream.
 pub const ROUTE_BATCH_MAX: usize = 512;
+/// Changes that a batch may be decoded to: a snapshot goes over the end of one
+/// partition into the next, and says where each begins and ends.
+pub const ROUTE_BATCH_DECODED_MAX: usize = 2 * ROUTE_BATCH_MAX + 2;
+/// Bytes of filters at which a batch ends.
+pub const ROUTE_BATCH_BYTES_MAX: usize = 1 << 20;
+/// Changes at a node that wait until all peers with a lease have acknowledged
+/// them; a SUBSCRIBE beyond it is refused (0x97) by the shell.
+pub const ROUTE_TICKETS_MAX: usize = 1 << 20;
+/// Filters that one sweep of the table looks at.
+pub const ROUTE_SWEEP_MAX: usize = 4_096;
 /// SUBACKs that wait for the barrier; one more is refused (0x97).
 pub const BARRIER_WAITING_MAX: usize = 65_536;
 /// Distinct filters of all authorities in a table; one more is refused, and the

@@ -136,8 +136,9 @@ impl Catchup {
     }
 
     /// A replay is back; `more`: there is more to come. One that the client
-    /// has asked for again begins anew instead.
-    pub(crate) fn back(&mut self, replay: Box<Replay>, more: bool) {
+    /// has asked for again begins anew instead. `noted`: what has asked stays
+    /// written until all have ended, as the replicas have it.
+    pub(crate) fn back(&mut self, replay: Box<Replay>, more: bool, noted: bool) {
         self.running = self.running.saturating_sub(1);
         let newer = self.waiting.get(&replay.filter).is_some_and(|w| w.serial > replay.serial);
         if newer {
@@ -145,7 +146,7 @@ impl Catchup {
         }
         if more {
             self.waiting.insert(Arc::clone(&replay.filter), replay);
-        } else {
+        } else if !noted {
             self.asked.remove(&replay.filter);
         }
     }
@@ -153,6 +154,16 @@ impl Catchup {
     /// Keeps a live message until the replays have ended, within the limits of
     /// a session's queue; how many gave way.
     pub(crate) fn defer(&mut self, delivery: Delivery, limits: &Limits) -> u64 {
+        self.defer_telling(delivery, limits, &mut Vec::new())
+    }
+
+    /// The same; tells the ids of those at QoS 1 and 2.
+    pub(crate) fn defer_telling(
+        &mut self,
+        delivery: Delivery,
+        limits: &Limits,
+        gone: &mut Vec<u64>,
+    ) -> u64 {
         let bytes = delivery.message.bytes() as u64;
         let mut dropped = 0;
         while self.deferred.len() >= limits.queue_messages_max as usize
@@ -163,12 +174,30 @@ impl Catchup {
                 QueuePolicy::DropNew => None,
                 QueuePolicy::DropOldest => self.deferred.pop_front(),
             };
+            let given_way = oldest.as_ref().unwrap_or(&delivery);
+            if given_way.qos > QoS::AtMostOnce {
+                gone.push(given_way.message.id);
+            }
             let Some(oldest) = oldest else { return dropped };
             self.deferred_retained.remove(&oldest.message.id);
             self.deferred_bytes -= oldest.message.bytes() as u64;
         }
         self.push(delivery);
         dropped
+    }
+
+    /// Keeps a message, whatever the limits say.
+    pub(crate) fn follow(&mut self, delivery: Delivery) {
+        self.push(delivery);
+    }
+
+    /// The leader has dropped the message with this id.
+    pub(crate) fn drop_one(&mut self, id: u64) {
+        let found = self.deferred.iter().position(|d| d.message.id == id);
+        if let Some(gone) = found.and_then(|at| self.deferred.remove(at)) {
+            self.deferred_retained.remove(&id);
+            self.deferred_bytes -= gone.message.bytes() as u64;
+        }
     }
 
     fn push(&mut self, delivery: Delivery) {

@@ -81,10 +81,14 @@ pub(crate) struct Conn {
     pub(crate) keep_alive_clamped: bool,
     pub(crate) expiry_cut: bool,
     pub(crate) session_durable: bool,
+    /// What its CONNECT asked for, until its claim is granted.
+    pub(crate) clean_start: bool,
     /// Its CONNECT was counted.
     pub(crate) greeted: bool,
     /// Somebody outside has to admit it.
     pub(crate) guarded: bool,
+    /// Its SUBACKs do not wait for other nodes.
+    pub(crate) local_barrier: bool,
     /// Seconds, as enforced; 0: none.
     pub(crate) keep_alive: u16,
     /// Unacknowledged PUBLISHes it takes.
@@ -100,8 +104,9 @@ pub(crate) struct Conn {
     pub(crate) hash: u64,
     pub(crate) client: Option<Arc<str>>,
     pub(crate) claim: ClaimRef,
-    /// The durable half's slot and generation. Before the claim is granted
-    /// there is none, and the first number is the stamp of the accept.
+    /// The durable half's slot and generation. Of an ephemeral session the
+    /// first number is the tick of its CONNACK. Before the claim is granted it
+    /// is the stamp of the accept.
     pub(crate) session: (u32, u32),
     /// Of an ephemeral session.
     pub(crate) subscriptions: Subscriptions,
@@ -166,8 +171,10 @@ impl Conn {
             keep_alive_clamped: false,
             expiry_cut: false,
             session_durable: false,
+            clean_start: false,
             greeted: false,
             guarded: false,
+            local_barrier: false,
             keep_alive: 0,
             window: u16::MAX,
             alias_out_max: 0,

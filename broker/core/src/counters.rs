@@ -69,6 +69,7 @@ labelled! {
         ProxyError => "proxy_error",
         TlsError => "tls_error",
         WebSocketError => "websocket_error",
+        Moved => "moved",
     }
 }
 

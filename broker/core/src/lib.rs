@@ -7,6 +7,7 @@
 
 pub mod access;
 mod alias;
+mod asked;
 mod catchup;
 mod conn;
 pub mod counters;
@@ -37,7 +38,8 @@ pub mod transit;
 mod will;
 
 pub use node::Node;
-pub use partition::{Fetch, RecordError, Why};
+pub use partition::{Fetch, Header, Image, RecordError, Why};
 pub use shard::{
-    Event, Hangup, Layer, Opened, Opening, Received, Refused, Shard, Then, Verdict, Written,
+    Applied, Event, Hangup, Layer, Opened, Opening, Received, Refused, Shard, Then, Verdict,
+    Written,
 };

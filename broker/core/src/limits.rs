@@ -112,6 +112,22 @@ pub enum QueuePolicy {
 pub const OUTBOX_MAILS_MAX: usize = 8_192;
 /// Bytes of messages in such an outbox before the same happens.
 pub const OUTBOX_BYTES_MAX: usize = 16 << 20;
+/// Mails a shard keeps for a partition that nobody leads, as far as is known,
+/// before it refuses CONNECTs of it (0x89) and stops reading its clients.
+pub const HOMELESS_MAILS_MAX: usize = 1_024;
+/// Bytes of messages in them before the same happens.
+pub const HOMELESS_BYTES_MAX: usize = 4 << 20;
+/// Milliseconds after which a CONNECT, or a replay of retained messages, that
+/// another node has not answered is asked for again.
+pub const ASK_AGAIN_MS: u64 = 2_000;
+/// Milliseconds in which a client whose node, or the leader of whose partition,
+/// was lost may come back before its will is due.
+pub const GRACE_MS: u64 = 5_000;
+/// Bytes of a partition's records that may be on their way to its replicas; from
+/// then on publishers whose messages would add to them are not read.
+pub const PARTITION_JOURNAL_BYTES_MAX: usize = 4 << 20;
+/// Bytes of a piece of a partition's state on its way to a replica.
+pub const IMAGE_PIECE_BYTES: usize = 256 << 10;
 /// Batches in a shard's mailbox.
 pub const MAILBOX_BATCHES_MAX: usize = 256;
 /// Mails in one batch.
@@ -146,3 +162,17 @@ pub const SUBSCRIBE_FILTERS_MIN: usize = 1_000;
 pub const REPLAY_BATCH_MAX: usize = 64;
 /// Bytes in one output at which the shell should flush within the turn.
 pub const PRESSED_BYTES: usize = 256 << 10;
+/// Changes of a node's filters that the other nodes do not know of yet; beyond
+/// it a SUBSCRIBE is refused with 0x97 (3.x: 0x80).
+pub const ROUTE_CHANGES_MAX: u64 = 65_536;
+/// Messages of a shard that wait for another node; from then on publishers whose
+/// messages would add to them are not read, until half of it is gone.
+pub const CROSSINGS_MAX: usize = 65_536;
+/// Milliseconds after which a message for a partition that has not confirmed it
+/// is sent again, though nobody said that a link was lost.
+pub const CROSSING_RETRY_MS: u64 = 5_000;
+/// Such messages that are sent again at once.
+pub const CROSSING_RETRIES_MAX: usize = 256;
+/// Nodes that a message for a share group may go through to find a member;
+/// then it is dropped, counted.
+pub const SHARE_HOPS_MAX: u8 = 2;

@@ -61,17 +61,18 @@ pub trait ReplicatedLog<R> {
     fn role(&self) -> Role;
 }
 
-/// The log of a node that is alone: what is proposed is committed as soon as
-/// the journal has it.
+/// The log of a partition that this node leads: what is proposed is committed as
+/// soon as the journal has it. Of one that another leads it has the numbers alone.
 #[derive(Debug)]
 pub struct LocalLog<R> {
     pending: VecDeque<(Hold, Option<u64>, R)>,
     next: u64,
+    role: Role,
 }
 
 impl<R> Default for LocalLog<R> {
     fn default() -> LocalLog<R> {
-        LocalLog { pending: VecDeque::new(), next: FIRST_INDEX }
+        LocalLog { pending: VecDeque::new(), next: FIRST_INDEX, role: Role::Leader }
     }
 }
 
@@ -79,6 +80,15 @@ impl<R> LocalLog<R> {
     /// Goes on after a record that was read back.
     pub(crate) fn resume_after(&mut self, index: u64) {
         self.next = self.next.max(index + 1);
+    }
+
+    pub(crate) fn set_role(&mut self, role: Role) {
+        self.role = role;
+    }
+
+    /// Gives up what was proposed and is not committed.
+    pub(crate) fn take_pending(&mut self) -> impl Iterator<Item = R> {
+        std::mem::take(&mut self.pending).into_iter().map(|(_, _, record)| record)
     }
 }
 
@@ -118,7 +128,7 @@ impl<R> ReplicatedLog<R> for LocalLog<R> {
     }
 
     fn role(&self) -> Role {
-        Role::Leader
+        self.role
     }
 }
 

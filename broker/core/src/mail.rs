@@ -1,15 +1,21 @@
 //! What shards say to each other.
 //!
 //! Every pair of shards is a first-in first-out channel; a mail to oneself is
-//! handled before the next packet. Nothing here blocks: see `outbox`.
+//! handled before the next packet. Nothing here blocks: see `outbox`. Between
+//! nodes mail travels as bytes (see `wire`), and may be lost with a link: see
+//! `shard/moves.rs`.
+
+mod wire;
 
 use std::sync::Arc;
 
 use tidegate_codec::{Filter, ReasonCode};
 
+pub use wire::{MailError, Parcels, parcels};
+
 use crate::delivery::Delivery;
-use crate::ids::{ConnRef, PartitionId, SessionKey, ShardId};
-use crate::index::{Options, Targets};
+use crate::ids::{ConnRef, Millis, PartitionId, SessionKey, ShardId};
+use crate::index::{Options, Remote, Targets};
 use crate::message::Message;
 use crate::node::Node;
 use crate::outgoing::Acked;
@@ -44,16 +50,39 @@ impl Confirm {
         Confirm { conn, token }
     }
 
+    /// The slot that no connection has: a message for another node waits.
+    const CROSSING: u32 = u32::MAX - 2;
+
+    /// Of a message that a shard has sent to another node.
+    pub(crate) fn crossing(shard: ShardId, number: u64) -> Confirm {
+        let (generation, token) = ((number >> 32) as u32, number as u32);
+        Confirm { conn: ConnRef { shard, slot: Confirm::CROSSING, generation }, token }
+    }
+
+    /// The number of the message, if it is of one that was sent to another node.
+    pub(crate) fn crossing_number(&self) -> Option<u64> {
+        let number = u64::from(self.conn.generation) << 32 | u64::from(self.token);
+        (self.conn.slot == Confirm::CROSSING).then_some(number)
+    }
+
     /// The partition whose errand it is, if it is one.
     pub(crate) fn partition(&self) -> Option<PartitionId> {
         (self.conn.slot == Confirm::ERRAND).then_some(PartitionId(self.conn.generation as u8))
     }
 }
 
-/// Which errand of which partition a message is, so that it is taken once.
+/// Who numbers messages: a partition its errands, a shard of one life of a node
+/// what it sends to other nodes.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum LaneSource {
+    Partition(u8),
+    Shard(ShardId),
+}
+
+/// Which message of whom it is, so that it is taken once.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Lane {
-    pub(crate) partition: u8,
+    pub(crate) source: LaneSource,
     pub(crate) number: u64,
     /// Numbers below it do not come again.
     pub(crate) low: u64,
@@ -81,22 +110,32 @@ pub(crate) struct ClaimRef {
     pub(crate) generation: u32,
 }
 
+impl ClaimRef {
+    /// Of a connection that has none.
+    pub(crate) const NONE: ClaimRef = ClaimRef { slot: u32::MAX, generation: 0 };
+}
+
 #[derive(Debug)]
 pub(crate) enum Kind {
     // To a partition.
     Claim(Box<ClaimRequest>),
+    /// A connection of a session that ends with it tells the new leader of its
+    /// partition that it is there.
+    Reclaim(Box<Reclaim>),
     Release(Box<ReleaseRequest>),
     Subscribe(Box<SubscribeRequest>),
     Unsubscribe(Box<UnsubscribeRequest>),
     Recheck(Box<RecheckRequest>),
     Acknowledge {
         session: SessionKey,
+        conn: ConnRef,
         packet_id: u16,
         acked: Acked,
     },
     /// A QoS 2 packet id came in (true) or was released (false).
     Incoming {
         session: SessionKey,
+        conn: ConnRef,
         packet_id: u16,
         held: bool,
         /// What came in, if the partition is to see to its delivery.
@@ -109,13 +148,22 @@ pub(crate) enum Kind {
         conn: ConnRef,
         reason: ReasonCode,
     },
+    /// Its claim is wanted by another, or is another's already.
     Evict {
+        conn: ConnRef,
+        partition: PartitionId,
+        claim: ClaimRef,
+    },
+    /// The end of a connection of another node is noted.
+    Released {
         conn: ConnRef,
     },
     Subscribed {
         conn: ConnRef,
         packet_id: u16,
         codes: Box<[ReasonCode]>,
+        /// It leaves its node when the others know of its filters; 0: at once.
+        ticket: u64,
     },
     Unsubscribed {
         conn: ConnRef,
@@ -136,7 +184,15 @@ pub(crate) enum Kind {
     Mismatch {
         conn: ConnRef,
     },
+    /// The partition knows nothing of a session of this connection's: the
+    /// leader has changed, and what was asked for is not done.
+    Lost {
+        conn: ConnRef,
+    },
     Confirmed(Confirm),
+    /// A partition that is led elsewhere now, or will be, has not taken a message,
+    /// or nobody knows.
+    Undone(Confirm),
     /// A journal that was behind has caught up.
     Relieved,
     /// The retained message of this publish found no place.
@@ -166,6 +222,8 @@ pub(crate) enum Kind {
         lane: Option<Lane>,
         confirm: Option<Confirm>,
     },
+    /// From one node to another.
+    Cross(Box<Cross>),
     // Retained messages.
     Retain {
         message: Arc<Message>,
@@ -194,9 +252,11 @@ impl Mail {
             Kind::DeliverShared { delivery, .. } | Kind::Push { delivery, .. } => {
                 delivery.message.bytes()
             }
+            Kind::Cross(cross) => cross.message.bytes(),
             Kind::Answer { messages, .. } => messages.iter().map(|m| m.bytes()).sum(),
             Kind::Incoming { message: Some(message), .. } => message.bytes(),
             Kind::Claim(_)
+            | Kind::Reclaim(_)
             | Kind::Release(_)
             | Kind::Subscribe(_)
             | Kind::Unsubscribe(_)
@@ -206,11 +266,14 @@ impl Mail {
             | Kind::Granted(_)
             | Kind::Refused { .. }
             | Kind::Evict { .. }
+            | Kind::Released { .. }
             | Kind::Subscribed { .. }
             | Kind::Unsubscribed { .. }
             | Kind::Owe { .. }
             | Kind::Mismatch { .. }
+            | Kind::Lost { .. }
             | Kind::Confirmed(_)
+            | Kind::Undone(_)
             | Kind::Relieved
             | Kind::NotRetained(_)
             | Kind::JobDone { .. }
@@ -220,6 +283,33 @@ impl Mail {
         };
         size_of::<Mail>() + content
     }
+}
+
+/// A message for another node, or the leader of a partition at one.
+#[derive(Debug)]
+pub(crate) struct Cross {
+    pub(crate) to: Remote,
+    pub(crate) what: What,
+    pub(crate) message: Arc<Message>,
+    pub(crate) publisher: ConnRef,
+    pub(crate) lane: Option<Lane>,
+    pub(crate) confirm: Option<Confirm>,
+}
+
+/// What becomes of it there.
+#[derive(Clone, Debug)]
+pub(crate) enum What {
+    /// All sessions get it that want it.
+    Everybody,
+    /// One member of this share group does.
+    Member {
+        name: Arc<str>,
+        filter: Arc<str>,
+        /// Nodes that had none.
+        hops: u8,
+    },
+    /// It is retained.
+    Retain { clear: bool },
 }
 
 #[derive(Debug)]
@@ -236,29 +326,50 @@ pub(crate) struct ClaimRequest {
     pub(crate) will: Option<Arc<Will>>,
     /// Whether a new session has been counted for it.
     pub(crate) counted: bool,
+    /// When it came to its partition: one that waits for another's end, or for
+    /// a start to be durable, has come no sooner for that.
+    pub(crate) came: Millis,
+}
+
+/// See [`Kind::Reclaim`].
+#[derive(Debug)]
+pub(crate) struct Reclaim {
+    pub(crate) conn: ConnRef,
+    pub(crate) client: Arc<str>,
+    pub(crate) hash: u64,
+    /// When it was granted its claim first, by the wall clock: of two the
+    /// younger stays.
+    pub(crate) since: Millis,
 }
 
 #[derive(Debug)]
 pub(crate) struct Granted {
     pub(crate) conn: ConnRef,
+    pub(crate) partition: PartitionId,
     pub(crate) claim: ClaimRef,
     /// Set for a durable session.
     pub(crate) session: Option<SessionKey>,
     pub(crate) present: bool,
+    /// Whether it was granted before: what followed then may be lost.
+    pub(crate) again: bool,
     /// QoS 2 packet ids that came in and are not released.
     pub(crate) incoming: Vec<u16>,
     /// Where the client was connected until now.
     pub(crate) taken_from: Option<ShardId>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct ReleaseRequest {
     pub(crate) partition: PartitionId,
+    pub(crate) conn: ConnRef,
     pub(crate) claim: ClaimRef,
     /// A Session Expiry Interval from DISCONNECT.
     pub(crate) expiry: Option<u32>,
     /// Whether the end was not a clean one: the will of a durable session is due.
     pub(crate) will: bool,
+    /// Its node has ended it, because of a leader or a link: its client has a
+    /// moment to come back before that shows.
+    pub(crate) moved: bool,
 }
 
 /// A filter of a SUBSCRIBE that passed the checks of its connection.
@@ -278,6 +389,8 @@ pub(crate) struct SubscribeRequest {
     pub(crate) packet_id: u16,
     pub(crate) id: u32,
     pub(crate) filters: Vec<Wanted>,
+    /// Whether the SUBACK waits until the other nodes know of the filters.
+    pub(crate) barrier: bool,
 }
 
 #[derive(Debug)]
@@ -291,13 +404,16 @@ pub(crate) struct UnsubscribeRequest {
 /// A walk over the retained messages that a new subscription matches. It
 /// travels between the session's owner and the shards that hold the messages,
 /// one batch at a time, so that neither keeps state for the other.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Replay {
     pub(crate) owner: SessionKey,
     pub(crate) filter: Arc<str>,
-    /// Whether one shard has all that can match.
-    pub(crate) exact: bool,
-    pub(crate) shard: ShardId,
+    /// Partitions whose messages are still to be looked at, a bit each.
+    pub(crate) left: u64,
+    /// Those of them that the shard has which is asked at present.
+    pub(crate) asked: u64,
+    /// That shard.
+    pub(crate) keeper: ShardId,
     pub(crate) cursor: Option<Cursor>,
     pub(crate) options: Options,
     pub(crate) id: u32,
@@ -305,6 +421,9 @@ pub(crate) struct Replay {
     pub(crate) client: u64,
     /// Of two replays of one filter the later one counts.
     pub(crate) serial: u64,
+    /// Counts its batches: the answer to an earlier one, which came late and
+    /// was asked for again, is not taken.
+    pub(crate) leg: u32,
 }
 
 impl Replay {
@@ -317,12 +436,42 @@ impl Replay {
         client: u64,
         node: &Node,
     ) -> Replay {
-        let exact = !filter.is_wildcard();
         let text = filter.filter();
-        let shard = if exact { node.retained_shard(text) } else { ShardId::default() };
-        let filter = text.into();
-        Replay { owner, filter, exact, shard, cursor: None, options, id, client, serial: 0 }
+        let left = match filter.is_wildcard() {
+            true => u64::MAX,
+            false => node.retained_partition(text).bit(),
+        };
+        Replay {
+            owner,
+            filter: text.into(),
+            left,
+            asked: 0,
+            keeper: ShardId::default(),
+            cursor: None,
+            options,
+            id,
+            client,
+            serial: 0,
+            leg: 0,
+        }
     }
+
+    /// The partition that is asked next.
+    pub(crate) fn next(&self) -> PartitionId {
+        let set = if self.cursor.is_some() { self.asked } else { self.left };
+        PartitionId(set.trailing_zeros().min(63) as u8)
+    }
+
+    /// Whether it is about what each node says of itself.
+    pub(crate) fn is_system(&self) -> bool {
+        is_system(&self.filter)
+    }
+}
+
+/// Whether a topic, or what a filter can match, is a node's own: such retained
+/// messages stay at the node that says them.
+pub(crate) fn is_system(text: &str) -> bool {
+    text == "$SYS" || text.starts_with("$SYS/")
 }
 
 /// The subscriptions of a durable session are to be held against the rules.

@@ -66,6 +66,14 @@ impl Message {
         self.body.slice(usize::from(self.topic_bytes) + self.forward_bytes as usize..)
     }
 
+    /// Whether a replica could not tell them apart.
+    pub(crate) fn is_same(&self, other: &Message) -> bool {
+        let of = |m: &Message| {
+            (m.id, m.origin, m.expires, m.qos, m.retain, m.topic_bytes, m.forward_bytes)
+        };
+        of(self) == of(other) && self.body == other.body
+    }
+
     /// What it weighs in a queue.
     pub fn bytes(&self) -> usize {
         self.body.len() + size_of::<Message>()

@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use foldhash::quality::FixedState;
 
@@ -10,7 +10,7 @@ use tidegate_codec::Filter;
 
 use crate::access::{Access, Who};
 use crate::counters::Counters;
-use crate::ids::{Millis, PARTITIONS, PartitionId, ShardId};
+use crate::ids::{Member, Millis, PARTITIONS, PartitionId, ShardId};
 use crate::index::Index;
 use crate::limits::{Limits, SHARDS_MAX};
 use crate::pressure::{Stage, last, tight};
@@ -36,7 +36,7 @@ pub struct Totals {
 impl Totals {
     /// Counts one more unless `max` is reached.
     pub(crate) fn take(total: &AtomicU64, max: u64) -> bool {
-        total.fetch_update(Relaxed, Relaxed, |n| (n < max).then_some(n + 1)).is_ok()
+        total.fetch_update(Relaxed, Relaxed, |n| (n < max).then(|| n + 1)).is_ok()
     }
 }
 
@@ -60,13 +60,27 @@ pub struct Node {
     last: Limits,
     pressure: AtomicU8,
     room: AtomicU8,
+    /// Bytes that resumes may still write while there is no room.
+    resume_bytes: AtomicU64,
     pub(crate) shards: u16,
     pub(crate) seed: u64,
     /// Milliseconds of the wall clock when the shell's clock stood at 0.
     pub(crate) epoch: Millis,
     /// By shard: whether its journal is behind, see `press`.
     pub(crate) behind: Box<[AtomicBool]>,
+    /// The partitions led here whose journals are behind, a bit each.
+    pub(crate) behind_of: AtomicU64,
+    member: Member,
+    /// By partition: the shard of its leader; [`NO_HOME`]: not known.
+    homes: Box<[AtomicU32]>,
+    /// By member: how many shards it has; 0: gone for good, or not known yet.
+    peers: Box<[AtomicU8]>,
+    /// Until when it is certain that all routes of other nodes are known here.
+    covered_until: AtomicU64,
 }
+
+/// No shard has this number.
+const NO_HOME: u32 = u32::MAX;
 
 impl Node {
     /// A node of `shards` shards. `seed` must be unpredictable: it keeps clients
@@ -102,12 +116,100 @@ impl Node {
             last: last(&settings.limits),
             pressure: AtomicU8::new(Stage::Calm as u8),
             room: AtomicU8::new(Room::Enough as u8),
+            resume_bytes: AtomicU64::new(0),
             settings,
             shards,
             seed,
             epoch,
             behind: (0..shards).map(|_| AtomicBool::new(false)).collect(),
+            behind_of: AtomicU64::new(0),
+            member: Member::ALONE,
+            homes: homes(|p| u32::from(p.shard(Member::ALONE, shards).0)),
+            peers: Box::default(),
+            covered_until: AtomicU64::new(Millis::MAX),
         }
+    }
+
+    /// The same as a member of a cluster, whose nodes all have one seed. Nobody
+    /// knows yet who leads which partition: see [`Node::set_home`]. To be said
+    /// before there are shards.
+    #[must_use]
+    pub fn in_cluster(self, member: Member) -> Node {
+        self.index.watch();
+        let homes = homes(|_| NO_HOME);
+        let peers = (0..=Member::MAX.0).map(|_| AtomicU8::new(0)).collect();
+        Node { member, homes, peers, covered_until: AtomicU64::new(0), ..self }
+    }
+
+    /// Which member of its cluster it is.
+    #[inline]
+    pub fn member(&self) -> Member {
+        self.member
+    }
+
+    /// Whether it is in no cluster.
+    #[inline]
+    pub fn is_alone(&self) -> bool {
+        self.member == Member::ALONE
+    }
+
+    /// The shard that leads a partition, of this node or another; none: nobody
+    /// does at present, as far as is known here.
+    #[inline]
+    pub fn home(&self, partition: PartitionId) -> Option<ShardId> {
+        let home = self.homes.get(usize::from(partition.0))?.load(Relaxed);
+        u16::try_from(home).ok().map(ShardId)
+    }
+
+    /// Says who leads a partition. Every shard is to be told with
+    /// [`Shard::home_moved`](crate::Shard::home_moved) then.
+    pub fn set_home(&self, partition: PartitionId, home: Option<ShardId>) {
+        if let Some(of) = self.homes.get(usize::from(partition.0)) {
+            of.store(home.map_or(NO_HOME, |shard| u32::from(shard.0)), Relaxed);
+        }
+    }
+
+    /// Another member is there and has so many shards. To be said before what it
+    /// announces is told to the [`Index`].
+    pub fn peer_up(&self, member: Member, shards: u16) {
+        if let Some(peer) = self.peers.get(usize::from(member.0)) {
+            peer.store(shards.clamp(1, SHARDS_MAX as u16) as u8, Relaxed);
+        }
+    }
+
+    /// A member is gone for good: nothing is sent to it any more. Every shard is
+    /// to be told with [`Shard::peer_gone`](crate::Shard::peer_gone) then.
+    pub fn peer_gone(&self, member: Member) {
+        if let Some(peer) = self.peers.get(usize::from(member.0)) {
+            peer.store(0, Relaxed);
+        }
+    }
+
+    /// How many shards another member has; none: it is gone.
+    pub(crate) fn shards_of(&self, member: Member) -> Option<u8> {
+        let shards = self.peers.get(usize::from(member.0))?.load(Relaxed);
+        (shards > 0).then_some(shards)
+    }
+
+    /// Until when it is certain that the routes of all other nodes are known here
+    /// (R1); none: it is not. PUBLISHes of QoS 1 and 2 wait otherwise. When that
+    /// ends, every shard is to be told with
+    /// [`Shard::routes_moved`](crate::Shard::routes_moved).
+    pub fn set_covered(&self, until: Option<Millis>) {
+        self.covered_until.store(until.unwrap_or(0), Relaxed);
+    }
+
+    /// Whether publishes may be acknowledged by what is known here. Always, for a
+    /// node that is alone.
+    #[inline]
+    pub(crate) fn is_covered(&self, now: Millis) -> bool {
+        now < self.covered_until.load(Relaxed)
+    }
+
+    /// The shard of this node that has a partition, which it leads or follows.
+    #[inline]
+    pub fn place(&self, partition: PartitionId) -> ShardId {
+        partition.shard(self.member, self.shards)
     }
 
     /// Whether `who` may not have a subscription that it has.
@@ -137,6 +239,23 @@ impl Node {
         self.room.store(room as u8, Relaxed);
     }
 
+    /// Says how many bytes clients may make us write, while there is no room,
+    /// who come back to a session to fetch what waits for them.
+    pub fn set_resume_bytes(&self, bytes: u64) {
+        self.resume_bytes.store(bytes, Relaxed);
+    }
+
+    /// Whether a session that is there may be resumed though there is no room.
+    pub(crate) fn may_resume(&self) -> bool {
+        self.resume_bytes.load(Relaxed) > 0
+    }
+
+    /// Takes bytes for a resume; false: there are not so many any more.
+    pub(crate) fn take_resume_bytes(&self, bytes: u64) -> bool {
+        let take = |left: u64| left.checked_sub(bytes);
+        self.resume_bytes.fetch_update(Relaxed, Relaxed, take).is_ok()
+    }
+
     /// The bounds in effect.
     #[inline]
     pub(crate) fn limits(&self) -> &Limits {
@@ -150,9 +269,24 @@ impl Node {
         }
     }
 
+    /// What places client ids and topics.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// How many shards there are.
     pub fn shards(&self) -> u16 {
         self.shards
+    }
+
+    /// The partition of the session of a client id.
+    pub fn partition_of_client(&self, client: &str) -> PartitionId {
+        PartitionId::of(self.client_hash(client))
+    }
+
+    /// The partition of the retained message of a topic.
+    pub fn partition_of_topic(&self, topic: &str) -> PartitionId {
+        self.retained_partition(topic)
     }
 
     /// The hash that places a client id, and that No Local compares.
@@ -170,11 +304,6 @@ impl Node {
         PartitionId::of(self.topic_hash(topic))
     }
 
-    /// The shard that keeps the retained message of a topic.
-    pub(crate) fn retained_shard(&self, topic: &str) -> ShardId {
-        self.retained_partition(topic).shard(self.shards)
-    }
-
     /// The hash of a share group, for lanes.
     pub(crate) fn share_hash(&self, name: &str, filter: &str) -> u64 {
         hash(name, self.seed) ^ hash(filter, !self.seed)
@@ -182,8 +311,14 @@ impl Node {
 
     /// The partitions pinned to a shard, in the order of their local number.
     pub(crate) fn partitions_of(&self, shard: ShardId) -> impl Iterator<Item = PartitionId> {
-        (shard.0..PARTITIONS).step_by(usize::from(self.shards)).map(|p| PartitionId(p as u8))
+        (shard.index() as u16..PARTITIONS)
+            .step_by(usize::from(self.shards))
+            .map(|p| PartitionId(p as u8))
     }
+}
+
+fn homes(of: impl Fn(PartitionId) -> u32) -> Box<[AtomicU32]> {
+    (0..PARTITIONS).map(|p| AtomicU32::new(of(PartitionId(p as u8)))).collect()
 }
 
 fn hash(text: &str, seed: u64) -> u64 {

@@ -146,6 +146,26 @@ impl Cursor {
         Cursor { next: Seek::From(literal.into()), filter }
     }
 
+    /// Where the walk goes on, as a kind and a text.
+    pub(crate) fn place(&self) -> (u8, &str) {
+        match &self.next {
+            Seek::From(text) => (0, text),
+            Seek::After(topic) => (1, topic),
+            Seek::End => (2, ""),
+        }
+    }
+
+    /// The reverse of `place`; `None` for a kind that there is not.
+    pub(crate) fn at(filter: Arc<str>, kind: u8, text: &str) -> Option<Cursor> {
+        let next = match kind {
+            0 => Seek::From(text.into()),
+            1 => Seek::After(text.into()),
+            2 => Seek::End,
+            3.. => return None,
+        };
+        Some(Cursor { filter, next })
+    }
+
     /// The next match. Each topic looked at, matching or not, takes 1 from
     /// `budget`; at 0 the walk pauses.
     pub fn next<'a, V>(&mut self, store: &'a Retained<V>, budget: &mut usize) -> Step<'a, V> {

@@ -15,7 +15,9 @@ pub enum Room {
     /// 2 (0x97; before 5.0 the connection is closed, so that the client tries
     /// again later), whoever wants them; and retained ones are not kept.
     Low = 1,
-    /// Durable sessions and their subscriptions are refused as well.
+    /// Durable sessions and their subscriptions are refused as well. Who comes
+    /// back to a session that is there may fetch what waits for it, so that
+    /// queues become shorter: within [`Node::set_resume_bytes`](crate::Node::set_resume_bytes).
     None = 2,
 }
 

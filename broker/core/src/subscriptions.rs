@@ -46,26 +46,30 @@ impl Subscriptions {
         }
     }
 
-    /// Adds or replaces, here and in the index; whether it was new.
+    /// Adds or replaces, here and in the index, if there is one; whether it was new.
     pub(crate) fn add(
         &mut self,
         filter: &Filter<'_>,
         options: Options,
         id: u32,
         session: SessionKey,
-        index: &Index,
+        index: Option<&Index>,
         counters: &Counters,
     ) -> bool {
         let text: Arc<str> = filter.text().into();
         let mut subscription = Subscription { options, id, member: None };
         match filter.share() {
             None => {
-                index.subscribe(&text, Subscriber { session, options, subscription_id: id });
+                if let Some(index) = index {
+                    index.subscribe(&text, Subscriber { session, options, subscription_id: id });
+                }
             }
             Some(group) => {
                 let member = Arc::new(Member::new(session, options, id));
                 subscription.member = Some(Arc::clone(&member));
-                index.subscribe_shared(group, &filter.filter().into(), member);
+                if let Some(index) = index {
+                    index.subscribe_shared(group, &filter.filter().into(), member);
+                }
             }
         }
         let new = self.insert(text, subscription);
@@ -75,12 +79,41 @@ impl Subscriptions {
         new
     }
 
+    /// Puts all of them into the index, where they have not been.
+    pub(crate) fn enter(&self, session: SessionKey, index: &Index) {
+        self.each(|text, Subscription { options, id, member }| {
+            // Stored filters were parsed when they came.
+            let Ok(filter) = Filter::parse(text) else { return };
+            match (filter.share(), member) {
+                (Some(group), Some(member)) => {
+                    let member = Arc::clone(member);
+                    index.subscribe_shared(group, &filter.filter().into(), member);
+                }
+                (None, _) | (Some(_), None) => {
+                    let (options, subscription_id) = (*options, *id);
+                    index.subscribe(text, Subscriber { session, options, subscription_id });
+                }
+            }
+        });
+    }
+
+    /// The membership of a share group.
+    pub(crate) fn member(&self, name: &str, filter: &str) -> Option<Arc<Member>> {
+        let text = format!("$share/{name}/{filter}");
+        match self {
+            Subscriptions::None => None,
+            Subscriptions::One(one) if *one.0 == *text => one.1.member.clone(),
+            Subscriptions::One(_) => None,
+            Subscriptions::Many(map) => map.get(&*text)?.member.clone(),
+        }
+    }
+
     /// Removes, here and from the index; whether there was one.
     pub(crate) fn remove(
         &mut self,
         filter: &Filter<'_>,
         session: SessionKey,
-        index: &Index,
+        index: Option<&Index>,
         counters: &Counters,
     ) -> bool {
         let found = match self {
@@ -99,7 +132,12 @@ impl Subscriptions {
     }
 
     /// Removes all, here and from the index.
-    pub(crate) fn clear(&mut self, session: SessionKey, index: &Index, counters: &Counters) {
+    pub(crate) fn clear(
+        &mut self,
+        session: SessionKey,
+        index: Option<&Index>,
+        counters: &Counters,
+    ) {
         let gone = std::mem::take(self);
         gone.each(|text, _| {
             // Stored filters were parsed when they came.
@@ -140,11 +178,13 @@ impl Subscriptions {
     }
 }
 
-fn leave(filter: &Filter<'_>, session: SessionKey, index: &Index, counters: &Counters) {
-    match filter.share() {
-        None => index.unsubscribe(filter.text(), session),
-        Some(group) => index.unsubscribe_shared(group, filter.filter(), session),
-    };
+fn leave(filter: &Filter<'_>, session: SessionKey, index: Option<&Index>, counters: &Counters) {
+    if let Some(index) = index {
+        match filter.share() {
+            None => index.unsubscribe(filter.text(), session),
+            Some(group) => index.unsubscribe_shared(group, filter.filter(), session),
+        };
+    }
     counters.subscriptions[kind(filter) as usize].sub(1);
 }
 

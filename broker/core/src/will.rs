@@ -33,6 +33,11 @@ impl Will {
         }
     }
 
+    /// Bytes that it takes in a record, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.topic.len() + self.payload.len() + self.forward.len()
+    }
+
     /// The message, published now by the client with this hash.
     pub(crate) fn message(&self, origin: u64, now: Millis, id: u64) -> Arc<Message> {
         let mut draft = Draft {

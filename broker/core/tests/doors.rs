@@ -10,7 +10,8 @@ use tidegate_core::counters::{CloseReason, RejectReason};
 use tidegate_core::settings::Settings;
 use tidegate_core::{Opening, Verdict};
 
-const GUARDED: Opening = Opening { guarded: true, messages_per_second: 0, bytes_per_second: 0 };
+const GUARDED: Opening =
+    Opening { guarded: true, messages_per_second: 0, bytes_per_second: 0, local_barrier: false };
 /// 3.1.1, clean, no keep alive, client id `a`; then SUBSCRIBE to `t`.
 const CONNECT: &[u8] = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01a";
 const SUBSCRIBE: &[u8] = b"\x82\x06\x00\x01\x00\x01t\x00";

@@ -331,3 +331,28 @@ fn bytes_that_are_no_record_are_refused_and_never_more() {
     }
     assert!(refused > records.len() * 3, "{refused}");
 }
+
+#[test]
+fn what_was_sent_behind_lost_acknowledgements_is_marked_when_it_comes_again() {
+    let limits = Limits { inflight_out_max: 1, ..Limits::default() };
+    let mut rig = Rig::kept(1, Settings { limits, ..Settings::default() });
+    let bob = connect(&mut rig, 0, "bob", false);
+    subscribe(&mut rig, bob, "t", 1);
+    let alice = connect(&mut rig, 0, "alice", true);
+    for id in 1..=3 {
+        publish(&mut rig, alice, "t", 1, id, b"m");
+    }
+    rig.packets(bob);
+    hold(&mut rig, true);
+    for id in 1..=2 {
+        rig.send(bob, &[0x40, 2, 0, id]);
+    }
+    assert_eq!(kinds(&mut rig, bob), [0x32, 0x32], "the window moved on");
+    rig.crash(1, 0);
+    let bob = connect(&mut rig, 0, "bob", false);
+    hold(&mut rig, false);
+    for id in 1..=3 {
+        rig.send(bob, &[0x40, 2, 0, id]);
+    }
+    assert_eq!(kinds(&mut rig, bob), [0x20, 0x3a, 0x3a, 0x3a], "DUP [MQTT-3.3.1-1]");
+}

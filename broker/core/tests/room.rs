@@ -3,7 +3,7 @@
 
 mod rig;
 
-use rig::{Rig, connect, publish, subscribe};
+use rig::{Rig, connect, connect_v5, publish, subscribe};
 use tidegate_core::counters::{DropReason, RejectReason};
 use tidegate_core::room::Room;
 use tidegate_core::settings::Settings;
@@ -84,4 +84,35 @@ fn with_no_room_durable_sessions_and_their_subscriptions_are_refused_too() {
     subscribe(&mut rig, there, "t", 1);
     let suback = rig.packets(there).pop().expect("a SUBACK");
     assert_eq!((suback[0], suback.last()), (0x90, Some(&1)));
+}
+
+#[test]
+fn with_no_room_a_session_that_is_there_is_resumed_to_be_emptied() {
+    let mut rig = Rig::kept(1, Settings::default());
+    let bob = connect(&mut rig, 0, "bob", false);
+    subscribe(&mut rig, bob, "t", 1);
+    rig.abort(bob);
+    let alice = connect(&mut rig, 0, "alice", true);
+    publish(&mut rig, alice, "t", 1, 1, b"waits");
+    rig.node.set_room(Room::None);
+    rig.node.set_resume_bytes(500);
+
+    let bob = connect(&mut rig, 0, "bob", false);
+    let kinds: Vec<u8> = rig.packets(bob).iter().map(|packet| packet[0]).collect();
+    assert_eq!(kinds, [0x20, 0x32]);
+    rig.send(bob, &[0x40, 2, 0, 1]);
+    let again = connect(&mut rig, 0, "bob", false);
+    assert_eq!(rig.packets(again), [[0x20, 2, 1, 0]], "and nothing more to fetch");
+
+    let new = connect(&mut rig, 0, "new", false);
+    assert_eq!(rig.packets(new), [[0x20, 2, 0, 3]], "a new session is not");
+    let anew = connect_v5(&mut rig, 0, "bob", true, 60);
+    rig.speaks(anew, tidegate_codec::Version::V5);
+    assert_eq!(rig.packets(anew)[0][3], 0x97, "nor is an old one begun anew");
+    rig.send(again, &[0xc0, 0]);
+    assert_eq!(rig.packets(again), [[0xd0, 0]], "and who is connected stays");
+    let late = connect(&mut rig, 0, "bob", false);
+    assert_eq!(rig.packets(late), [[0x20, 2, 0, 3]], "what was set aside is used up");
+    let rejected = &rig.node.counters[0].connections_rejected[RejectReason::DiskFull as usize];
+    assert_eq!(rejected.value(), 3);
 }

@@ -79,6 +79,9 @@ impl Kind {
     }
 }
 
+/// How the filter of a share group begins.
+const SHARE: &str = "$share/";
+
 /// An expiry that no run lives to see.
 pub(crate) const LONG_EXPIRY_SECONDS: u32 = 36_000;
 
@@ -169,10 +172,18 @@ impl Cast {
         (0..number(self.topics.len())).map(TopicId)
     }
 
+    /// Whether those who subscribe to it share what matches.
+    pub(crate) fn is_shared(&self, filter: FilterId) -> bool {
+        self.filter_name(filter).starts_with(SHARE)
+    }
+
     /// Whether a filter matches a topic.
     pub(crate) fn matches(&self, filter: FilterId, topic: TopicId) -> bool {
+        let name = self.filter_name(filter);
+        let name =
+            name.strip_prefix(SHARE).and_then(|rest| rest.split_once('/')).map_or(name, |of| of.1);
         let mut levels = self.topic_name(topic).split('/');
-        for want in self.filter_name(filter).split('/') {
+        for want in name.split('/') {
             if want == "#" {
                 return true;
             }
@@ -250,6 +261,8 @@ mod tests {
             let filter = cast.filter(filter);
             assert_eq!(cast.matches(filter, topic), wanted, "{filter:?}");
         }
+        let shared = cast.filter("$share/g/a/+");
+        assert!(cast.is_shared(shared) && cast.matches(shared, topic));
         let longer = cast.filter("a/b/c");
         assert!(!cast.matches(longer, topic));
     }

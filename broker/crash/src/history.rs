@@ -4,7 +4,7 @@
 //! it and ask whether the judge sees the loss. Nothing in here is what the
 //! broker says of itself.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::time::Instant;
 
 use crate::cast::{Cast, ClientId, FilterId, MessageId, TopicId};
@@ -21,6 +21,63 @@ pub(crate) enum End {
     Broker,
 }
 
+/// What is done to a cluster. Nodes have numbers from 1.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Mark {
+    /// SIGKILL to a node.
+    Killed(u8),
+    /// SIGKILL to all.
+    AllKilled,
+    /// SIGTERM to a node.
+    Stopped(u8),
+    /// A process is started.
+    Started(u8),
+    /// A process ended because its cluster had given it up, and is started again.
+    Reborn(u8),
+    /// SIGSTOP.
+    Paused(u8),
+    /// SIGCONT.
+    Resumed(u8),
+    /// Links are cut.
+    Cut,
+    /// The links of a node become slow.
+    Slowed(u8),
+    /// All links are whole again.
+    Healed,
+    /// Its data directory is removed.
+    Wiped(u8),
+    /// A byte of its log is changed.
+    Corrupted(u8),
+    /// It is told to leave.
+    Left(u8),
+    /// Every node has another address.
+    Moved,
+    /// The load ends.
+    Calm,
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Mark::Killed(node) => write!(f, "node {node} is killed"),
+            Mark::AllKilled => write!(f, "all nodes are killed"),
+            Mark::Stopped(node) => write!(f, "node {node} is stopped"),
+            Mark::Started(node) => write!(f, "node {node} is started"),
+            Mark::Reborn(node) => write!(f, "node {node} begins a new life by itself"),
+            Mark::Paused(node) => write!(f, "node {node} is paused"),
+            Mark::Resumed(node) => write!(f, "node {node} goes on"),
+            Mark::Cut => write!(f, "links are cut"),
+            Mark::Slowed(node) => write!(f, "node {node} has slow links"),
+            Mark::Healed => write!(f, "all links are whole"),
+            Mark::Wiped(node) => write!(f, "node {node} has lost its disk"),
+            Mark::Corrupted(node) => write!(f, "node {node} has a damaged disk"),
+            Mark::Left(node) => write!(f, "node {node} leaves"),
+            Mark::Moved => write!(f, "all nodes have new addresses"),
+            Mark::Calm => write!(f, "the load ends"),
+        }
+    }
+}
+
 /// Something that happened.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum What {
@@ -30,6 +87,12 @@ pub(crate) enum What {
     Down,
     /// From here on every sync of a file fails, until the next `Ready`.
     SyncBroken,
+    /// Something was done to a cluster, after which acknowledgements have to
+    /// come again within so many milliseconds, if it says so.
+    Done {
+        mark: Mark,
+        within_ms: Option<u32>,
+    },
     /// CONNECT leaves; with this will.
     ConnectSent {
         client: ClientId,
@@ -190,6 +253,7 @@ impl What {
             What::Ready
             | What::Down
             | What::SyncBroken
+            | What::Done { .. }
             | What::Connected { .. }
             | What::Refused { .. }
             | What::Closed { .. }
@@ -224,6 +288,7 @@ impl What {
             What::Ready
             | What::Down
             | What::SyncBroken
+            | What::Done { .. }
             | What::Sent { .. }
             | What::Acked { .. }
             | What::Completed { .. }
@@ -232,7 +297,7 @@ impl What {
     }
 
     fn is_of_the_broker(self) -> bool {
-        matches!(self, What::Ready | What::Down | What::SyncBroken)
+        matches!(self, What::Ready | What::Down | What::SyncBroken | What::Done { .. })
     }
 
     fn is_of_the_connection(self) -> bool {
@@ -304,6 +369,7 @@ pub(crate) fn line(cast: &Cast, event: &Event) -> String {
     let _ = match event.what {
         What::Ready => write!(text, "---- the broker is ready"),
         What::Down => write!(text, "---- the broker is down"),
+        What::Done { mark, .. } => write!(text, "---- {mark}"),
         What::SyncBroken => write!(text, "---- every sync fails from here"),
         What::ConnectSent { client, will: None } => write!(text, "{} -> CONNECT", name(client)),
         What::ConnectSent { client, will: Some(will) } => {

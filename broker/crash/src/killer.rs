@@ -20,8 +20,8 @@ const STOP: Duration = Duration::from_secs(10);
 /// What the killer tells the stage.
 #[derive(Debug, Default)]
 pub(crate) struct Board {
-    /// Where the broker listens, while it does.
-    pub(crate) address: Option<SocketAddr>,
+    /// Where brokers listen: of one alone while it does, of a cluster's always.
+    pub(crate) doors: Vec<SocketAddr>,
     /// What happened to the broker, until the stage takes it.
     pub(crate) happened: Vec<(Instant, What)>,
     /// The plan is through; the broker runs.
@@ -137,7 +137,7 @@ impl Killer {
                 let mut board = board(&self.board);
                 board.start_max = board.start_max.max(self.start);
                 board.happened.push((Instant::now(), What::Ready));
-                board.address = Some(address);
+                board.doors = vec![address];
                 return Ok(true);
             }
             Start::Ended(status) => format!("life {} ended in its start: {status}", self.lives),
@@ -155,7 +155,7 @@ impl Killer {
         if let Start::Ready(address) = process.wait_ready()? {
             let mut board = board(&self.board);
             board.happened.push((Instant::now(), What::Ready));
-            board.address = Some(address);
+            board.doors = vec![address];
         }
         Ok(())
     }
@@ -182,7 +182,7 @@ impl Killer {
         let Some(status) = process.ended_within(long) else { return true };
         let words = process.last_words();
         let mut board = board(&self.board);
-        board.address = None;
+        board.doors.clear();
         board.happened.push((Instant::now(), What::Down));
         board.faults.push(format!("life {} ended by itself: {status}\n{words}", self.lives));
         false
@@ -200,7 +200,7 @@ impl Killer {
             board.kills += 1;
             let double = self.last_kill.is_some_and(|at| now - at < Duration::from_millis(100));
             board.double_kills += u64::from(double);
-            board.address = None;
+            board.doors.clear();
             board.happened.push((now, What::Down));
         }
         self.last_kill = Some(now);
@@ -213,7 +213,7 @@ impl Killer {
     /// SIGTERM: for once as it should be; it has to end well and in time.
     fn stop(&mut self) {
         let Some(mut process) = self.process.take() else { return };
-        board(&self.board).address = None;
+        board(&self.board).doors.clear();
         let ended = process.stop(STOP);
         let mut board = board(&self.board);
         board.stops += 1;
@@ -230,7 +230,7 @@ impl Killer {
         let status = self.process.as_mut()?.ended()?;
         self.process = None;
         let mut board = board(&self.board);
-        board.address = None;
+        board.doors.clear();
         board.happened.push((Instant::now(), What::Down));
         Some(status)
     }
@@ -323,10 +323,10 @@ mod tests {
     fn a_kill_is_no_fault_and_tells_the_clients_that_nobody_listens() {
         let mut rig = Rig::new("kill", &format!("{READY}; exec sleep 60"));
         assert!(rig.killer.start().expect("it can be started"));
-        assert!(board(&rig.board).address.is_some());
+        assert!(!board(&rig.board).doors.is_empty());
         rig.killer.kill().expect("nothing else goes with it");
         let board = board(&rig.board);
-        assert_eq!((board.address, board.kills, board.faults.len()), (None, 1, 0));
+        assert_eq!((board.doors.len(), board.kills, board.faults.len()), (0, 1, 0));
         let told: Vec<What> = board.happened.iter().map(|(_, what)| *what).collect();
         assert_eq!(told, [What::Ready, What::Down]);
     }

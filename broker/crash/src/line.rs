@@ -1,20 +1,47 @@
-//! A client's connection to whichever process is the broker now.
+//! A client's connection to whichever process is the broker now; of a cluster,
+//! to one of its nodes, and to the next one when that does not answer.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use testkit::client::{DISCONNECT, Version, read};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
+use testkit::client::{DISCONNECT, PINGREQ, Version, read};
 
-use crate::cast::{FilterId, Kind, Message, MessageId};
+use crate::cast::{FilterId, Kind, Lasting, Message, MessageId};
 use crate::dice::Dice;
 use crate::history::{End, What};
 use crate::role::{Role, Standing};
 use crate::session::{Heard, Session, World};
 
-/// How long a broker may take to answer CONNECT, or to close after DISCONNECT.
-const ANSWER: Duration = Duration::from_secs(20);
+/// How long a socket may take to open.
+const OPENS: Duration = Duration::from_secs(1);
+
+/// How clients deal with brokers that do not answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner {
+    /// How long a broker may take to answer CONNECT, or to close after DISCONNECT.
+    pub(crate) answer: Duration,
+    /// How long a connection may be silent though it is asked to say something,
+    /// until its client leaves it: of clients that are impatient, and of others.
+    pub(crate) silence: Option<(Duration, Duration)>,
+    /// How long a client waits at least after a failure.
+    pub(crate) backoff: Duration,
+}
+
+impl Manner {
+    /// Of a broker that is alone: there is nowhere else to go.
+    pub(crate) const ALONE: Manner = Manner {
+        answer: Duration::from_secs(20),
+        silence: None,
+        backoff: Duration::from_millis(3),
+    };
+}
+
+/// How many doors further a client may go of its own accord.
+const DOORS_TRIED: u64 = 4;
 
 /// The largest packet that a run sends, with room to spare.
 const PACKET_BYTES_MAX: usize = 1 << 20;
@@ -24,6 +51,8 @@ const PACKET_BYTES_MAX: usize = 1 << 20;
 enum Phase {
     /// No connection before this moment.
     Away(Instant),
+    /// The socket is about to open.
+    Opening(Instant),
     /// CONNECT is out.
     Asking(Instant),
     /// CONNACK is in; it leaves at this moment.
@@ -45,6 +74,11 @@ pub(crate) struct Line {
     phase: Phase,
     dice: Dice,
     patience: Option<Instant>,
+    /// Which of the doors it goes to.
+    door: usize,
+    /// When the broker last said something, and was last asked to.
+    heard: Instant,
+    asked: Instant,
     /// Connections that the broker ended.
     pub(crate) closes: u64,
 }
@@ -53,6 +87,7 @@ impl Line {
     /// A client that was never there.
     pub(crate) fn new(world: &World, session: Session, role: Role, seed: u64) -> Line {
         let client = world.cast.of(session.me);
+        let session_number = session.me.0;
         Line {
             version: client.version,
             dice: Dice::new(seed, &client.name),
@@ -62,6 +97,9 @@ impl Line {
             inbox: Vec::new(),
             phase: Phase::Away(Instant::now()),
             patience: None,
+            door: usize::from(session_number),
+            heard: Instant::now(),
+            asked: Instant::now(),
             closes: 0,
         }
     }
@@ -73,7 +111,7 @@ impl Line {
 
     /// Whether bytes wait to be written.
     pub(crate) fn wants_to_write(&self) -> bool {
-        !self.session.out.is_empty()
+        !self.session.out.is_empty() || matches!(self.phase, Phase::Opening(_))
     }
 
     /// Whether CONNACK is in.
@@ -83,6 +121,9 @@ impl Line {
 
     /// Stays away from now on, or until told otherwise.
     pub(crate) fn stay_away(&mut self, world: &mut World, until: Instant) {
+        if matches!(self.phase, Phase::Opening(_)) {
+            self.socket = None;
+        }
         if self.socket.is_some() {
             self.close(world, End::Dropped);
         }
@@ -100,41 +141,87 @@ impl Line {
     }
 
     /// Does what is due.
-    pub(crate) fn tick(&mut self, world: &mut World, address: Option<SocketAddr>, now: Instant) {
+    pub(crate) fn tick(&mut self, world: &mut World, doors: &[SocketAddr], now: Instant) {
         match self.phase {
-            Phase::Away(until) if now >= until => match address {
-                Some(address) => self.open(world, address, now),
+            Phase::Away(until) if now >= until => match doors.get(self.door % doors.len().max(1)) {
+                Some(&address) => self.open(world, address, now),
                 None => self.phase = Phase::Away(now + Duration::from_millis(2)),
             },
             Phase::Away(_) => {}
-            Phase::Asking(since) | Phase::Leaving(since) if now > since + ANSWER => {
+            Phase::Opening(since) => self.opened(world, since, now),
+            Phase::Asking(since) | Phase::Leaving(since) if now > since + world.manner.answer => {
+                self.door += 1;
                 self.close(world, End::Dropped);
             }
             Phase::Asking(_) | Phase::Leaving(_) => {}
-            Phase::Online(Some(leaves)) if now >= leaves => self.leave(world, now),
-            Phase::Online(_) => self.act(world, now),
+            Phase::Online(leaves) => {
+                if self.silent(world, now) {
+                    self.door += 1;
+                    self.close(world, End::Dropped);
+                } else if leaves.is_some_and(|leaves| now >= leaves) {
+                    self.leave(world, now);
+                } else {
+                    self.act(world, now);
+                }
+            }
         }
         self.write(world);
     }
 
-    fn open(&mut self, world: &mut World, address: SocketAddr, now: Instant) {
-        let Ok(socket) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else {
-            self.phase = Phase::Away(now + Duration::from_millis(3));
+    fn open(&mut self, world: &World, address: SocketAddr, now: Instant) {
+        match connecting(address) {
+            Ok(socket) => {
+                self.socket = Some(socket);
+                self.inbox.clear();
+                self.phase = Phase::Opening(now);
+            }
+            Err(_) => self.shut(world, now),
+        }
+    }
+
+    /// Nobody is at this door.
+    fn shut(&mut self, world: &World, now: Instant) {
+        self.socket = None;
+        self.door += 1;
+        self.phase = Phase::Away(now + world.manner.backoff);
+    }
+
+    /// Sends CONNECT as soon as the socket is open.
+    fn opened(&mut self, world: &mut World, since: Instant, now: Instant) {
+        let Some(socket) = &self.socket else { return self.shut(world, now) };
+        let refused = !matches!(socket.take_error(), Ok(None));
+        if refused || now > since + OPENS {
+            return self.shut(world, now);
+        }
+        // It has a peer as soon as it is open.
+        if socket.peer_addr().is_err() {
             return;
-        };
-        let ready = socket.set_nodelay(true).and_then(|()| socket.set_nonblocking(true));
-        if ready.is_err() {
-            self.phase = Phase::Away(now + Duration::from_millis(3));
-            return;
+        }
+        if socket.set_nodelay(true).is_err() {
+            return self.shut(world, now);
         }
         let will = self.role.will.map(|(topic, delay_seconds)| {
             let (publisher, kind) = (self.session.me, Kind::Will { delay_seconds });
             world.cast.message(Message { publisher, topic, qos: 2, kind })
         });
-        self.socket = Some(socket);
-        self.inbox.clear();
         self.session.connect(world, will);
+        (self.heard, self.asked) = (now, now);
         self.phase = Phase::Asking(now);
+    }
+
+    /// Whether the broker says nothing though it is asked to.
+    fn silent(&mut self, world: &World, now: Instant) -> bool {
+        let Some((impatient, patient)) = world.manner.silence else { return false };
+        // What an ephemeral session is owed hangs on its connection.
+        let lasting = world.cast.of(self.session.me).lasting != Lasting::Not;
+        let waits =
+            lasting && self.role.publishing.is_none() && self.session.me.0.is_multiple_of(2);
+        let silence = if waits { patient } else { impatient };
+        if now > self.asked + impatient / 3 {
+            self.asked = now;
+            self.session.out.extend(PINGREQ);
+        }
+        now > self.heard + silence
     }
 
     fn leave(&mut self, world: &mut World, now: Instant) {
@@ -154,7 +241,16 @@ impl Line {
         let presence = self.role.presence;
         let (percent, other) = presence.otherwise;
         let span = if self.dice.chance(percent) { other } else { presence.away };
-        self.phase = Phase::Away(Instant::now() + span.throw(&mut self.dice));
+        let mut away = span.throw(&mut self.dice);
+        match how {
+            // Of its own accord; next time it may be another node's client.
+            End::Goodbye | End::Dropped => self.door += self.dice.within(0, DOORS_TRIED) as usize,
+            End::Broker => {
+                self.door += 1;
+                away = away.max(world.manner.backoff);
+            }
+        }
+        self.phase = Phase::Away(Instant::now() + away);
     }
 
     /// Publishes and subscribes.
@@ -221,6 +317,9 @@ impl Line {
 
     /// Takes what has come.
     pub(crate) fn read(&mut self, world: &mut World) {
+        if matches!(self.phase, Phase::Opening(_)) {
+            return;
+        }
         let mut chunk = [0; 65_536];
         loop {
             let Some(socket) = &mut self.socket else { return };
@@ -231,6 +330,7 @@ impl Line {
                     return;
                 }
                 Ok(n) => {
+                    self.heard = Instant::now();
                     self.inbox.extend_from_slice(&chunk[..n]);
                     self.take(world);
                 }
@@ -288,6 +388,18 @@ impl Line {
         } else {
             standing.retry = Some(Instant::now() + Duration::from_millis(200));
         }
+    }
+}
+
+/// A socket on its way to an address: whoever plays all clients on one thread
+/// waits for none of them.
+fn connecting(address: SocketAddr) -> io::Result<TcpStream> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    match connect(&socket, &address) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(TcpStream::from(socket)),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -1,4 +1,5 @@
-//! When the broker was up.
+//! When the broker was up: a process between two kills, a cluster between two
+//! faults.
 //!
 //! A kill makes some moments uncertain: what has no acknowledgement of its own
 //! (a DISCONNECT, the loss of a socket) may be forgotten if the broker dies
@@ -13,11 +14,16 @@ const LAZY_US: u64 = 500_000;
 
 /// The times between `Ready` and `Down`.
 #[derive(Debug, Default)]
-pub(crate) struct Lives(Vec<(u64, u64)>);
+pub(crate) struct Lives {
+    /// From, to.
+    up: Vec<(u64, u64)>,
+    /// How long it may take a cluster to say that one of its own is gone.
+    grace: u64,
+}
 
 impl Lives {
     /// Reads them out of a history.
-    pub(crate) fn read(events: &[Event]) -> Lives {
+    pub(crate) fn read(events: &[Event], grace: u64) -> Lives {
         let mut lives = Vec::new();
         let mut since = None;
         for event in events {
@@ -28,19 +34,25 @@ impl Lives {
             }
         }
         lives.extend(since.map(|since| (since, u64::MAX)));
-        Lives(lives)
+        Lives { up: lives, grace }
+    }
+
+    /// By how much later than on one node what follows from the end of a
+    /// connection may come.
+    pub(crate) fn grace(&self) -> u64 {
+        self.grace
     }
 
     /// How many there were.
     pub(crate) fn count(&self) -> usize {
-        self.0.len()
+        self.up.len()
     }
 
     /// The latest moment at which the broker may take something to have
     /// happened that happened at `at` and was not acknowledged.
     pub(crate) fn settles(&self, at: u64) -> u64 {
         let mut at = at;
-        for &(ready, down) in &self.0 {
+        for &(ready, down) in &self.up {
             if down <= at {
                 continue;
             }
@@ -61,7 +73,7 @@ impl Lives {
 
     /// Whether the broker was up for `long` at one stretch between two moments.
     pub(crate) fn up_for(&self, long: u64, from: u64, to: u64) -> bool {
-        self.0.iter().any(|&(ready, down)| down.min(to).saturating_sub(ready.max(from)) >= long)
+        self.up.iter().any(|&(ready, down)| down.min(to).saturating_sub(ready.max(from)) >= long)
     }
 }
 
@@ -71,7 +83,8 @@ mod tests {
 
     fn lives() -> Lives {
         // Up 1 s to 5 s, 6 s to 6.2 s, and from 7 s on.
-        Lives(vec![(1_000_000, 5_000_000), (6_000_000, 6_200_000), (7_000_000, u64::MAX)])
+        let up = vec![(1_000_000, 5_000_000), (6_000_000, 6_200_000), (7_000_000, u64::MAX)];
+        Lives { up, grace: 0 }
     }
 
     #[test]

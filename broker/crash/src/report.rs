@@ -6,16 +6,15 @@ use serde_json::{Value, json};
 
 use crate::history::story;
 use crate::judge::{Row, Rule};
-use crate::options::Options;
 use crate::scenario::Outcome;
 
 /// Breaches whose whole history is told; the rest is in the JSON.
 const TOLD_MAX: usize = 6;
 
 /// The table, and the history of what was breached.
-pub(crate) fn text(outcome: &Outcome, options: &Options) -> String {
+pub(crate) fn text(outcome: &Outcome, seed: u64) -> String {
     let verdict = &outcome.verdict;
-    let mut text = format!("\n{}, seed {}\n\n", outcome.scenario.name(), options.seed);
+    let mut text = format!("\n{}, seed {}\n\n", outcome.name, seed);
     let _ = writeln!(text, "{:<56} {:>10} {:>9}  verdict", "rule", "checked", "breaches");
     for rule in Rule::ALL {
         let Row { checked, breaches } = verdict.row(rule);
@@ -58,7 +57,7 @@ pub(crate) fn text(outcome: &Outcome, options: &Options) -> String {
 }
 
 /// The same as JSON, with all breaches that were kept.
-pub(crate) fn json(outcome: &Outcome, options: &Options, passed: bool) -> Value {
+pub(crate) fn json(outcome: &Outcome, seed: u64, plant: bool, passed: bool) -> Value {
     let verdict = &outcome.verdict;
     let rules: serde_json::Map<String, Value> = Rule::ALL
         .into_iter()
@@ -77,9 +76,9 @@ pub(crate) fn json(outcome: &Outcome, options: &Options, passed: bool) -> Value 
         .collect();
     let tally = verdict.tally;
     json!({
-        "scenario": outcome.scenario.name(),
-        "seed": options.seed,
-        "plant": options.plant,
+        "scenario": outcome.name,
+        "seed": seed,
+        "plant": plant,
         "passed": passed,
         "rules": rules,
         "tally": {

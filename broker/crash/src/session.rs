@@ -15,6 +15,7 @@ use testkit::client::{
 
 use crate::cast::{Cast, ClientId, FilterId, Kind, Lasting, MessageId, payload, recognise};
 use crate::history::{History, What};
+use crate::line::Manner;
 
 /// The run as its clients see it.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct World {
     pub(crate) history: History,
     /// A number in every payload, so that another run's are told apart.
     pub(crate) run: u64,
+    /// How clients deal with brokers that do not answer.
+    pub(crate) manner: Manner,
 }
 
 /// A message without its last answer.
@@ -390,7 +393,8 @@ mod tests {
         let mut cast = Cast::default();
         let me = cast.client("alice", Version::V311, Lasting::Always);
         cast.topic("t");
-        let mut world = World { cast, history: History::new(Instant::now()), run: 7 };
+        let mut world =
+            World { cast, history: History::new(Instant::now()), run: 7, manner: Manner::ALONE };
         let mut session = Session::new(&world.cast, me, None);
         assert_eq!(connack(&mut session, &mut world, false), Heard::Welcome { kept: true });
         (world, session)

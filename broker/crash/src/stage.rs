@@ -3,6 +3,7 @@
 //! One thread, so that the order in the history is the order in which things
 //! were seen; the kills come from another one at moments of their own.
 
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::cast::{Cast, ClientId, FilterId, Kind, Lasting, Message};
 use crate::history::{History, What};
 use crate::killer::{Board, board};
-use crate::line::Line;
+use crate::line::{Line, Manner};
 use crate::role::{Presence, Role, Span};
 use crate::session::{Session, World};
 use testkit::client::Version;
@@ -57,7 +58,12 @@ impl Stage {
         let now = Instant::now();
         let run = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(std::process::id());
         Stage {
-            world: World { cast: Cast::default(), history: History::new(now), run },
+            world: World {
+                cast: Cast::default(),
+                history: History::new(now),
+                run,
+                manner: Manner::ALONE,
+            },
             lines: Vec::new(),
             board,
             seed,
@@ -110,7 +116,7 @@ impl Stage {
 
     /// Waits for sockets, reads them, and does what is due.
     fn turn(&mut self) -> Result<()> {
-        let address = self.hear_the_killer();
+        let doors = self.hear_the_killer();
         self.wait()?;
         let Stage { world, lines, .. } = self;
         if world.history.len() > EVENTS_MAX {
@@ -118,17 +124,17 @@ impl Stage {
         }
         lines.iter_mut().for_each(|line| line.read(world));
         let now = Instant::now();
-        lines.iter_mut().for_each(|line| line.tick(world, address, now));
-        self.read_retained(address, now);
+        lines.iter_mut().for_each(|line| line.tick(world, &doors, now));
+        self.read_retained(&doors, now);
         Ok(())
     }
 
-    fn hear_the_killer(&mut self) -> Option<std::net::SocketAddr> {
+    fn hear_the_killer(&mut self) -> Vec<SocketAddr> {
         let mut board = board(&self.board);
         for (when, what) in board.happened.drain(..) {
             self.world.history.enter_at(when, what);
         }
-        board.address
+        board.doors.clone()
     }
 
     fn wait(&mut self) -> Result<()> {
@@ -147,9 +153,9 @@ impl Stage {
         }
     }
 
-    fn read_retained(&mut self, address: Option<std::net::SocketAddr>, now: Instant) {
+    fn read_retained(&mut self, doors: &[SocketAddr], now: Instant) {
         if let Some(reader) = &mut self.reader {
-            let over = reader.turn(&mut self.world, address, now);
+            let over = reader.turn(&mut self.world, doors, now);
             if over {
                 self.reader = None;
                 let pause = self.reads.map_or(Duration::ZERO, |(_, pause)| pause);
@@ -157,7 +163,7 @@ impl Stage {
             }
         } else if let Some((filter, _)) = self.reads
             && now >= self.next_read
-            && address.is_some()
+            && !doors.is_empty()
         {
             self.reader = Some(Reader::new(&mut self.world, filter, READER_QUIET, self.seed));
         }
@@ -257,12 +263,7 @@ impl Reader {
     }
 
     /// Does what is due; whether it is through, well or badly.
-    fn turn(
-        &mut self,
-        world: &mut World,
-        address: Option<std::net::SocketAddr>,
-        now: Instant,
-    ) -> bool {
+    fn turn(&mut self, world: &mut World, doors: &[SocketAddr], now: Instant) -> bool {
         let client = self.line.session.me;
         self.line.read(world);
         let was_online = self.line.online();
@@ -270,7 +271,7 @@ impl Reader {
             self.began = true;
             world.history.enter(What::ReadBegan { client });
         }
-        self.line.tick(world, address, now);
+        self.line.tick(world, doors, now);
         if !self.line.online() {
             // A broken reading says only what it saw.
             if self.began {

@@ -30,7 +30,8 @@ use crate::reason::{Goodbye, Reason};
 #[derive(Clone, Debug)]
 pub struct Local {
     /// Its Hello. `auth` follows from the next field, and with the called side
-    /// kind and stripe are the caller's; what is in here does not matter.
+    /// kind, stripe, stripes and session are the caller's; what is in here does
+    /// not matter.
     pub hello: Hello,
     /// How the two come to believe each other.
     pub auth: Auth,
@@ -271,6 +272,8 @@ impl Handshake {
         let peer = read(MessageType::Hello, &body, Hello::decode)?;
         self.local.hello.kind = peer.kind;
         self.local.hello.stripe = peer.stripe;
+        self.local.hello.stripes = peer.stripes;
+        self.local.hello.session = peer.session;
         let (proto, features) = self.judge(&peer, met)?;
         let own = self.local.hello.encode();
         let transcript = Transcript::new(&body, &own);
@@ -372,7 +375,8 @@ impl Handshake {
         if peer.cluster != own.cluster && !is_fresh {
             return Err(refused(Reason::WrongCluster, "a cluster of that name, with another id"));
         }
-        if (peer.kind, peer.stripe) != (own.kind, own.stripe) {
+        let place = |hello: &Hello| (hello.kind, hello.stripe, hello.stripes, hello.session);
+        if place(peer) != place(own) {
             return Err(refused(Reason::BadHello, "the answer is for another connection"));
         }
         if own.cluster.0 == 0 && own.kind != ConnectionKind::Control {

@@ -10,6 +10,7 @@ use crate::ids::{ClusterId, NodeId, StoreId};
 use crate::layout::{BodyError, Opened, Writer};
 use crate::limits::{
     ADDRESS_BYTES_MAX, LANE_CREDIT_BYTES_MIN, LANES_MIN, LINK_CREDIT_BYTES_MIN, NAME_BYTES_MAX,
+    STRIPES_MAX,
 };
 use crate::message_type::ConnectionKind;
 
@@ -65,6 +66,12 @@ pub struct Hello {
     pub kind: ConnectionKind,
     /// Which of several of that kind; repeated as well.
     pub stripe: u8,
+    /// How many data connections the caller makes; repeated as well. At most
+    /// `STRIPES_MAX`.
+    pub stripes: u8,
+    /// Which set of connections this one is of; repeated as well. The caller's
+    /// to choose, at random; 0: of none, to ask something and hang up.
+    pub session: u64,
     /// How the sender wants to be believed.
     pub auth: AuthMethod,
     /// Credit of each lane towards the sender of this Hello, before any grant.
@@ -80,7 +87,7 @@ pub struct Hello {
 }
 
 impl Hello {
-    const HEADER: usize = 156;
+    const HEADER: usize = 164;
 
     /// The body.
     ///
@@ -103,13 +110,14 @@ impl Hello {
         out.u8(self.kind as u8);
         out.u8(self.stripe);
         out.u8(self.auth as u8);
-        out.u8(0);
+        out.u8(self.stripes);
         out.u32(self.lane_credit);
         out.u16(self.lanes_max);
         out.u16(u16::try_from(self.name.len()).expect("held against its bound"));
         out.u16(u16::try_from(self.address.len()).expect("held against its bound"));
         out.u16(0);
         out.u32(self.link_credit);
+        out.u64(self.session);
         out.header_ends();
         out.bytes(self.name.as_bytes());
         out.bytes(self.address.as_bytes());
@@ -134,13 +142,14 @@ impl Hello {
             .ok_or(BodyError::Value { what: "a connection's kind", got: kind.into() })?;
         let stripe = open.u8()?;
         let auth = AuthMethod::from_code(open.u8()?)?;
-        open.u8()?;
+        let stripes = open.u8()?;
         let lane_credit = open.u32()?;
         let lanes_max = open.u16()?;
         let name_len = bounded(open.u16()?, "the cluster's name", NAME_BYTES_MAX)?;
         let address_len = bounded(open.u16()?, "the address", ADDRESS_BYTES_MAX)?;
         open.u16()?;
         let link_credit = open.u32()?;
+        let session = open.u64()?;
         let name = open.text(name_len, "the cluster's name")?;
         let address = open.text(address_len, "the address")?;
         open.ends()?;
@@ -158,6 +167,8 @@ impl Hello {
             nonce,
             kind,
             stripe,
+            stripes,
+            session,
             auth,
             lane_credit,
             link_credit,
@@ -182,6 +193,15 @@ impl Hello {
         }
         if self.role == Role::Fresh && self.kind != ConnectionKind::Control {
             return value("the connection of a fresh node", self.kind as u64);
+        }
+        if self.stripes > STRIPES_MAX {
+            return value("the number of data connections", self.stripes.into());
+        }
+        if self.kind == ConnectionKind::Data && self.stripe >= self.stripes {
+            return value("the stripe of a data connection", self.stripe.into());
+        }
+        if self.kind != ConnectionKind::Control && self.session == 0 {
+            return value("the session of such a connection", 0);
         }
         if self.lane_credit < LANE_CREDIT_BYTES_MIN {
             return value("the credit of a lane", self.lane_credit.into());

@@ -28,6 +28,13 @@ pub enum LaneClass {
     Routes = 5,
     /// The transfer with that number.
     Bulk = 6,
+    /// Calls about the group with that number.
+    Call = 7,
+    /// Their answers: a lane of their own, so that a call is answered however
+    /// many other calls wait.
+    Answer = 8,
+    /// Mail of a class; see `MailClass::lane`.
+    Mail = 9,
 }
 
 impl Lane {

@@ -47,6 +47,8 @@ pub const LINK_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// read, and the connection is ended as `Overloaded`.
 pub const URGENT_QUEUE_BYTES_MAX: usize = 1 << 20;
 
+/// Data connections of a pair of nodes.
+pub const STRIPES_MAX: u8 = 16;
 /// Bytes of a cluster's name.
 pub const NAME_BYTES_MAX: usize = 64;
 /// Bytes of an advertised address.

@@ -299,6 +299,13 @@ impl Link {
         self.outgoing.pull(bytes_max, out)
     }
 
+    /// The same, of lane 0 alone: pings, grants and the Goodbye do not wait for
+    /// a rate cap. What is returned is spent from it all the same.
+    pub fn pull_urgent(&mut self, bytes_max: usize, out: &mut Vec<Bytes>) -> usize {
+        self.answer();
+        self.outgoing.pull_urgent(bytes_max, out)
+    }
+
     /// Puts pongs and grants into frames; what finds no room is tried again.
     fn answer(&mut self) {
         if let Some(ping) = self.pong {

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::append::{Append, AppendAck};
 use crate::body::Body;
+use crate::call::{Answer, Call};
 use crate::deliver::{Ack, Deliver};
 use crate::enqueue::{Enqueue, EnqueueAck};
 use crate::heartbeat::{HeartbeatAcks, Heartbeats};
@@ -11,6 +12,7 @@ use crate::hello::{Hello, Proof, Welcome};
 use crate::layout::BodyError;
 use crate::limits::SNAPSHOT_CHUNK_BYTES_MAX;
 use crate::link_messages::{Credit, Ping};
+use crate::mail::Mail;
 use crate::message_type::MessageType;
 use crate::proto;
 use crate::reason::Goodbye;
@@ -78,6 +80,9 @@ messages! {
         EnqueueAck(EnqueueAck),
         Deliver(Deliver),
         Ack(Ack),
+        Call(Call),
+        Answer(Answer),
+        Mail(Mail),
     }
     by_protobuf {
         VoteRequest,

@@ -44,6 +44,8 @@ enum Place {
     Both,
     /// On a lane of a bulk connection.
     Bulk,
+    /// On a lane of any.
+    Any,
 }
 
 /// How the body is laid out.
@@ -132,6 +134,13 @@ types! {
     Deliver = 0x0112, Hand, Data;
     /// What those clients acknowledged.
     Ack = 0x0113, Hand, Data;
+
+    /// Something is asked of a group, or of the node.
+    Call = 0x0120, Hand, Any;
+    /// The answer.
+    Answer = 0x0121, Hand, Any;
+    /// Something is said and not answered; in order within its class.
+    Mail = 0x0122, Hand, Both;
 
     /// A candidate asks for a vote.
     VoteRequest = 0x0200, Proto, Control;
@@ -226,6 +235,7 @@ impl MessageType {
             Place::Control => kind == ConnectionKind::Control,
             Place::Data => kind == ConnectionKind::Data,
             Place::Bulk => kind == ConnectionKind::Bulk,
+            Place::Any => true,
         }
     }
 

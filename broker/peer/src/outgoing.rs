@@ -212,10 +212,8 @@ impl Outgoing {
         (self.urgent_bytes, self.bytes, self.partials, self.partial_bytes) = (0, 0, 0, 0);
     }
 
-    /// Appends frames of at most `bytes_max` bytes together to `out`, to be
-    /// written in that order; returns their bytes. With `FRAME_BYTES_MAX` or
-    /// more, something comes unless there is nothing.
-    pub fn pull(&mut self, bytes_max: usize, out: &mut Vec<Bytes>) -> usize {
+    /// The same as `pull`, of lane 0 alone: what does not wait for a rate cap.
+    pub fn pull_urgent(&mut self, bytes_max: usize, out: &mut Vec<Bytes>) -> usize {
         let mut pulled = 0;
         while let Some((_, _, body)) = self.urgent.front() {
             if pulled + HEADER_BYTES + body.len() > bytes_max {
@@ -229,6 +227,17 @@ impl Outgoing {
             if !body.is_empty() {
                 out.push(body);
             }
+        }
+        pulled
+    }
+
+    /// Appends frames of at most `bytes_max` bytes together to `out`, to be
+    /// written in that order; returns their bytes. With `FRAME_BYTES_MAX` or
+    /// more, something comes unless there is nothing.
+    pub fn pull(&mut self, bytes_max: usize, out: &mut Vec<Bytes>) -> usize {
+        let mut pulled = self.pull_urgent(bytes_max, out);
+        if !self.urgent.is_empty() {
+            return pulled;
         }
         // Lanes that were passed over since the last frame left.
         let mut passed = 0;

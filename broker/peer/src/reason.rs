@@ -107,6 +107,10 @@ reasons! {
     BadHello = 76, "bad_hello";
     /// The node is no longer of the cluster.
     Forgotten = 77, "forgotten";
+    /// A data or bulk connection without its control connection.
+    NoSession = 78, "no_session";
+    /// Another node than the one that was called.
+    WrongNode = 79, "wrong_node";
 }
 
 impl Reason {

@@ -119,6 +119,25 @@ fn every_message_gets_through_where_it_belongs_and_nowhere_else() {
 }
 
 #[test]
+fn what_is_urgent_does_not_wait_for_a_rate_cap() {
+    let (mut from, mut to) = (link(ConnectionKind::Bulk), link(ConnectionKind::Bulk));
+    let call =
+        Call { request: 1, group: 1, what: 1, timeout_ms: 1, body: Bytes::from(vec![7; 200_000]) };
+    let lane = Lane::new(LaneClass::Call, 1);
+    from.send(lane, &Message::Call(call.clone())).expect("room");
+    from.send(Lane::LINK, &Message::Ping(Ping { sent_ns: 1 })).expect("room");
+    let mut out = Vec::new();
+    assert_eq!(from.pull_urgent(FRAME_BYTES_MAX, &mut out), HEADER_BYTES + 12);
+    assert_eq!(from.pull_urgent(FRAME_BYTES_MAX, &mut out), 0, "the call waits");
+    let mut bytes = BytesMut::from(&out.concat()[..]);
+    assert_eq!(taken(&mut to, &mut bytes), []);
+    let pong = taken(&mut from, &mut pulled(&mut to));
+    assert!(matches!(pong[..], [(Lane::LINK, Message::Pong(_), _)]), "{pong:?}");
+    let rest = taken(&mut to, &mut pulled(&mut from));
+    assert!(matches!(&rest[..], [(at, Message::Call(it), _)] if *at == lane && *it == call));
+}
+
+#[test]
 fn payloads_are_not_copied_on_their_way() {
     let payload = Bytes::from(vec![7; 40_000]);
     let (mut from, mut to) = (link(ConnectionKind::Data), link(ConnectionKind::Data));

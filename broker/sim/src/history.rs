@@ -185,6 +185,12 @@ impl History {
         self.entries.iter().enumerate()
     }
 
+    /// The ends of the node between two places.
+    pub fn crashes(&self, from: usize, to: usize) -> impl Iterator<Item = &Entry> {
+        let to = to.min(self.entries.len());
+        self.entries[from.min(to)..to].iter().filter(|entry| entry.event == Event::Crash)
+    }
+
     /// What concerns a message or a client, to be read by people.
     pub fn story(&self, message: Option<MessageId>, client: Option<usize>) -> Vec<String> {
         let topic = message.and_then(|id| self.messages.get(id as usize)).map(|m| &m.topic);

@@ -397,7 +397,13 @@ impl World {
             let mut pen = Pen { history: &mut self.history, ms, conns: &mut self.conns };
             self.clients[wire.client].closed(wire.conn, &mut pen);
         }
-        self.node.arrivals.clear();
+        for arrival in std::mem::take(&mut self.node.arrivals) {
+            // What was said is lost with the node; that it is gone is seen.
+            if let Arrival::Closed { client, conn } = arrival {
+                let mut pen = Pen { history: &mut self.history, ms, conns: &mut self.conns };
+                self.clients[client].closed(conn, &mut pen);
+            }
+        }
         let wait = match self.dice.below(4) {
             0 => self.dice.below(8_000) as u64,
             _ => self.dice.below(300) as u64,

@@ -21,6 +21,7 @@ use serde_json::json;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::cluster::faces;
 use crate::commands;
 use crate::shard::Shared;
 use crate::steering::report;
@@ -87,8 +88,9 @@ pub(crate) async fn serve(
         .route("/shards", get(shards))
         .route("/shards/weight", post(weight))
         .route("/backup", post(backup))
-        .fallback(async || (StatusCode::NOT_FOUND, "this node does not know that command\n"))
-        .with_state(Control { shared, reload });
+        .fallback(async || (StatusCode::NOT_FOUND, "this node does not know that command\n"));
+    let cluster = faces::routes(shared.cluster.clone());
+    let routes = routes.with_state(Control { shared, reload }).merge(cluster);
     axum::serve(listener, routes).await
 }
 

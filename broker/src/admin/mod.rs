@@ -20,7 +20,9 @@ use axum::routing::get;
 use serde_json::json;
 use tokio::net::TcpListener;
 
+use crate::cluster::Cluster;
 use crate::config::Config;
+use crate::shard::clock::Reading;
 use crate::telemetry::exposition::Format;
 use crate::telemetry::health::{Health, Phase};
 use crate::telemetry::registry::Metrics;
@@ -34,6 +36,7 @@ pub struct AdminState {
     health: Arc<Health>,
     watch: Watch,
     metrics: Metrics,
+    cluster: Option<Arc<Cluster>>,
 }
 
 impl AdminState {
@@ -46,7 +49,14 @@ impl AdminState {
             metrics: Metrics::new(config, source.clone(), health.clone()),
             source,
             health,
+            cluster: None,
         }
+    }
+
+    /// Readiness is that of the cluster's member as well.
+    pub fn with_cluster(mut self, cluster: Option<Arc<Cluster>>) -> AdminState {
+        self.cluster = cluster;
+        self
     }
 
     /// Whether the shards move. [`serve`] looks at them.
@@ -107,6 +117,13 @@ async fn livez(State(state): State<Arc<AdminState>>) -> Response {
 
 async fn readyz(State(state): State<Arc<AdminState>>) -> Response {
     let phase = state.health.phase();
+    let unready = state.cluster.as_ref().and_then(|cluster| {
+        let now = Reading::take().millis();
+        cluster.unready(now).filter(|_| phase == Phase::Ready)
+    });
+    if let Some(why) = unready {
+        return text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"));
+    }
     let status = match phase {
         Phase::Ready => StatusCode::OK,
         Phase::Starting | Phase::Draining | Phase::Drained => StatusCode::SERVICE_UNAVAILABLE,

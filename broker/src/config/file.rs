@@ -12,6 +12,7 @@ use tidegate_core::limits::{Limits, QueuePolicy, SHARDS_MAX};
 use tidegate_core::settings::Settings;
 use toml::{Table, Value};
 
+use super::cluster::{Bootstrap, Discovery, Hidden, Isolated, SubscribeBarrier};
 use super::ebpf::{Mode, Policy, Weights};
 use super::key::{Fallback, Key, Networks, Setting};
 use super::listener::{Bind, ClientAuth, ProxyProtocol, TlsVersion, Transport, UserFrom};
@@ -110,6 +111,12 @@ macro_rules! tables {
                         self.$key.clone_from(&new.$key);
                     }
                 )+
+            }
+
+            /// The keys that are typed.
+            pub fn set(&self) -> Vec<&'static str> {
+                let all = [$((stringify!($key), self.$key.is_some())),+];
+                all.into_iter().filter(|(_, set)| *set).map(|(name, _)| name).collect()
             }
 
             /// Each key's value in effect before anything is derived.
@@ -280,9 +287,55 @@ tables! {
         /// Use of the disk from which messages with QoS 1 and 2 are refused (0x97; before 5.0
         /// the connection is closed), and retained ones are not kept. It ends 5 points below.
         disk_refuse_percent: u8 [10, 100], "percent" = 85;
-        /// Use of the disk from which durable sessions and their subscriptions are refused as
-        /// well (0x97; before 5.0: 0x03, 0x80). Not below `disk_refuse_percent`.
+        /// Use of the disk from which new durable sessions and subscriptions of durable sessions
+        /// are refused as well (0x97; before 5.0: 0x03, 0x80). Not below `disk_refuse_percent`.
         disk_stop_percent: u8 [10, 100], "percent" = 95;
+    }
+
+    /// This node as one of a cluster (docs/cluster.md). The table counts once it has a name;
+    /// without one the node is alone.
+    ClusterTable {
+        /// Name of the cluster. Nodes of another name are refused.
+        name: String => "none; the node is alone";
+        /// Address and port where peers come in. Off loopback, TLS or a secret must be set.
+        bind: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 7883));
+        /// Host and port where peers are told to come in. Must be set if `bind` is `0.0.0.0` or
+        /// `[::]`.
+        advertise: String => "`bind`";
+        /// Where peers are found: `dns:NAME:PORT` (all addresses of a headless service),
+        /// `file:PATH` (a line a peer), or a list of hosts and ports.
+        discovery: Discovery => "nowhere; `bootstrap = \"single\"` alone does without";
+        /// How the first node comes about: the one that creates a ConfigMap (`kubernetes`), the
+        /// one at which `tidegate cluster init` is called (`init`), the first of a list that all
+        /// nodes have alike, once all of it are there (`static`), or this one, alone (`single`).
+        /// That no peer was found is never a reason to found a cluster.
+        bootstrap: Bootstrap = Bootstrap::Init;
+        /// Name of that ConfigMap, in the namespace of the pod.
+        config_map: String => "`tidegate-` and `name`";
+        /// Replicas of a partition: 1, 2, 3 or 5. With 2 every acknowledged message is on both
+        /// nodes, and with one of them down its partitions stop until it is back.
+        replication_factor: u8 [1, 5] => "3 where there are 3 nodes, else as many as there are";
+        /// Partitions of the cluster; this version has 64 and no other number.
+        partitions: u16 [1, 256] = tidegate_core::ids::PARTITIONS;
+        /// Certificate chain in PEM, which peers are shown at both ends of a connection.
+        tls_certificate: PathBuf => "no TLS between nodes";
+        /// Private key in PEM; must be set with TLS.
+        tls_key: PathBuf => "none";
+        /// Certificate authority of the peers, in PEM; must be set with TLS.
+        tls_ca: PathBuf => "none";
+        /// A secret that all nodes have, of 16 bytes at least, in place of TLS. It is not shown
+        /// anywhere; rather use `secret_file`.
+        secret: Hidden => "none";
+        /// A file with that secret, whose white space at both ends does not count.
+        secret_file: PathBuf => "none";
+        /// Where the node stands; replicas of a partition are spread over zones.
+        zone: String = String::new();
+        /// Who has to know of a subscription before its SUBACK: every node that serves clients
+        /// (`cluster`), or this one (`local`).
+        subscribe_barrier: SubscribeBarrier = SubscribeBarrier::Cluster;
+        /// What becomes of the clients of a node that is cut off from the others: closed 10 s
+        /// after its lease has run out (`close`), or left connected without service (`hold`).
+        isolated: Isolated = Isolated::Close;
     }
 
     /// Metrics and health over HTTP.
@@ -417,6 +470,8 @@ pub struct File {
     pub limits: LimitsTable,
     /// `[store]`
     pub store: StoreTable,
+    /// `[cluster]`
+    pub cluster: ClusterTable,
     /// `[auth]`
     pub auth: AuthTable,
     /// `[admin]`
@@ -436,14 +491,15 @@ pub const TABLES: &[(&str, &str, &[Key])] = &[
     ("mqtt", MqttTable::DOC, MqttTable::KEYS),
     ("limits", LimitsTable::DOC, LimitsTable::KEYS),
     ("store", StoreTable::DOC, StoreTable::KEYS),
+    ("cluster", ClusterTable::DOC, ClusterTable::KEYS),
     ("auth", AuthTable::DOC, AuthTable::KEYS),
     ("admin", AdminTable::DOC, AdminTable::KEYS),
     ("log", LogTable::DOC, LogTable::KEYS),
     ("ebpf", EbpfTable::DOC, EbpfTable::KEYS),
 ];
 
-const TABLE_NAMES: [&str; 9] =
-    ["node", "mqtt", "limits", "store", "auth", "admin", "log", "ebpf", "listener"];
+const TABLE_NAMES: [&str; 10] =
+    ["node", "mqtt", "limits", "store", "cluster", "auth", "admin", "log", "ebpf", "listener"];
 
 impl File {
     /// From TOML. What is wrong goes to `faults` and counts as not set.
@@ -461,6 +517,7 @@ impl File {
                 "mqtt" => file.mqtt = MqttTable::read(name, table, faults),
                 "limits" => file.limits = LimitsTable::read(name, table, faults),
                 "store" => file.store = StoreTable::read(name, table, faults),
+                "cluster" => file.cluster = ClusterTable::read(name, table, faults),
                 "auth" => file.auth = AuthTable::read(name, table, faults),
                 "admin" => file.admin = AdminTable::read(name, table, faults),
                 "log" => file.log = LogTable::read(name, table, faults),
@@ -473,11 +530,12 @@ impl File {
 
     /// Takes over the live keys of `new`, and of the listeners that both have.
     pub(super) fn take_live(&mut self, new: &File) {
-        let File { node, mqtt, limits, store, auth, admin, log, ebpf, listeners } = self;
+        let File { node, mqtt, limits, store, cluster, auth, admin, log, ebpf, listeners } = self;
         node.take_live(&new.node);
         mqtt.take_live(&new.mqtt);
         limits.take_live(&new.limits);
         store.take_live(&new.store);
+        cluster.take_live(&new.cluster);
         auth.take_live(&new.auth);
         admin.take_live(&new.admin);
         log.take_live(&new.log);
@@ -567,8 +625,8 @@ fn hint_for_table(typed: &str) -> String {
     }
     match nearest(typed, TABLE_NAMES) {
         Some(name) => format!("did you mean [{name}]?"),
-        None => "the tables are [node], [mqtt], [limits], [store], [auth], [admin], [log], [ebpf] \
-             and [listener.NAME]"
+        None => "the tables are [node], [mqtt], [limits], [store], [cluster], [auth], [admin], \
+             [log], [ebpf] and [listener.NAME]"
             .into(),
     }
 }

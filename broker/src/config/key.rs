@@ -54,6 +54,8 @@ pub enum Shape {
     Path,
     /// A list of networks, in brackets or separated by commas.
     Networks,
+    /// Where peers are found.
+    Discovery,
     /// A list of numbers within the key's range, in brackets or separated by commas.
     Weights,
 }
@@ -77,6 +79,9 @@ impl Key {
             Shape::Weights => {
                 let (min, max) = self.range.unwrap_or((0, u64::MAX));
                 format!("a list of whole numbers from {min} to {max} such as [{max}, {min}]")
+            }
+            Shape::Discovery => {
+                "\"dns:NAME:PORT\", \"file:PATH\" or a list such as [\"10.0.0.1:7883\"]".into()
             }
             Shape::Networks => "a list of addresses or networks such as [\"10.0.0.0/8\"]".into(),
         }

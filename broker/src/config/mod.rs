@@ -5,6 +5,7 @@
 //! complete, checked, typed. Upholds CFG-1: a config that parses is runnable;
 //! and every fault of a config is told at once, with what would do.
 
+pub mod cluster;
 mod door;
 pub mod ebpf;
 pub mod file;
@@ -19,6 +20,7 @@ pub mod reload;
 pub mod resolve;
 pub mod store;
 
+pub use cluster::{Bootstrap, Cluster, Discovery, Isolated, SubscribeBarrier, Trust};
 pub use ebpf::{Ebpf, Mode, Policy, Weights};
 pub use keepalive::TcpKeepalive;
 pub use listener::{

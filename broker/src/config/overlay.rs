@@ -114,6 +114,7 @@ fn typed(path: &[String], value: &str) -> Value {
             | Shape::Address
             | Shape::Path
             | Shape::Networks
+            | Shape::Discovery
             | Shape::Weights,
         )
         | None => text(),

@@ -60,6 +60,14 @@ fn row(out: &mut String, key: &Key) {
     let _ = writeln!(out, "| `{}` | {takes} | {default} | {live} | {doc} |", key.name);
 }
 
+/// A secret in words.
+fn hidden((name, value): (&'static str, Fallback)) -> (&'static str, Fallback) {
+    match (name, value) {
+        ("secret", Fallback::Value(_)) => (name, Fallback::Text("set, and not shown")),
+        (name, value) => (name, value),
+    }
+}
+
 /// A config in effect: TOML that means the same, and what was derived.
 pub fn effective(file: &File, config: &Config) -> String {
     let mut out = String::new();
@@ -88,6 +96,18 @@ pub fn effective(file: &File, config: &Config) -> String {
     table("mqtt", mqtt.effective());
     table("limits", file.limits.effective());
     table("store", file.store.effective());
+    match &config.cluster {
+        Some(cluster) => {
+            let filled = super::file::ClusterTable {
+                advertise: Some(cluster.advertise.clone()),
+                config_map: file.cluster.config_map.clone(),
+                ..file.cluster.clone()
+            };
+            table("cluster", filled.effective().into_iter().map(hidden).collect());
+        }
+        // Its keys have no effect without a name.
+        None => table("cluster", Vec::new()),
+    }
     table("auth", file.auth.effective());
     table("admin", file.admin.effective());
     table("log", file.log.effective());

@@ -13,11 +13,11 @@ use std::path::PathBuf;
 use anyhow::Context;
 
 use super::file::{
-    AdminTable, AuthTable, EbpfTable, File, ListenerTable, LogTable, MqttTable, NodeTable,
-    StoreTable,
+    AdminTable, AuthTable, ClusterTable, EbpfTable, File, ListenerTable, LogTable, MqttTable,
+    NodeTable, StoreTable,
 };
 use super::file::{LimitsTable, key_at};
-use super::key::Fallback;
+use super::key::{Fallback, Setting};
 use super::problem::Faults;
 use super::resolve::{self, Config};
 use super::{Overlay, read};
@@ -155,7 +155,7 @@ pub fn diff(old: &File, new: &File) -> Vec<Changed> {
         }
     };
     // Named one by one, so that a table more does not compile without its line.
-    let File { node, mqtt, limits, store, auth, admin, log, ebpf, listeners } = old;
+    let File { node, mqtt, limits, store, cluster, auth, admin, log, ebpf, listeners } = old;
     table("node", NodeTable::effective(node), new.node.effective());
     for (name, old) in listeners {
         if let Some(new) = new.listeners.get(name) {
@@ -165,10 +165,18 @@ pub fn diff(old: &File, new: &File) -> Vec<Changed> {
     table("mqtt", MqttTable::effective(mqtt), new.mqtt.effective());
     table("limits", LimitsTable::effective(limits), new.limits.effective());
     table("store", StoreTable::effective(store), new.store.effective());
+    table("cluster", ClusterTable::effective(cluster), new.cluster.effective());
     table("auth", AuthTable::effective(auth), new.auth.effective());
     table("admin", AdminTable::effective(admin), new.admin.effective());
     table("log", LogTable::effective(log), new.log.effective());
     table("ebpf", EbpfTable::effective(ebpf), new.ebpf.effective());
+    // Both are shown alike, so they look the same above.
+    if let (Some(old), Some(new)) = (&cluster.secret, &new.cluster.secret)
+        && old != new
+    {
+        let (key, hidden) = ("cluster.secret".to_owned(), old.show());
+        all.push(Changed { key, old: hidden, new: "another".into(), live: false });
+    }
     let listener = |name: &String, old: &str, new: &str| Changed {
         key: format!("listener.{name}"),
         old: old.into(),

@@ -9,6 +9,7 @@ use tidegate_core::limits::Limits;
 use tidegate_core::settings::Settings;
 use tracing_subscriber::EnvFilter;
 
+use super::cluster::{self, Cluster};
 use super::door::Door;
 use super::ebpf::Ebpf;
 use super::file::{File, ListenerTable};
@@ -42,6 +43,8 @@ pub struct Config {
     pub unready: Duration,
     /// What has to survive.
     pub store: Store,
+    /// As one of a cluster; none: it is alone.
+    pub cluster: Option<Cluster>,
     /// Who may come in.
     pub auth: Auth,
     /// For each accepted socket.
@@ -93,6 +96,12 @@ pub enum Warning {
     KeepAliveAboveBalancer { keep_alive: u16, timeout: u32, most: u16 },
     #[error("listener.{name}: anybody who reaches {bind} can publish and subscribe")]
     OpenToAnybody { name: String, bind: Bind },
+    #[error(
+        "cluster.replication_factor: 2 keeps every acknowledged message on two nodes, and with one \
+         of them down its partitions stop, new connections of their client ids included, until it \
+         is back; with 3 the service goes on by itself"
+    )]
+    TwoReplicas,
 }
 
 /// Checks what was typed and fills in the rest.
@@ -104,7 +113,8 @@ pub fn resolve(file: &File, faults: &mut Faults) -> Config {
     let settings = settings(file, &mut warnings, faults);
     let listeners = listeners(file, &mut warnings, faults);
     let admin_bind = file.admin.bind();
-    check_addresses(&listeners, admin_bind, faults);
+    let cluster = cluster::resolve(file, &mut warnings, faults);
+    check_addresses(&listeners, admin_bind, cluster.as_ref(), faults);
     if node.unready_seconds() > node.drain_seconds() {
         faults.push(Problem::Unfit {
             key: "node.unready_seconds".into(),
@@ -122,6 +132,7 @@ pub fn resolve(file: &File, faults: &mut Faults) -> Config {
         drain: Duration::from_secs(node.drain_seconds().into()),
         unready: Duration::from_secs(node.unready_seconds().into()),
         store: store::resolve(&file.store, faults),
+        cluster,
         auth: Auth {
             password_file: file.auth.password_file.clone(),
             acl_file: file.auth.acl_file.clone(),
@@ -311,12 +322,20 @@ fn rate(per_second: Option<u32>, burst: Option<u32>) -> Option<Rate> {
 
 /// Two sockets of a node on one address: the second could not be opened, or
 /// would steal connections of the first.
-fn check_addresses(listeners: &[Listener], admin: SocketAddr, faults: &mut Faults) {
+fn check_addresses(
+    listeners: &[Listener],
+    admin: SocketAddr,
+    cluster: Option<&Cluster>,
+    faults: &mut Faults,
+) {
     let mut taken: Vec<(String, &Bind, bool)> = Vec::new();
     let admin = Bind::Tcp(admin);
     let binds =
         listeners.iter().map(|l| (format!("listener.{}.bind", l.name), &l.bind, l.ipv6_only));
-    for (key, bind, ipv6_only) in binds.chain([("admin.bind".to_owned(), &admin, true)]) {
+    let peers = cluster.map(|cluster| Bind::Tcp(cluster.bind));
+    let peers = peers.iter().map(|bind| ("cluster.bind".to_owned(), bind, true));
+    let admin = [("admin.bind".to_owned(), &admin, true)];
+    for (key, bind, ipv6_only) in binds.chain(admin).chain(peers) {
         let same = |(_, other, other_v6_only): &&(String, &Bind, bool)| {
             overlap(other, bind, *other_v6_only && ipv6_only)
         };
@@ -342,7 +361,13 @@ fn overlap(a: &Bind, b: &Bind, apart: bool) -> bool {
     }
 }
 
-fn check_name(key: &str, name: &str, max: usize, allowed: &'static str, faults: &mut Faults) {
+pub(super) fn check_name(
+    key: &str,
+    name: &str,
+    max: usize,
+    allowed: &'static str,
+    faults: &mut Faults,
+) {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     if name.is_empty() || name.len() > max || !name.chars().all(fits) {
         faults.push(Problem::NotAName { key: key.into(), value: name.into(), max, allowed });

@@ -45,7 +45,8 @@ pub(super) fn start(
 ) -> io::Result<()> {
     let Sockets { admin: listener, control, ask_reload } = sockets;
     listener.set_nonblocking(true)?;
-    let state = Arc::new(AdminState::new(config, shared.clone(), health.clone()));
+    let state = AdminState::new(config, shared.clone(), health.clone());
+    let state = Arc::new(state.with_cluster(shared.cluster.clone()));
     let every = Duration::from_secs(config.settings.sys_interval_seconds.into());
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let (listener, control) = {

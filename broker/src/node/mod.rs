@@ -15,17 +15,20 @@ mod credentials;
 mod notify;
 mod reload;
 mod source;
+mod waiting;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate_core::Node;
-use tidegate_core::ids::ShardId;
+use tidegate_core::ids::{Member, ShardId};
 use tidegate_kernel::capabilities::{self, Left};
+use tidegate_store::IdentityFile;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -33,13 +36,17 @@ use self::admin_thread::Sockets;
 use self::cores::Cores;
 use self::notify::Notify;
 use self::shutdown::Ways;
+use self::waiting::Waiting;
 use crate::admin::control;
+use crate::cluster;
 use crate::config::{Config, Reload};
 use crate::net::listener::{self, Bound, ListenOptions};
 use crate::net::tls::{Pace, Watch};
 use crate::observe::Observers;
 use crate::overload::memory::Meter;
 use crate::overload::monitor;
+use crate::replication::start::Parts;
+use crate::replication::{self, Outlet};
 use crate::shard::clock::{Reading, advance_to};
 use crate::shard::{self, Plan, Shared};
 use crate::steering::{self, Steer};
@@ -71,20 +78,40 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
         .with_context(|| format!("admin.bind: cannot listen on {}", config.admin_bind))?;
     let admin_address = admin.local_addr().context("the admin port's address")?;
 
+    let control = open_control(&config);
+    let joined = match (&config.cluster, &opened) {
+        (Some(cluster), Some(opened)) => {
+            Some(join(cluster, &config, opened.identity(), control.as_ref(), &admin)?)
+        }
+        (Some(_), None) | (None, _) => None,
+    };
+
+    let membership = joined.as_ref().map(|joined| Arc::clone(&joined.cluster));
     let seed = RandomState::new().build_hasher().finish();
     let (settings, access) = (config.settings.clone(), doorman.access());
     let node = match &opened {
         Some(opened) => {
             // What the wall clock showed when the shell's stood at 0.
             let epoch = opened.wall.saturating_sub(Reading::take().millis());
-            Arc::new(Node::kept(settings, shards as u16, opened.seed, access, epoch))
+            let seed = kept_seed(joined.as_ref(), opened.seed);
+            let node = Node::kept(settings, shards as u16, seed, access, epoch);
+            Arc::new(match joined.as_ref().and_then(|joined| joined.cluster.view().member()) {
+                Some(member) => node.in_cluster(Member(member.0)),
+                None => node,
+            })
         }
         None => Node::new(settings, shards as u16, seed, access),
     };
     let mut shared =
         Shared::new(node, doors, doorman).context("cannot open the shards' mailboxes")?;
     let durability = config.store.durability;
+    shared.cluster = membership.clone();
     shared.store = opened.as_ref().map(|_| Arc::new(Store::new(durability, shards)));
+    let mut said = None;
+    if joined.is_some() {
+        let (outlet, heard) = Outlet::new();
+        (shared.outlet, said) = (Some(outlet), Some(heard));
+    }
     // The last thing that wants privileges, and before anybody may come in.
     shared.system = Some(Sampler::new(&config, shards, Listening::of(&bound)));
     shared.steer = Steer::start(&config, &bound, shards, &cores, (seed >> 32) as u32)?;
@@ -97,7 +124,9 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
     let (drained, mut all_drained) = mpsc::channel(shards);
     let (replayed, mut all_replayed) = mpsc::channel(shards);
     let gate = Arc::new(Barrier::new(shards + 1));
-    let recovery = opened.as_ref().map(|opened| opened.recovery());
+    // In a cluster the Raft groups read it.
+    let alone = opened.as_ref().filter(|_| joined.is_none());
+    let recovery = alone.map(|opened| opened.recovery());
     let began = Instant::now();
     let mut threads = Vec::with_capacity(shards);
     for index in 0..shards {
@@ -120,21 +149,29 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
     if let (Some(store), Some(opened)) = (&shared.store, opened) {
         let bytes = recovery.map_or(0, |recovery| recovery.bytes());
         advance_to(store.recovered(&replayed, bytes, began.elapsed()));
-        opened.start(&shared, store, &config.store).context("cannot start the store's threads")?;
+        match (joined, said) {
+            (Some(joined), Some(said)) => {
+                let started = opened.start_in_cluster(&shared, store, &config.store);
+                let (log, held) = started.context("cannot start the store's threads")?;
+                let cluster::Running { cluster, links, mesh, above, .. } = joined;
+                let seed = shared.node.seed();
+                let (shared, store) = (Arc::clone(&shared), Arc::clone(store));
+                let parts = Parts { shared, store, cluster, log, held, mesh, said, links, seed };
+                replication::start::start(parts, &config.data_dir, move |answering| {
+                    above.set_partitions(answering);
+                })?;
+            }
+            (None, _) | (_, None) => {
+                let started = opened.start(&shared, store, &config.store);
+                started.context("cannot start the store's threads")?;
+            }
+        }
     }
     gate.wait();
     // Once more, when what ended with the last process is written down as ended.
     gate.wait();
     doors::warn_of(&shared.doors);
     let (ask_reload, mut reloads) = mpsc::channel(1);
-    let control = match control::open(&config.data_dir) {
-        Ok(control) => Some(control),
-        Err(error) => {
-            let error = format!("{error:#}");
-            warn!(error, "no control socket: commands such as `tidegate tls reload` do not work");
-            None
-        }
-    };
     let watch = {
         let shared = Arc::clone(&shared);
         let mut paths = doors::paths(&shared.doors);
@@ -205,7 +242,53 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
     };
     let (drain, unready) = (config.drain, config.unready);
     let down = &mut all_drained;
-    shutdown::wait(shared, down, threads, &health, drain, unready, &mut reloads, tell)
+    let ended = shutdown::wait(shared, down, threads, &health, drain, unready, &mut reloads, tell);
+    if let Some(membership) = membership {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        runtime.block_on(membership.goodbye());
+    }
+    ended
+}
+
+/// What places client ids and topics: the same at all nodes of a cluster.
+fn kept_seed(joined: Option<&cluster::Running>, own: u64) -> u64 {
+    match joined.and_then(|joined| joined.cluster.view().cluster) {
+        Some(cluster) => (cluster.0 >> 64) as u64 ^ cluster.0 as u64,
+        None => own,
+    }
+}
+
+/// The control socket, if it can be had.
+fn open_control(config: &Config) -> Option<UnixListener> {
+    match control::open(&config.data_dir) {
+        Ok(control) => Some(control),
+        Err(error) => {
+            let error = format!("{error:#}");
+            warn!(error, "no control socket: commands such as `tidegate tls reload` do not work");
+            None
+        }
+    }
+}
+
+/// Starts the membership and waits until this life has its number. Meanwhile
+/// the node can be asked why it waits, and be told to found a cluster; it is
+/// alive, and not ready.
+fn join(
+    cluster: &crate::config::Cluster,
+    config: &Config,
+    identity: Arc<IdentityFile>,
+    control: Option<&UnixListener>,
+    admin: &TcpListener,
+) -> anyhow::Result<cluster::Running> {
+    let mut running = cluster::start(cluster, &config.data_dir, identity)?;
+    let waiting = Waiting::start(control, admin, Arc::clone(&running.cluster))
+        .context("cannot start the thread that answers while the node waits")?;
+    let registered = running.wait_registered();
+    waiting.end();
+    let (id, member) = registered?;
+    let name = cluster.name.as_str();
+    info!(cluster = %id, name, member = member.0, "this node is a member of its cluster");
+    Ok(running)
 }
 
 /// Reads every file that a config names, as a start would.
@@ -213,7 +296,8 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
 /// # Errors
 /// With all that is wrong with them.
 pub fn check_files(config: &Config) -> anyhow::Result<()> {
-    let found = [doors::open(config).err(), credentials::open(config).err()];
+    let peers = config.cluster.as_ref().and_then(|peers| cluster::check_files(peers).err());
+    let found = [doors::open(config).err(), credentials::open(config).err(), peers];
     let faults: Vec<_> = found.iter().flatten().map(|fault| format!("{fault:#}")).collect();
     anyhow::ensure!(faults.is_empty(), faults.join("\n"));
     Ok(())

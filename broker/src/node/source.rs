@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use tidegate_cluster::lease::Hold;
 use tidegate_core::counters::{Count, Counters};
 
 use crate::auth::HashCounters;
+use crate::cluster::View;
 use crate::shard::Shared;
+use crate::shard::clock::Reading;
 use crate::shard::mailbox::Order;
 use crate::steering::Status;
 use crate::system::sampler::Snapshot;
@@ -73,6 +76,11 @@ impl Source for Shared {
             memory_used: memory.used,
             memory_limit: memory.limit,
         })
+    }
+
+    fn membership(&self) -> Option<(Arc<View>, Hold)> {
+        let cluster = self.cluster.as_ref()?;
+        Some((cluster.view(), cluster.hold(Reading::take().millis())))
     }
 
     fn storage(&self) -> Option<StorageCounts<'_>> {

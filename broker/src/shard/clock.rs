@@ -23,6 +23,11 @@ pub(crate) fn advance_to(millis: Millis) {
     OFFSET.fetch_add(behind * 1_000_000, Relaxed);
 }
 
+/// What CLOCK_BOOTTIME shows, in nanoseconds, when this clock shows `millis`.
+pub(crate) fn boottime_of(millis: Millis) -> u64 {
+    (millis * 1_000_000).saturating_sub(OFFSET.load(Relaxed))
+}
+
 /// A reading of the clock, in nanoseconds.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Reading(u64);

@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::io::Errno;
-use tidegate_core::ids::{Millis, ShardId};
+use tidegate_core::ids::{Member, Millis, PARTITIONS, PartitionId, ShardId};
 use tidegate_core::limits::{MAILBOX_BATCHES_MAX, TURN_READ_BYTES_MAX};
 use tidegate_core::mail::Mail;
 use tidegate_core::transit::{Passed, Reached, Stage};
@@ -35,9 +35,11 @@ use crate::store::{FINISH_PATIENCE, Submitter};
 
 mod admit;
 mod greet;
+mod joint;
 mod keep;
 
 pub(crate) use self::greet::Greeter;
+use self::joint::Joint;
 
 /// The shard's one read buffer.
 const READ_BUFFER_BYTES: usize = 64 << 10;
@@ -87,6 +89,8 @@ pub(crate) struct Driver {
     gauge: Gauge,
     shared: Arc<Shared>,
     submitter: Option<Submitter>,
+    /// Of a node in a cluster.
+    joint: Option<Joint>,
     drain: Option<Drain>,
     drained: mpsc::Sender<ShardId>,
     retry_at: Option<Millis>,
@@ -110,15 +114,23 @@ impl Driver {
         poller.watch_wake(shared.mailboxes[id.index()].descriptor())?;
         let acceptor = Acceptor::new(listeners, &poller)?;
         let mut core = Shard::new(Arc::clone(&shared.node), id, Reading::take().millis());
-        let store = shared.store.as_ref();
+        // In a cluster the Raft groups write the log.
+        let store = shared.store.as_ref().filter(|_| shared.outlet.is_none());
         let submitter = store.map(|store| Submitter::new(Arc::clone(store), id));
-        if submitter.is_some() {
+        if shared.outlet.is_some() {
+            core.replicate();
+        } else if submitter.is_some() {
             core.keep();
         }
+        let partitions = || (0..PARTITIONS).map(|p| PartitionId(p as u8));
+        let own =
+            |p: &PartitionId| p.shard(Member::ALONE, shared.node.shards()).index() == id.index();
+        let joint = shared.outlet.as_ref().map(|_| Joint::new(partitions().filter(own)));
         Ok(Driver {
             id,
             core,
             submitter,
+            joint,
             table: Table::default(),
             poller,
             acceptor,
@@ -183,6 +195,7 @@ impl Driver {
         self.flush(now);
         self.greet(now, began);
         self.accept(now);
+        let more_words = self.take_words(now);
         self.take_mail(now, began);
         self.take_orders(now);
         self.tick(now)?;
@@ -191,7 +204,8 @@ impl Driver {
         self.submit(now);
         more |= self.flush_and_settle(now);
         self.submit(now);
-        more |= self.post(now);
+        more |= self.post(now) | more_words;
+        self.speak();
         self.report_drained();
 
         // Mail that went out may have let publishers go on: they are told then.

@@ -13,7 +13,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
-use crossbeam_queue::ArrayQueue;
+use crossbeam_queue::{ArrayQueue, SegQueue};
 use crossbeam_utils::CachePadded;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
@@ -21,6 +21,7 @@ use tidegate_core::ids::{Millis, ShardId};
 use tidegate_core::limits::MAILBOX_BATCHES_MAX;
 use tidegate_core::{Opened, Verdict};
 
+use crate::replication::Word;
 use crate::store::{FETCHES_MAX, Fetched, SUBMISSIONS_MAX, Submission};
 
 /// Orders that may wait for one shard.
@@ -64,6 +65,8 @@ pub struct Mailbox<M> {
     orders: ArrayQueue<Order>,
     completions: ArrayQueue<Submission>,
     fetched: ArrayQueue<Fetched>,
+    /// Of the cluster; bounded by what its groups and links have on their way.
+    words: SegQueue<Word>,
     asleep: CachePadded<AtomicBool>,
     wake: OwnedFd,
 }
@@ -79,6 +82,7 @@ impl<M> Mailbox<M> {
             orders: ArrayQueue::new(ORDERS_MAX),
             completions: ArrayQueue::new(SUBMISSIONS_MAX),
             fetched: ArrayQueue::new(FETCHES_MAX),
+            words: SegQueue::new(),
             asleep: CachePadded::new(AtomicBool::new(false)),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         })
@@ -121,6 +125,17 @@ impl<M> Mailbox<M> {
         assert!(room.is_ok(), "no more comes than was asked for");
     }
 
+    /// Says something of the cluster, and wakes the shard.
+    pub(crate) fn say(&self, word: Word) {
+        self.words.push(word);
+        self.wake();
+    }
+
+    /// The next thing that was said.
+    pub(crate) fn next_word(&self) -> Option<Word> {
+        self.words.pop()
+    }
+
     /// Wakes the shard if it sleeps; whether it did.
     pub fn wake(&self) -> bool {
         fence(Ordering::SeqCst);
@@ -158,6 +173,7 @@ impl<M> Mailbox<M> {
             && self.orders.is_empty()
             && self.completions.is_empty()
             && self.fetched.is_empty()
+            && self.words.is_empty()
     }
 
     /// Batches of mail that wait.

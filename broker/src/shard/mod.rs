@@ -39,9 +39,11 @@ use self::driver::{Driver, Next};
 use self::mailbox::Mailbox;
 use self::meters::Meters;
 use crate::auth::Doorman;
+use crate::cluster::Cluster;
 use crate::net::door::Door;
 use crate::observe::Observers;
 use crate::overload::monitor::Measured;
+use crate::replication::Outlet;
 use crate::steering::Steer;
 use crate::steering::report::ShardRow;
 use crate::store::{Recovery, ReplayError, Replayed, Store};
@@ -64,6 +66,10 @@ pub struct Shared {
     pub doorman: Arc<Doorman>,
     /// What keeps what has to survive; none: nothing does.
     pub store: Option<Arc<Store>>,
+    /// Where it speaks with its cluster; none: it is alone.
+    pub(crate) outlet: Option<Outlet>,
+    /// As one of a cluster; none: it is alone.
+    pub cluster: Option<Arc<Cluster>>,
     /// How much memory is used.
     pub memory: Measured,
     /// Which shard gets a connection, as far as the kernel may be asked.
@@ -100,6 +106,8 @@ impl Shared {
             doors,
             doorman,
             store: None,
+            outlet: None,
+            cluster: None,
             memory: Measured::default(),
             steer,
             observers: Observers::off(),

@@ -16,6 +16,8 @@ use rustix::time::{
 };
 use tidegate_core::ids::Millis;
 
+use super::clock::boottime_of;
+
 /// Events taken from the kernel in one turn.
 const EVENTS_MAX: usize = 1_024;
 
@@ -98,10 +100,12 @@ impl Poller {
     /// was set before may still fire once.
     pub(crate) fn arm(&mut self, at: Option<Millis>) -> Result<(), Errno> {
         let Some(at) = at.filter(|at| Some(*at) != self.armed_for) else { return Ok(()) };
+        // The kernel's clock is not the shard's: it is years behind.
+        let nanos = boottime_of(at);
         let it_value = Timespec {
-            tv_sec: (at / 1_000).cast_signed(),
+            tv_sec: (nanos / 1_000_000_000).cast_signed(),
             // All zero would turn the timer off.
-            tv_nsec: (at % 1_000 * 1_000_000).max(1).cast_signed(),
+            tv_nsec: (nanos % 1_000_000_000).max(1).cast_signed(),
         };
         let it_interval = Timespec { tv_sec: 0, tv_nsec: 0 };
         let when = Itimerspec { it_interval, it_value };
@@ -181,5 +185,21 @@ mod tests {
         ] {
             assert_eq!(Token::of(token.data()), token);
         }
+    }
+
+    #[test]
+    fn the_timer_goes_off_when_the_shards_clock_says_so() {
+        use crate::shard::clock::Reading;
+        use std::time::{Duration, Instant};
+
+        let mut poller = Poller::new().expect("descriptors");
+        let due = Reading::take().millis() + 30;
+        poller.arm(Some(due)).expect("a time");
+        let end = Instant::now() + Duration::from_secs(10);
+        while poller.take().expect("it is ours") == 0 {
+            assert!(Instant::now() < end, "it never goes off");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(Reading::take().millis() >= due);
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tidegate_core::ids::{PARTITIONS, PartitionId};
 use tidegate_core::journal::{LIVE_BUCKET_BYTES, Written};
+use tidegate_core::room::Room;
 use tidegate_store::{
     Batch, FileDisk, Kind, Log, ManifestError, PartitionPoint, Position, RemoveError,
 };
@@ -29,8 +30,12 @@ const GROWN_SEGMENTS: u64 = 2;
 const GROWN_STATES: u64 = 8;
 /// Sooner where much may be given back, but not before so long.
 const PAUSE: Duration = Duration::from_secs(30);
-/// Bytes of messages that are written again for one round.
+/// What a round writes at most a partition, besides its state.
+const FRAME_BYTES: u64 = 128;
+/// Bytes of messages that are written again for one round,
 const MOVED_BYTES_MAX: u64 = 256 << 20;
+/// but not more than this part of the room that is left.
+const MOVED_PART: u64 = 4;
 
 /// The state of a partition, where it lies.
 #[derive(Debug, Default)]
@@ -116,7 +121,7 @@ impl Checkpoints {
                 *next = Some(partition + 1);
                 self.ask(partition, shared);
             }
-            None if self.is_due(log) => {
+            None if self.is_due(log) || self.is_pressed(log, shared) => {
                 self.began = Instant::now();
                 self.began_at = log.end().0;
                 self.moved = false;
@@ -146,6 +151,18 @@ impl Checkpoints {
         self.began.elapsed() >= PAUSE
             && all > wanted
             && (self.moved || (grown > 0 && spare > GROWN_SEGMENTS * self.segment_bytes))
+    }
+
+    /// Whether the disk is short of room and something has changed since the
+    /// last round, so that one may give room back. It has to fit itself.
+    fn is_pressed(&self, log: &Log<FileDisk>, shared: &Shared) -> bool {
+        let states: u64 = self.states.iter().flatten().map(|state| state.bytes).sum();
+        let grown = log.end().0.saturating_sub(self.began_at);
+        shared.node.room() != Room::Enough
+            && self.began.elapsed() >= PAUSE
+            && grown > states + PARTITIONS as u64 * FRAME_BYTES
+            && log.segments().len() > 1
+            && log.space().is_ok_and(|space| space.free >= 4 * states + self.segment_bytes / 4)
     }
 
     fn ask(&mut self, partition: u16, shared: &Shared) {
@@ -192,6 +209,8 @@ impl Checkpoints {
         let states: u64 = self.states.iter().flatten().map(|state| state.bytes).sum();
         let all = log.end().0 - log.first().0;
         let total = self.live().unwrap_or(0);
+        let free = log.space().map_or(0, |space| space.free);
+        let moved_max = MOVED_BYTES_MAX.min(free / MOVED_PART);
         let crowded = all > 2 * (total + states) + GROWN_SEGMENTS * self.segment_bytes;
         for segment in &segments {
             let live = self.live_in(segment.base.0, segment.end.0).min(segment.bytes());
@@ -203,7 +222,7 @@ impl Checkpoints {
             empty_so_far &= live == 0;
             if empty_so_far {
                 limit = Some(segment.end.0);
-            } else if crowded && moved + live <= MOVED_BYTES_MAX {
+            } else if crowded && moved + live <= moved_max {
                 moved += live;
                 target = Some(segment.end.0);
             }

@@ -12,6 +12,8 @@ use rustix::io::Errno;
 const LOCK: &str = "lock";
 /// The log's directory.
 const LOG: &str = "log";
+/// Room that is set aside, see `reserve`.
+const RESERVE: &str = "reserve";
 /// Who this node is.
 const IDENTITY: &str = "identity.redb";
 
@@ -86,8 +88,12 @@ impl Directory {
             }
             Err(error) => return Err(open(error.into())),
         }
+        // For people to read: on a full disk it may not be there.
         let written = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
-        written.map_err(open)?;
+        match written {
+            Err(error) if error.kind() != io::ErrorKind::StorageFull => return Err(open(error)),
+            Ok(()) | Err(_) => {}
+        }
         Ok(Directory { path: path.into(), _lock: lock })
     }
 
@@ -99,6 +105,11 @@ impl Directory {
     /// Where the log is.
     pub fn log(&self) -> PathBuf {
         log_in(&self.path)
+    }
+
+    /// Where room is set aside.
+    pub fn reserve(&self) -> PathBuf {
+        self.path.join(RESERVE)
     }
 
     /// Where the identity is.

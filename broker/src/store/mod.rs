@@ -23,9 +23,12 @@ pub mod directory;
 pub mod meters;
 
 mod checkpoint;
+pub(crate) mod desk;
+mod failure;
 mod open;
 mod reader;
 mod replay;
+mod reserve;
 mod submission;
 mod volume;
 mod writer;
@@ -46,7 +49,8 @@ use self::meters::StoreMeters;
 use crate::commands::backup::Parts;
 use crate::config::Durability;
 
-pub(crate) use self::open::open;
+pub use self::failure::exit_status;
+pub(crate) use self::open::{Held, open};
 pub use self::reader::Fetched;
 pub(crate) use self::replay::{Recovery, ReplayError, Replayed};
 pub use self::submission::Submission;

@@ -9,12 +9,14 @@ use anyhow::Context;
 use tidegate_core::ids::{Millis, PARTITIONS};
 use tidegate_store::identity::IdentityFile;
 use tidegate_store::{
-    AppendError, Batch, FileDisk, Identity, Log, Options, Recovered, push_sole_voter,
+    AppendError, Batch, Disk, FileDisk, Identity, IdentityError, Log, Options, Recovered,
+    push_sole_voter,
 };
 use tracing::{debug, info, warn};
 
 use super::directory::{Directory, log_in};
 use super::replay::Recovery;
+use super::reserve::Reserve;
 use super::{Store, reader, volume, writer};
 use crate::config::{self, Config, Durability};
 use crate::shard::Shared;
@@ -29,9 +31,10 @@ const LONG_BYTES: u64 = 64 << 20;
 pub(crate) struct Opened {
     pub(super) directory: Directory,
     /// Locked as well, until the process ends.
-    pub(super) _identity: IdentityFile,
+    pub(super) identity: Arc<IdentityFile>,
     pub(super) log: Log<FileDisk>,
     pub(super) disk: FileDisk,
+    pub(super) reserve: Arc<Reserve>,
     /// What its records were written with.
     pub(crate) seed: u64,
     /// The wall clock in milliseconds, never before the last record.
@@ -57,9 +60,16 @@ pub(crate) fn open(config: &Config, random: u64) -> anyhow::Result<Option<Opened
         Durability::Fsync | Durability::Os => {}
     }
     let directory = Directory::open(&config.data_dir).context("node.data_dir")?;
-    let identity = IdentityFile::open(&directory.identity())
-        .with_context(|| format!("{}", directory.identity().display()))?;
-    let who = identity.begin_generation()?;
+    let path = directory.log();
+    let disk = FileDisk::open(&path).with_context(|| format!("{}", path.display()))?;
+    let space = disk.space().with_context(|| format!("{}", path.display()))?;
+    let reserve = Arc::new(Reserve::new(directory.reserve(), space));
+    let (identity, who) = match identify(&directory) {
+        // A start writes little, but it writes.
+        Err(error) if error.is_full() && reserve.give() => identify(&directory),
+        done => done,
+    }
+    .with_context(|| format!("{}", directory.identity().display()))?;
     let seed = match identity.value(SEED)? {
         Some(bytes) => {
             let bytes = <[u8; 8]>::try_from(bytes).ok();
@@ -70,27 +80,64 @@ pub(crate) fn open(config: &Config, random: u64) -> anyhow::Result<Option<Opened
             random
         }
     };
-    let path = directory.log();
     let wall = wall_millis().max(newest_change(&path));
-    let disk = FileDisk::open(&path).with_context(|| format!("{}", path.display()))?;
     let options = Options::new(who.store).segment_bytes(config.store.segment_bytes);
     let options = if who.log_created { options } else { options.create() };
     let (mut log, recovered) =
         Log::open(disk.clone(), options).with_context(|| format!("{}", path.display()))?;
-    if log.vote(0).is_none() {
+    let founded = log.vote(0).is_some();
+    check_form(config, &identity, founded)?;
+    if !founded && config.cluster.is_none() {
         found(&mut log, who.node).with_context(|| format!("{}", path.display()))?;
     }
     if !who.log_created {
         identity.set_log_created()?;
     }
     tell(&path, &who, &recovered);
-    Ok(Some(Opened { directory, _identity: identity, log, disk, seed, wall }))
+    let identity = Arc::new(identity);
+    Ok(Some(Opened { directory, identity, log, disk, reserve, seed, wall }))
+}
+
+/// Who this node is, with one start more.
+fn identify(directory: &Directory) -> Result<(IdentityFile, Identity), IdentityError> {
+    let identity = IdentityFile::open(&directory.identity())?;
+    let who = identity.begin_generation()?;
+    Ok((identity, who))
+}
+
+/// The locks of a data directory.
+#[derive(Debug)]
+pub(crate) struct Held {
+    _directory: Directory,
+    _identity: Arc<IdentityFile>,
 }
 
 impl Opened {
+    /// Who this node is; the cluster keeps its own notes there.
+    pub(crate) fn identity(&self) -> Arc<IdentityFile> {
+        Arc::clone(&self.identity)
+    }
+
     /// What each shard reads back.
     pub(crate) fn recovery(&self) -> Recovery {
         Recovery::new(&self.log)
+    }
+
+    /// The same for a node of a cluster, whose Raft groups work the log: the log,
+    /// and what has to be held as long as it is used.
+    ///
+    /// # Errors
+    /// When there can be no thread.
+    pub(crate) fn start_in_cluster(
+        self,
+        shared: &Arc<Shared>,
+        store: &Arc<Store>,
+        config: &config::Store,
+    ) -> io::Result<(Log<FileDisk>, Held)> {
+        let (disk, reserve) = (self.disk.clone(), Arc::clone(&self.reserve));
+        volume::watch(disk, reserve, config, Arc::clone(shared), Arc::clone(store))?;
+        let Opened { directory, identity, log, .. } = self;
+        Ok((log, Held { _directory: directory, _identity: identity }))
     }
 
     /// Hands it to the threads that work it.
@@ -103,11 +150,44 @@ impl Opened {
         store: &Arc<Store>,
         config: &config::Store,
     ) -> io::Result<()> {
-        volume::watch(self.disk.clone(), config, Arc::clone(shared), Arc::clone(store))?;
+        let (disk, reserve) = (self.disk.clone(), Arc::clone(&self.reserve));
+        volume::watch(disk, reserve, config, Arc::clone(shared), Arc::clone(store))?;
         reader::start(self.log.reader(), Arc::clone(shared), Arc::clone(store))?;
         let (window, segment_bytes) = (config.group_window, config.segment_bytes);
         writer::start(self, Arc::clone(shared), Arc::clone(store), window, segment_bytes)?;
         Ok(())
+    }
+}
+
+/// Under this name the identity keeps that the log's partitions are Raft groups
+/// of a cluster.
+const GROUPS: &str = "cluster.partitions";
+
+/// What was written by a node that was alone is not read by one of a cluster,
+/// nor the other way round.
+fn check_form(config: &Config, identity: &IdentityFile, founded: bool) -> anyhow::Result<()> {
+    let groups = identity.value(GROUPS)?.is_some();
+    let path = config.data_dir.display();
+    match &config.cluster {
+        Some(_) if groups => Ok(()),
+        Some(cluster) => {
+            anyhow::ensure!(
+                !founded,
+                "cluster.name = {:?}: {path} was written by a node that was alone, which this \
+                 version cannot make one of a cluster; begin with an empty node.data_dir, or leave \
+                 cluster.name out",
+                cluster.name
+            );
+            Ok(identity.set_value(GROUPS, Some(&[1]))?)
+        }
+        None => {
+            anyhow::ensure!(
+                !groups,
+                "{path} is that of a node of a cluster, and there is no cluster.name; set it, or \
+                 begin with an empty node.data_dir"
+            );
+            Ok(())
+        }
     }
 }
 

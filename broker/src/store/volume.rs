@@ -11,6 +11,7 @@ use tidegate_store::{Disk, FileDisk, Space};
 use tracing::{info, warn};
 
 use super::Store;
+use super::reserve::Reserve;
 use crate::config;
 use crate::shard::Shared;
 
@@ -47,8 +48,9 @@ impl Marks {
 ///
 /// # Errors
 /// When there can be no thread.
-pub(crate) fn watch(
+pub(super) fn watch(
     disk: FileDisk,
+    reserve: Arc<Reserve>,
     config: &config::Store,
     shared: Arc<Shared>,
     store: Arc<Store>,
@@ -59,7 +61,8 @@ pub(crate) fn watch(
     let mut look = move || match disk.space() {
         Ok(space) => {
             told_error = false;
-            judge(marks, space, &shared, &store);
+            reserve.look(space);
+            judge(marks, space, &reserve, &shared, &store);
         }
         Err(error) if !std::mem::replace(&mut told_error, true) => {
             warn!(%error, "cannot tell how full the disk is");
@@ -76,20 +79,23 @@ pub(crate) fn watch(
     Ok(())
 }
 
-fn judge(marks: Marks, space: Space, shared: &Shared, store: &Store) {
+fn judge(marks: Marks, space: Space, reserve: &Reserve, shared: &Shared, store: &Store) {
     let [used, total] = &store.meters.volume;
     let used_bytes = space.total - space.free.min(space.total);
     used.set(used_bytes);
     total.set(space.total);
     let before = shared.node.room();
-    let room = match store.full.load(Ordering::Acquire) {
+    let room = match store.full.load(Ordering::Acquire) || !reserve.is_held() {
         true => Room::None,
         false => marks.room(before, space),
     };
     if room == before {
         return;
     }
-    shared.node.set_room(room);
+    match room {
+        Room::None => reserve.no_room(&shared.node),
+        Room::Enough | Room::Low => shared.node.set_room(room),
+    }
     let total_bytes = space.total;
     match room {
         Room::Enough => info!(used_bytes, total_bytes, "disk: enough room again"),
@@ -98,7 +104,8 @@ fn judge(marks: Marks, space: Space, shared: &Shared, store: &Store) {
         }
         Room::None => warn!(
             used_bytes,
-            total_bytes, "disk: nearly full: durable sessions and subscriptions are refused too"
+            total_bytes,
+            "disk: nearly full: new durable sessions and subscriptions are refused too"
         ),
     }
 }

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tidegate_core::room::Room;
 use tidegate_store::{AppendError, FileDisk, Log};
 use tracing::{error, info, warn};
 
@@ -184,8 +183,11 @@ impl Writer {
     /// Nothing was written. What does not write goes on meanwhile.
     fn wait_for_room(&self, bytes: u64) {
         self.store.meters.append_errors.add(1);
+        self.opened.reserve.no_room(&self.shared.node);
+        if self.opened.reserve.give() {
+            return; // tried again at once
+        }
         if !self.store.full.swap(true, Ordering::AcqRel) {
-            self.shared.node.set_room(Room::None);
             warn!(bytes, "no room on the disk: what has to be kept waits for it, and is refused");
         }
         thread::sleep(RETRY);

@@ -250,7 +250,7 @@ metrics! {
     STORAGE_CAPACITY gauge "tidegate_storage_capacity_bytes" "bytes" ["volume"]
         "Bytes that the volume has";
     STORAGE_STAGE gauge "tidegate_storage_stage" []
-        "What is refused for want of room on the disk; 0: nothing; 1: messages that would have to be kept; 2: durable sessions and their subscriptions as well";
+        "What is refused for want of room on the disk; 0: nothing; 1: messages that would have to be kept; 2: new durable sessions and subscriptions of durable sessions as well";
     STORAGE_OPERATIONS counter "tidegate_storage_operations" ["op"]
         "What was done to the disk: commit groups written (append) and made durable (fsync), and messages read back (read; several at once)";
     STORAGE_BYTES counter "tidegate_storage_bytes" "bytes" ["op"]
@@ -280,6 +280,22 @@ metrics! {
     STORE_RECOVERY gauge "tidegate_store_recovery_seconds" "seconds" []
         "How long that took";
 
+    CLUSTER_MEMBERS gauge "tidegate_cluster_members" ["state"]
+        "Nodes of the cluster by their state, as far as this one knows; absent without a cluster, as are the others of it";
+    PEER_UP gauge "tidegate_peer_up" ["peer"]
+        "Whether connections with another node, named by its id, are up";
+    CLUSTER_LEASE gauge "tidegate_cluster_lease" []
+        "0: this node holds its lease and serves; 1: it has run out, nothing is read from clients or delivered; 2: for so long that clients are closed";
+    CLUSTER_META_TERM gauge "tidegate_cluster_meta_term" []
+        "The term of the group that holds the cluster's metadata";
+    CLUSTER_META_LEADER gauge "tidegate_cluster_meta_leader" []
+        "1 on the node that leads that group";
+    CLUSTER_META_VOTERS gauge "tidegate_cluster_meta_voters" []
+        "Voters of that group";
+    CLUSTER_META_APPLIED gauge "tidegate_cluster_meta_applied" []
+        "The last entry of the metadata that this node knows";
+    CLUSTER_PARTITIONS_PLACED gauge "tidegate_cluster_partitions_placed" []
+        "Partitions that have their replicas assigned";
     DRAIN_STATE gauge "tidegate_drain_state" []
         "0: serving; 1: draining; 2: drained";
     DRAIN_SESSIONS_REMAINING gauge "tidegate_drain_sessions_remaining" []

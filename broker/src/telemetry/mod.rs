@@ -4,6 +4,7 @@ pub mod exposition;
 pub mod health;
 pub mod histogram;
 pub mod log;
+mod membership;
 pub mod metric;
 pub mod process;
 pub mod registry;

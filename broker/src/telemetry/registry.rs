@@ -24,7 +24,7 @@ use super::log;
 use super::metric::{self, Metric};
 use super::process::Process;
 use super::source::{ListenerCounts, Observed, ShellCounts, Source, TlsCounts};
-use super::{storage, system};
+use super::{membership, storage, system};
 use crate::config::Config;
 use crate::steering::Status;
 use crate::system::sampler::Snapshot;
@@ -116,6 +116,9 @@ impl Collector for NodeCollector {
         scrape.mqtt(&mut families)?;
         if let Some(counts) = self.source.storage() {
             storage::write(&counts, &mut families)?;
+        }
+        if let Some((view, hold)) = self.source.membership() {
+            membership::write(&view, hold, &mut families)?;
         }
         self.node(&scrape, &mut families)?;
         let system = self.source.system();

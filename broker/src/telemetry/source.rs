@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use tidegate_cluster::lease::Hold;
 use tidegate_core::counters::Counters;
 
 use tidegate_kernel::program::Facts;
 use tidegate_kernel::tcpstat::Stats;
 
+use crate::cluster::View;
 use crate::steering::Status;
 use crate::system::sampler::Snapshot;
 
@@ -73,6 +75,11 @@ pub trait Source: Send + Sync + 'static {
 
     /// What the kernel tells without eBPF, where it is asked.
     fn system(&self) -> Option<Arc<Snapshot>> {
+        None
+    }
+
+    /// The cluster, where there is one, and the lease.
+    fn membership(&self) -> Option<(Arc<View>, Hold)> {
         None
     }
 

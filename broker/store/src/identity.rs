@@ -79,6 +79,13 @@ pub enum IdentityError {
     Io(io::Error),
 }
 
+impl IdentityError {
+    /// Whether there was no room on the disk.
+    pub fn is_full(&self) -> bool {
+        matches!(self, IdentityError::Io(error) if crate::disk::is_full(error))
+    }
+}
+
 fn db(error: impl Into<redb::Error>) -> IdentityError {
     match error.into() {
         redb::Error::DatabaseAlreadyOpen => IdentityError::InUse,

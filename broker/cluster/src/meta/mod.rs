@@ -14,6 +14,7 @@ mod config;
 mod moves;
 mod node;
 mod nodes;
+mod numbers;
 mod outcome;
 mod places;
 mod snapshot;
@@ -23,7 +24,7 @@ pub mod voters;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ids::{ClusterId, Life, NodeId, PartitionId, UnixMillis};
+use crate::ids::{ClusterId, Life, Member, NodeId, PartitionId, UnixMillis};
 use crate::limits::PARTITIONS_MAX;
 
 pub use command::{Command, Entry};
@@ -47,6 +48,7 @@ pub struct Meta {
     /// The index at which the settings were made.
     config_at: u64,
     nodes: BTreeMap<NodeId, Node>,
+    numbers: numbers::Numbers,
     forgotten: BTreeSet<NodeId>,
     /// By partition; who should lead comes first. Empty: not placed yet.
     wanted: Vec<Vec<NodeId>>,
@@ -145,7 +147,8 @@ impl Meta {
         self.config_at = index;
         self.wanted = vec![Vec::new(); usize::from(partitions)];
         effects.push(Effect::Founded(cluster));
-        self.insert(node, effects);
+        let first = self.free_number().expect("nobody has one yet");
+        self.insert(node, first, effects);
         Ok(())
     }
 
@@ -209,6 +212,11 @@ impl Meta {
     /// All nodes, by id.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values()
+    }
+
+    /// The living node with a member number.
+    pub fn member(&self, member: Member) -> Option<&Node> {
+        self.nodes.values().find(|node| node.member == member && node.state.is_alive())
     }
 
     /// The lives that hold or should hold a node lease.

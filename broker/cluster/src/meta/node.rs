@@ -1,10 +1,11 @@
 //! A node as the cluster knows it.
 
-use crate::ids::{Incarnation, Life, NodeId, StoreId, UnixMillis};
+use crate::ids::{Incarnation, Life, Member, NodeId, StoreId, UnixMillis};
 use crate::limits::{ADDRESS_BYTES_MAX, WEIGHT_MAX, ZONE_BYTES_MAX};
 use crate::wire::{DecodeError, Reader, Writer};
 
 use super::Refused;
+use super::numbers::read_number;
 
 /// What a node says of itself when it registers.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -61,6 +62,8 @@ pub enum Wish {
 pub struct Node {
     /// What it said of itself.
     pub spec: NodeSpec,
+    /// The number of its present life; of its last one, if it is gone.
+    pub member: Member,
     /// Where it is in its life as a member.
     pub state: NodeState,
     /// What an operator wants of it: a restart does not end that.
@@ -203,6 +206,7 @@ impl Wish {
 impl Node {
     pub(super) fn write(&self, to: &mut Writer) {
         self.spec.write(to);
+        to.u16(self.member.0);
         to.u8(self.state.code());
         to.u8(self.wish.code());
         to.u64(self.since);
@@ -211,6 +215,7 @@ impl Node {
     pub(super) fn read(from: &mut Reader<'_>) -> Result<Node, DecodeError> {
         Ok(Node {
             spec: NodeSpec::read(from)?,
+            member: read_number(from)?,
             state: NodeState::read(from)?,
             wish: Wish::read(from)?,
             since: from.u64("since")?,

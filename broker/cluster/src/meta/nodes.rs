@@ -1,6 +1,6 @@
 //! Commands about nodes: coming, serving, going.
 
-use crate::ids::{Life, NodeId};
+use crate::ids::{Life, Member, NodeId};
 use crate::limits::{FORGOTTEN_MAX, NODES_MAX};
 
 use super::{Effect, Meta, Node, NodeSpec, NodeState, Refused, Wish};
@@ -15,9 +15,22 @@ pub(super) fn check_level(node: &NodeSpec, level: u16) -> Result<(), Refused> {
 }
 
 impl Meta {
-    pub(super) fn insert(&mut self, spec: &NodeSpec, effects: &mut Vec<Effect>) {
+    /// The number that the next life gets.
+    pub(super) fn free_number(&self) -> Option<Member> {
+        self.numbers.next(self.at, |number| self.member(number).is_some())
+    }
+
+    /// That life of the node is over.
+    fn gone(&mut self, life: Life, member: Member, effects: &mut Vec<Effect>) {
+        self.numbers.rest(member, self.at);
+        effects.push(Effect::NodeGone(life, member));
+    }
+
+    pub(super) fn insert(&mut self, spec: &NodeSpec, member: Member, effects: &mut Vec<Effect>) {
+        self.numbers.give(member);
         let node = Node {
             spec: spec.clone(),
+            member,
             state: NodeState::Joining,
             wish: Wish::Serve,
             since: self.at,
@@ -40,12 +53,12 @@ impl Meta {
             return Err(Refused::StoreCopied { of: other.spec.id });
         }
         check_level(spec, self.level)?;
-        let at = self.at;
+        let (at, number) = (self.at, self.free_number().ok_or(Refused::NoMemberNumber));
         let Some(known) = self.nodes.get_mut(&spec.id) else {
             if self.nodes.len() >= NODES_MAX {
                 return Err(Refused::TooManyNodes(self.nodes.len()));
             }
-            self.insert(spec, effects);
+            self.insert(spec, number?, effects);
             return Ok(());
         };
         if known.spec.store != spec.store {
@@ -64,12 +77,16 @@ impl Meta {
             }
             return Ok(());
         }
-        if known.state.is_alive() {
-            effects.push(Effect::NodeGone(known.spec.life()));
-        }
+        let number = number?;
+        let (life, was_alive) = (known.spec.life(), known.state.is_alive());
+        let before = std::mem::replace(&mut known.member, number);
         known.spec = spec.clone();
         known.state = NodeState::Joining;
         known.since = at;
+        self.numbers.give(number);
+        if was_alive {
+            self.gone(life, before, effects);
+        }
         effects.push(Effect::NodeChanged(spec.id));
         Ok(())
     }
@@ -93,12 +110,14 @@ impl Meta {
         if node.state == state {
             return;
         }
-        if node.state.is_alive() && !state.is_alive() {
-            effects.push(Effect::NodeGone(node.spec.life()));
-        }
+        let (life, member) = (node.spec.life(), node.member);
+        let ends = node.state.is_alive() && !state.is_alive();
         node.state = state;
         node.since = at;
-        effects.push(Effect::NodeChanged(node.spec.id));
+        if ends {
+            self.gone(life, member, effects);
+        }
+        effects.push(Effect::NodeChanged(life.node));
     }
 
     pub(super) fn sync(&mut self, life: Life, effects: &mut Vec<Effect>) -> Result<(), Refused> {
@@ -221,7 +240,7 @@ impl Meta {
     fn strike_off(&mut self, node: NodeId, effects: &mut Vec<Effect>) {
         let Some(known) = self.nodes.remove(&node) else { return };
         if known.state.is_alive() {
-            effects.push(Effect::NodeGone(known.spec.life()));
+            self.gone(known.spec.life(), known.member, effects);
         }
         self.drop_replicas(node, effects);
         self.forgotten.insert(node);

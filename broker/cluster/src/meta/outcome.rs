@@ -1,6 +1,6 @@
 //! What follows from a command: effects, or the reason why nothing does.
 
-use crate::ids::{ClusterId, Incarnation, Life, NodeId, PartitionId, StoreId};
+use crate::ids::{ClusterId, Incarnation, Life, Member, NodeId, PartitionId, StoreId};
 
 use super::moves::MoveStep;
 use super::node::NodeState;
@@ -14,7 +14,7 @@ pub enum Effect {
     NodeChanged(NodeId),
     /// That life is over: `NodeGone` goes into the log of every partition, and
     /// its routes are void.
-    NodeGone(Life),
+    NodeGone(Life, Member),
     /// The node is struck off and its id stays refused.
     NodeForgotten(NodeId),
     /// The partition's wanted replicas or their order are others.
@@ -162,6 +162,9 @@ pub enum Refused {
     /// Too many.
     #[error("there are {0} nodes, the most there may be")]
     TooManyNodes(usize),
+    /// Nodes have started so often lately that every number is in use or at rest.
+    #[error("no member number is free: nodes have started too often, try again in some minutes")]
+    NoMemberNumber,
     /// The zone's name is too long.
     #[error("a zone's name of {bytes} bytes is too long")]
     ZoneTooLong {

@@ -9,6 +9,7 @@ use crate::ids::{ClusterId, NodeId, PartitionId};
 use crate::limits::{FORGOTTEN_MAX, MOVES_MAX, NODES_MAX, PARTITIONS_MAX, REPLICAS_MOVING_MAX};
 use crate::wire::{DecodeError, Reader, Writer};
 
+use super::numbers::Numbers;
 use super::{ClusterConfig, Meta, Move, Node};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"TGMS");
@@ -31,6 +32,7 @@ impl Meta {
         to.u64(self.config_at);
         to.count(self.nodes.len());
         self.nodes.values().for_each(|node| node.write(&mut to));
+        self.numbers.write(&mut to);
         to.count(self.forgotten.len());
         self.forgotten.iter().for_each(|node| to.u64(node.0));
         to.count(self.wanted.len());
@@ -68,6 +70,7 @@ impl Meta {
             config: ClusterConfig::read(&mut from)?,
             config_at: from.u64("index")?,
             nodes: read_nodes(&mut from)?,
+            numbers: Numbers::read(&mut from)?,
             forgotten: read_forgotten(&mut from)?,
             wanted: read_wanted(&mut from)?,
             moves: read_moves(&mut from)?,
@@ -124,7 +127,7 @@ fn read_moves(from: &mut Reader<'_>) -> Result<BTreeMap<PartitionId, Move>, Deco
     Ok(moves)
 }
 
-fn in_order<K: Ord, V>(
+pub(super) fn in_order<K: Ord, V>(
     map: &BTreeMap<K, V>,
     next: &K,
     what: &'static str,

@@ -1,6 +1,6 @@
 use super::*;
 use crate::ids::{Incarnation, StoreId};
-use crate::limits::NODES_MAX;
+use crate::limits::{MEMBER_REST_MS, MEMBERS_MAX, NODES_MAX};
 use crate::seeded::Seeded;
 
 const CLUSTER: ClusterId = ClusterId(7);
@@ -141,7 +141,10 @@ fn a_new_life_ends_the_old_one_once() {
     let mut rig = Rig::of(2);
     let reborn = NodeSpec { incarnation: Incarnation(2), ..spec(2) };
     let effects = rig.register(reborn.clone()).expect("a new life");
-    assert_eq!(effects[..2], [Effect::NodeGone(life(2, 1)), Effect::NodeChanged(NodeId(2)),]);
+    assert_eq!(
+        effects[..2],
+        [Effect::NodeGone(life(2, 1), Member(2)), Effect::NodeChanged(NodeId(2)),]
+    );
     assert_eq!(rig.state(2), NodeState::Joining);
     assert_eq!(rig.register(reborn), Ok(vec![]), "said again, it changes nothing");
 
@@ -155,7 +158,7 @@ fn a_life_that_was_declared_over_stays_over() {
     let mut rig = Rig::of(2);
     assert_eq!(
         rig.must(Command::Down(life(2, 1)))[..2],
-        [Effect::NodeGone(life(2, 1)), Effect::NodeChanged(NodeId(2))]
+        [Effect::NodeGone(life(2, 1), Member(2)), Effect::NodeChanged(NodeId(2))]
     );
     let got = Incarnation(1);
     let over = Refused::LifeOver { node: NodeId(2), got, present: got };
@@ -242,7 +245,9 @@ fn a_node_leaves_only_when_nothing_counts_on_it() {
         rig.must(Command::MoveDone(partition));
         assert_eq!(rig.meta.wanted(partition), [NodeId(1), NodeId(3)]);
     }
-    assert!(rig.must(Command::Leave(life(2, 1))).contains(&Effect::NodeGone(life(2, 1))));
+    assert!(
+        rig.must(Command::Leave(life(2, 1))).contains(&Effect::NodeGone(life(2, 1), Member(2)))
+    );
     rig.must(Command::Forget { node: NodeId(2), accept_data_loss: false });
     let back = NodeSpec { incarnation: Incarnation(2), ..spec(2) };
     assert_eq!(rig.register(back), Err(Refused::Forgotten(NodeId(2))));
@@ -295,7 +300,7 @@ fn recovery_is_said_aloud_and_raises_the_generation() {
     assert_eq!(rig.say(recover(true, all)), Err(Refused::NobodyLeft));
     assert_eq!(rig.meta.generation(), 1);
     let effects = rig.must(recover(true, lost));
-    assert!(effects.contains(&Effect::NodeGone(life(2, 1))));
+    assert!(effects.contains(&Effect::NodeGone(life(2, 1), Member(2))));
     assert!(effects.contains(&Effect::GenerationRaised(2)));
     assert_eq!(rig.meta.wanted(PartitionId(0)), [NodeId(1)]);
     assert!(matches!(rig.register(spec(2)), Err(Refused::Forgotten(_))));
@@ -453,6 +458,10 @@ fn check(meta: &Meta) {
         assert!(!of.done(replicas).is_empty());
         assert!(of.add.is_none_or(|node| meta.node(node).is_some()));
     }
+    let alive: Vec<_> = meta.nodes().filter(|node| node.state.is_alive()).collect();
+    let numbers: BTreeSet<_> = alive.iter().map(|node| node.member).collect();
+    assert_eq!(numbers.len(), alive.len(), "two lives have one number");
+    assert!(numbers.iter().all(|number| (1..=MEMBERS_MAX).contains(&number.0)));
     assert!(meta.nodes().all(|node| !meta.is_forgotten(node.spec.id)));
     let stores: BTreeSet<_> = meta.nodes().map(|node| node.spec.store).collect();
     assert_eq!(stores.len(), meta.nodes().count(), "a disk counts twice");
@@ -487,7 +496,7 @@ fn random_commands_keep_the_rules_and_replay_to_the_same_bytes() {
                 Ok(effects) => {
                     taken += 1;
                     for effect in &effects {
-                        if let Effect::NodeGone(life) = effect {
+                        if let Effect::NodeGone(life, _) = effect {
                             assert!(gone.insert(*life), "seed {seed}: {life} went twice");
                         }
                     }
@@ -552,4 +561,56 @@ fn broken_bytes_are_refused_and_never_panic() {
             }
         }
     }
+}
+
+/// Restarts node 2 until `wanted` says enough.
+fn restart(rig: &mut Rig, lives: std::ops::Range<u64>, every_ms: u64) -> Vec<Member> {
+    let mut numbers = Vec::new();
+    for incarnation in lives {
+        let node = NodeSpec { incarnation: Incarnation(incarnation), ..spec(2) };
+        let command = Command::Register { cluster: CLUSTER, node };
+        let at = rig.log.last().map_or(0, |last| last.at) + every_ms;
+        let entry = Entry { at, command };
+        rig.log.push(entry.clone());
+        match rig.meta.apply(rig.log.len() as u64, &entry) {
+            Ok(_) => numbers.push(rig.meta.node(NodeId(2)).expect("known").member),
+            Err(refused) => {
+                assert_eq!(refused, Refused::NoMemberNumber);
+                break;
+            }
+        }
+    }
+    numbers
+}
+
+#[test]
+fn each_life_has_a_number_of_its_own_and_they_are_given_in_turn() {
+    let mut rig = Rig::of(3);
+    let numbers: Vec<_> = rig.meta.nodes().map(|node| node.member).collect();
+    assert_eq!(numbers, [Member(1), Member(2), Member(3)]);
+    assert_eq!(restart(&mut rig, 2..4, 1_000), [Member(4), Member(5)]);
+    assert_eq!(rig.meta.member(Member(5)).expect("alive").spec.id, NodeId(2));
+    assert!(rig.meta.member(Member(2)).is_none(), "that life is over");
+    rig.must(Command::Down(life(2, 3)));
+    assert!(rig.meta.member(Member(5)).is_none());
+    assert_eq!(restart(&mut rig, 4..5, 1_000), [Member(6)], "5 rests");
+}
+
+#[test]
+fn a_number_comes_again_only_after_all_others_and_its_rest() {
+    let mut rig = Rig::of(3);
+    // A start a second: those of ten minutes rest, and so there are enough.
+    let numbers = restart(&mut rig, 2..3_000, 1_000);
+    assert_eq!(numbers.len(), 2_998);
+    let mut last = std::collections::BTreeMap::new();
+    for (turn, number) in numbers.iter().enumerate() {
+        assert!(!matches!(number.0, 1 | 3), "in use by others");
+        if let Some(before) = last.insert(*number, turn) {
+            assert_eq!(turn - before, usize::from(MEMBERS_MAX) - 2, "all others came first");
+        }
+    }
+    // Ten a second: when all rest, nobody comes in, and after the rest again.
+    let many = restart(&mut rig, 3_000..6_000, 100);
+    assert!(many.len() < usize::from(MEMBERS_MAX), "{}", many.len());
+    assert_eq!(restart(&mut rig, 6_000..6_001, MEMBER_REST_MS).len(), 1);
 }

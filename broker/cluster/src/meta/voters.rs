@@ -118,6 +118,53 @@ pub fn next(meta: &Meta, group: &Group) -> Step {
     }
 }
 
+/// A change of the group, as it is carried out.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Change {
+    /// One of the steps that change no voter.
+    Step(Step),
+    /// These vote from here on, by one joint change.
+    Voters(BTreeSet<NodeId>),
+}
+
+/// The next change. Steps that would leave an even number of voters between
+/// them are taken as one: of two voters neither can be done without, so a
+/// cluster that grows from one voter to three would be weaker on the way than
+/// before.
+pub fn next_change(meta: &Meta, group: &Group) -> Change {
+    let step = next(meta, group);
+    let new = match step {
+        Step::Promote(new) => new,
+        Step::Demote(out) => {
+            let voters = group.voters.iter().copied().filter(|node| *node != out);
+            return Change::Voters(voters.collect());
+        }
+        Step::Stay | Step::Wait(_) | Step::Teach(_) | Step::Dismiss(_) | Step::HandOver => {
+            return Change::Step(step);
+        }
+    };
+    let mut then = group.clone();
+    then.learners.remove(&new);
+    then.caught_up.remove(&new);
+    then.voters.insert(new);
+    then.healthy.insert(new);
+    match next(meta, &then) {
+        Step::Promote(second) => {
+            then.voters.insert(second);
+        }
+        Step::Demote(out) => {
+            then.voters.remove(&out);
+        }
+        // Whoever comes with it learns first.
+        step @ (Step::Teach(_) | Step::Wait(Why::CatchingUp(_))) => return Change::Step(step),
+        Step::Stay
+        | Step::Dismiss(_)
+        | Step::HandOver
+        | Step::Wait(Why::Changing | Why::Installing | Why::NoQuorum) => {}
+    }
+    Change::Voters(then.voters)
+}
+
 /// The voters that there should be: those of now as far as they can stay, then
 /// nodes of zones that have none yet.
 fn choose(meta: &Meta, group: &Group) -> BTreeSet<NodeId> {
@@ -258,6 +305,28 @@ mod tests {
             settle(&cluster_of(nodes), &mut group);
             assert_eq!(group.voters.len(), voters, "{nodes} nodes");
         }
+    }
+
+    #[test]
+    fn one_voter_becomes_three_at_once_and_a_lost_one_is_replaced_at_once() {
+        let mut meta = cluster_of(3);
+        let mut group = group(&[1]);
+        let teach = |group: &mut Group, id| {
+            group.learners.insert(NodeId(id));
+            group.caught_up.insert(NodeId(id));
+        };
+        assert_eq!(next_change(&meta, &group), Change::Step(Step::Teach(NodeId(2))));
+        teach(&mut group, 2);
+        assert_eq!(next_change(&meta, &group), Change::Step(Step::Teach(NodeId(3))));
+        teach(&mut group, 3);
+        assert_eq!(next_change(&meta, &group), Change::Voters(ids(&[1, 2, 3])));
+
+        meta = cluster_of(4);
+        say(&mut meta, Command::Down(life(3)));
+        let mut group = Group { voters: ids(&[1, 2, 3]), ..group };
+        (group.healthy, group.given_up) = (ids(&[1, 2]), ids(&[3]));
+        (group.learners, group.caught_up) = (ids(&[4]), ids(&[4]));
+        assert_eq!(next_change(&meta, &group), Change::Voters(ids(&[1, 2, 4])));
     }
 
     #[test]

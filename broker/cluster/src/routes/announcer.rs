@@ -9,7 +9,9 @@ use super::Change;
 use super::index::{FilterNo, Index};
 use crate::ids::{Life, Millis, PartitionId};
 use crate::lease::RouteGrants;
-use crate::limits::{BARRIER_WAITING_MAX, INCREMENT_ACK_MS, INCREMENTS_MAX, ROUTE_BATCH_MAX};
+use crate::limits::{
+    BARRIER_WAITING_MAX, INCREMENT_ACK_MS, INCREMENTS_MAX, ROUTE_BATCH_BYTES_MAX, ROUTE_BATCH_MAX,
+};
 
 /// The routes of one life of this node.
 #[derive(Debug)]
@@ -321,8 +323,14 @@ impl Announcer {
             Sends::Increments(next) => {
                 let from = (next - self.oldest()) as usize;
                 let to = self.increments.len().min(from + ROUTE_BATCH_MAX);
-                let changes: Vec<_> =
-                    self.increments.range(from..to).map(|(change, _)| change.clone()).collect();
+                let mut bytes = 0;
+                let mut fits = |change: &Change| {
+                    let before = bytes;
+                    bytes += change.text_bytes();
+                    before < ROUTE_BATCH_BYTES_MAX
+                };
+                let range = self.increments.range(from..to).map(|(change, _)| change);
+                let changes: Vec<_> = range.take_while(|change| fits(change)).cloned().collect();
                 let after = next + changes.len() as u64;
                 (Batch::Increments { first: next, changes }, Sends::Increments(after))
             }
@@ -335,6 +343,7 @@ impl Announcer {
         let first = !cursor.begun;
         cursor.begun = true;
         let mut changes = Vec::new();
+        let mut bytes = 0;
         loop {
             let part = cursor.part;
             // A partition that is not led any more is passed over.
@@ -349,9 +358,14 @@ impl Announcer {
                     changes.push(Change::Begin { partition, index });
                 }
                 // Free numbers count as well: a step is bounded, not its yield.
-                let end = counted.index.end().min(cursor.filter + ROUTE_BATCH_MAX as u32);
+                let mut end = counted.index.end().min(cursor.filter + ROUTE_BATCH_MAX as u32);
                 for number in cursor.filter..end {
                     let Some(filter) = counted.index.text(number) else { continue };
+                    if bytes >= ROUTE_BATCH_BYTES_MAX {
+                        end = number;
+                        break;
+                    }
+                    bytes += filter.len();
                     let filter = filter.into();
                     changes.push(match part {
                         None => Change::NodeAdd(filter),
@@ -462,12 +476,18 @@ impl Announcer {
     /// When to ask for released ones again, if nobody acknowledges before.
     pub fn next_release(&self, now: Millis) -> Option<Millis> {
         let (number, _) = self.waiting.front()?;
-        let lags = |peer: &Life| self.peers.get(peer).and_then(|peer| peer.acked) < Some(*number);
+        self.next_passing(*number, now)
+    }
+
+    /// When to ask again whether a number is [`passed`](Announcer::passed), if
+    /// nobody acknowledges before.
+    pub fn next_passing(&self, number: u64, now: Millis) -> Option<Millis> {
+        let lags = |peer: &Life| self.peers.get(peer).and_then(|peer| peer.acked) < Some(number);
         self.grants.holders(now).filter(|(peer, _)| lags(peer)).map(|(_, until)| until).min()
     }
 
     /// Every peer that may hold a lease has all up to this number.
-    fn passed(&self, now: Millis) -> u64 {
+    pub fn passed(&self, now: Millis) -> u64 {
         let acked = |peer: Life| self.peers.get(&peer).and_then(|peer| peer.acked).unwrap_or(0);
         self.grants.holders(now).map(|(peer, _)| acked(peer)).min().unwrap_or(self.newest)
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::announcer::Batch;
-use super::table::{Full, Table};
+use super::table::{Full, Table, Told};
 use super::{Authority, Change};
 use crate::ids::{Life, Millis, PartitionId};
 use crate::lease::RouteHold;
@@ -69,6 +69,21 @@ impl Follower {
     pub fn new(seed: u64) -> Follower {
         let (streams, partitions) = (BTreeMap::new(), BTreeMap::new());
         Follower { table: Table::new(seed), streams, partitions }
+    }
+
+    /// One whose table tells what changes in it.
+    pub fn telling(seed: u64) -> Follower {
+        Follower { table: Table::telling(seed), ..Follower::new(seed) }
+    }
+
+    /// The oldest change of a telling table that was not taken yet.
+    pub fn take_told(&mut self) -> Option<Told> {
+        self.table.take_told()
+    }
+
+    /// Whether nothing is void or untold any more.
+    pub fn has_told_all(&self) -> bool {
+        self.table.has_told_all()
     }
 
     /// The routes.
@@ -237,6 +252,18 @@ impl Follower {
         }
     }
 
+    /// A partition that this node led until now has this filter, as far as is
+    /// known here, and the keeper of a copy of the table has it already. It stays
+    /// until the next leader has said all that it has.
+    pub fn keep(&mut self, partition: PartitionId, filter: &str) {
+        let authority = Authority::Partition(partition);
+        match self.partitions.get(&partition).and_then(|known| known.by) {
+            // Without room it stays in the copy alone, and is one message too many.
+            None => drop(self.table.add(authority, filter)),
+            Some(_) => self.table.deny(authority, filter),
+        }
+    }
+
     /// That life is over, by the metadata. Its own routes are void at once; what
     /// it announced of partitions stays, and is not complete.
     pub fn gone(&mut self, peer: Life) {
@@ -295,7 +322,11 @@ impl Follower {
         Ok(until)
     }
 
-    fn life_until(&self, life: Life) -> Result<Millis, NotCovered> {
+    /// Until when what this node knows of a peer is all there is.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn life_until(&self, life: Life) -> Result<Millis, NotCovered> {
         let stream = self.streams.get(&life).ok_or(NotCovered::Node(life))?;
         let applied = stream.applied.ok_or(NotCovered::Node(life))?;
         stream.hold.until(applied).ok_or(NotCovered::Node(life))

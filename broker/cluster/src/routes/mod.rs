@@ -21,17 +21,21 @@
 //! may have promised a subscription that this node had not heard of.
 
 mod announcer;
+mod exchange;
 mod follower;
 mod index;
 mod table;
 #[cfg(test)]
 mod tests;
+mod word;
 
 use crate::ids::{Life, PartitionId};
 
 pub use announcer::{Acked, Announcer, BarrierFull, Batch, Waiting};
+pub use exchange::{Call, Exchange, Own, ReadError, Target};
 pub use follower::{Follower, NotCovered, Taken};
-pub use table::{Full, Table};
+pub use table::{Full, Table, Told};
+pub use word::Word;
 
 /// Whose filter it is.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -82,4 +86,17 @@ pub enum Change {
         /// The index of its `Begin`.
         index: u64,
     },
+}
+
+impl Change {
+    /// Bytes of its filter.
+    fn text_bytes(&self) -> usize {
+        match self {
+            Change::NodeAdd(filter)
+            | Change::NodeRemove(filter)
+            | Change::Add { filter, .. }
+            | Change::Remove { filter, .. } => filter.len(),
+            Change::Begin { .. } | Change::Complete { .. } => 0,
+        }
+    }
 }

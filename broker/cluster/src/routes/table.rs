@@ -5,7 +5,7 @@
 //! or is gone, what has an older one is void at once, however much it is, and
 //! is swept a little at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::Authority;
 use super::index::{FilterNo, Index};
@@ -32,6 +32,20 @@ pub struct Table {
     sweep_at: FilterNo,
     void: bool,
     void_again: bool,
+    /// What came in and went out, if somebody keeps a copy of the table.
+    told: Option<VecDeque<Told>>,
+}
+
+/// A target of a filter that the table has from now on, or has no longer. What
+/// is void goes when it is swept.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Told {
+    /// Whose.
+    pub authority: Authority,
+    /// The filter.
+    pub filter: Box<str>,
+    /// Whether it came.
+    pub added: bool,
 }
 
 /// The table has no room: what was to be added is not in it.
@@ -55,8 +69,9 @@ const NO_MORE: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Debug)]
 struct Slot {
-    /// `None`: gone; free once nothing of it is left.
-    authority: Option<Authority>,
+    authority: Authority,
+    /// Free once nothing of it is left.
+    gone: bool,
     /// What is valid.
     oldest: u16,
     /// What is written.
@@ -80,6 +95,29 @@ impl Table {
             sweep_at: 0,
             void: false,
             void_again: false,
+            told: None,
+        }
+    }
+
+    /// One that tells what changes in it, see [`Table::take_told`].
+    pub fn telling(seed: u64) -> Table {
+        Table { told: Some(VecDeque::new()), ..Table::new(seed) }
+    }
+
+    /// The oldest change that was not taken yet. To be taken until there is none
+    /// after every batch and every sweep, which bounds what waits.
+    pub fn take_told(&mut self) -> Option<Told> {
+        self.told.as_mut()?.pop_front()
+    }
+
+    /// Whether nothing is void or untold any more.
+    pub fn has_told_all(&self) -> bool {
+        !self.void && self.told.as_ref().is_none_or(VecDeque::is_empty)
+    }
+
+    fn tell(&mut self, authority: Authority, filter: &str, added: bool) {
+        if let Some(told) = &mut self.told {
+            told.push_back(Told { authority, filter: filter.into(), added });
         }
     }
 
@@ -115,10 +153,8 @@ impl Table {
         self.index.matches(topic, |filter| {
             self.each(filter, |target| {
                 let slot = self.slots[usize::from(target.slot)];
-                if slot.is_valid(target.epoch)
-                    && let Some(authority) = slot.authority
-                {
-                    targets.push(authority);
+                if slot.is_valid(target.epoch) {
+                    targets.push(slot.authority);
                 }
             })
         });
@@ -159,19 +195,25 @@ impl Table {
         }
         let number = self.slot(authority)?;
         let epoch = self.slots[usize::from(number)].newest;
-        let filter = known.unwrap_or_else(|| self.index.insert(filter));
-        if filter as usize >= self.targets.len() {
-            self.targets.resize(filter as usize + 1, Targets { first: None, more: NO_MORE });
+        let place = known.unwrap_or_else(|| self.index.insert(filter));
+        if place as usize >= self.targets.len() {
+            self.targets.resize(place as usize + 1, Targets { first: None, more: NO_MORE });
         }
-        self.put(filter, Target { slot: number, epoch });
+        if self.put(place, Target { slot: number, epoch }) {
+            self.tell(authority, filter, true);
+        }
         self.version += 1;
         Ok(())
     }
 
-    fn put(&mut self, filter: FilterNo, target: Target) {
+    /// Whether nothing of the authority was there, not even what is void.
+    fn put(&mut self, filter: FilterNo, target: Target) -> bool {
         let Targets { first, more } = &mut self.targets[filter as usize];
         match first {
-            Some(known) if known.slot == target.slot => *known = target,
+            Some(known) if known.slot == target.slot => {
+                *known = target;
+                return false;
+            }
             None if *more == NO_MORE => *first = Some(target),
             None | Some(_) => {
                 if *more == NO_MORE {
@@ -182,10 +224,27 @@ impl Table {
                 }
                 let list = &mut self.more[*more as usize];
                 match list.iter_mut().find(|known| known.slot == target.slot) {
-                    Some(known) => *known = target,
+                    Some(known) => {
+                        *known = target;
+                        return false;
+                    }
                     None => list.push(target),
                 }
             }
+        }
+        true
+    }
+
+    /// Says that the table does not have this, if it has not.
+    pub fn deny(&mut self, authority: Authority, filter: &str) {
+        let slot = self.by_authority.get(&authority).copied();
+        let known = self.index.find(filter).zip(slot);
+        let mut there = false;
+        if let Some((filter, slot)) = known {
+            self.each(filter, |target| there |= target.slot == slot);
+        }
+        if !there {
+            self.tell(authority, filter, false);
         }
     }
 
@@ -199,6 +258,9 @@ impl Table {
 
     /// Keeps some targets of a filter, and the filter if it has any left.
     fn keep(&mut self, filter: FilterNo, keep: impl Fn(&Target) -> bool) {
+        if self.told.is_some() {
+            self.tell_dropped(filter, &keep);
+        }
         let Targets { first, more } = &mut self.targets[filter as usize];
         *first = first.filter(&keep);
         if *more != NO_MORE {
@@ -218,12 +280,27 @@ impl Table {
         }
     }
 
+    fn tell_dropped(&mut self, filter: FilterNo, keep: impl Fn(&Target) -> bool) {
+        let mut dropped = Vec::new();
+        self.each(filter, |target| {
+            if !keep(&target) {
+                dropped.push(self.slots[usize::from(target.slot)].authority);
+            }
+        });
+        if dropped.is_empty() {
+            return;
+        }
+        let Some(text) = self.index.text(filter) else { return };
+        for authority in dropped {
+            self.tell(authority, &text, false);
+        }
+    }
+
     fn slot(&mut self, authority: Authority) -> Result<u16, Full> {
         if let Some(slot) = self.by_authority.get(&authority) {
             return Ok(*slot);
         }
-        let new =
-            Slot { authority: Some(authority), oldest: 0, newest: 0, unswept: 0, free: false };
+        let new = Slot { authority, gone: false, oldest: 0, newest: 0, unswept: 0, free: false };
         let number = match self.slots.iter().position(|slot| slot.free) {
             Some(number) => {
                 // Nothing of its last tenant is left, so it may begin anew.
@@ -269,7 +346,7 @@ impl Table {
     pub fn gone(&mut self, authority: Authority) {
         let Some(number) = self.by_authority.remove(&authority) else { return };
         let slot = &mut self.slots[usize::from(number)];
-        slot.authority = None;
+        slot.gone = true;
         slot.newest = slot.newest.wrapping_add(1);
         slot.oldest = slot.newest;
         self.became_void();
@@ -288,7 +365,7 @@ impl Table {
         if !self.void {
             return false;
         }
-        let slots = std::mem::take(&mut self.slots);
+        let slots = self.slots.clone();
         let end = self
             .index
             .end()
@@ -298,7 +375,6 @@ impl Table {
                 self.keep(filter, |target| slots[usize::from(target.slot)].is_valid(target.epoch));
             }
         }
-        self.slots = slots;
         self.sweep_at = end;
         if end < self.index.end() {
             return true;
@@ -315,14 +391,13 @@ impl Table {
     fn swept(&mut self) {
         for slot in &mut self.slots {
             slot.unswept = slot.newest.wrapping_sub(slot.oldest);
-            slot.free |= slot.authority.is_none();
+            slot.free |= slot.gone;
         }
     }
 }
 
 impl Slot {
     fn is_valid(self, epoch: u16) -> bool {
-        self.authority.is_some()
-            && self.newest.wrapping_sub(epoch) <= self.newest.wrapping_sub(self.oldest)
+        !self.gone && self.newest.wrapping_sub(epoch) <= self.newest.wrapping_sub(self.oldest)
     }
 }

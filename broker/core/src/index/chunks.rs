@@ -122,6 +122,19 @@ impl<T: Keyed> Chunks<T> {
         }
     }
 
+    /// How many have a lesser key.
+    pub(crate) fn place_of(&self, key: T::Key) -> usize {
+        let (mut low, mut high) = (0, self.len);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.get(middle) {
+                Some(item) if item.key() < key => low = middle + 1,
+                Some(_) | None => high = middle,
+            }
+        }
+        low
+    }
+
     pub(crate) fn get(&self, index: usize) -> Option<&T> {
         self.run_from(index).first()
     }

@@ -12,12 +12,14 @@ mod cache;
 mod chunks;
 mod exact;
 mod place;
+mod remote;
 mod route;
 mod share;
 mod subscriber;
 mod subscriptions;
 mod targets;
 mod trie;
+mod watch;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -26,16 +28,22 @@ use arc_swap::ArcSwapOption;
 
 pub use cache::RouteCache;
 pub use place::Place;
+pub use remote::Remote;
 pub use route::{Route, RouteGroup};
 pub use share::{Member, ShareGroup};
 pub use subscriber::{Options, Subscriber};
 pub use targets::{Target, Targets, TargetsIter};
+pub use watch::RouteChange;
 
-use crate::ids::SessionKey;
+use tidegate_codec::Filter;
+
+use crate::ids::{PartitionId, SessionKey};
+use crate::mail::is_system;
 use exact::Exact;
 use place::{Seed, Versions};
 use subscriptions::Change;
 use trie::Node;
+use watch::Watch;
 
 /// All subscriptions of a node.
 pub struct Index {
@@ -44,6 +52,8 @@ pub struct Index {
     exact: Box<[RwLock<Exact>]>,
     tries: Box<[Trie]>,
     len: AtomicUsize,
+    /// What the other nodes are told.
+    watch: Watch,
 }
 
 #[derive(Default)]
@@ -63,6 +73,7 @@ impl Index {
             exact: (0..place::EXACT).map(|_| RwLock::default()).collect(),
             tries: (0..place::TRIES).map(|_| Trie::default()).collect(),
             len: AtomicUsize::new(0),
+            watch: Watch::default(),
         }
     }
 
@@ -132,6 +143,85 @@ impl Index {
         exact + self.tries.iter().map(count).sum::<usize>()
     }
 
+    /// From now on what appears and vanishes is noted for
+    /// [`take_changes`](Index::take_changes): the node is in a cluster. To be
+    /// said before anybody subscribes.
+    pub fn watch(&self) {
+        self.watch.begin();
+    }
+
+    /// The oldest changes that were not taken yet, with their tickets, at most
+    /// so many: for the other nodes.
+    pub fn take_changes(&self, most: usize) -> Vec<(u64, RouteChange)> {
+        self.watch.take(most)
+    }
+
+    /// Whether [`take_changes`](Index::take_changes) has something.
+    #[inline]
+    pub fn has_changes(&self) -> bool {
+        self.watch.has_changes()
+    }
+
+    /// This node leads a partition whose sessions are all in the index; `index`
+    /// grows with each leader, as that of the first entry of its term does. To be
+    /// said by the shell right after
+    /// [`Shard::promote`](crate::Shard::promote), before that shard does anything
+    /// else: a SUBACK that left in between would promise too much.
+    pub fn lead(&self, partition: PartitionId, index: u64) {
+        self.watch.say(RouteChange::Led { partition, index });
+    }
+
+    /// This node leads it no longer; its sessions leave the index after this.
+    pub(crate) fn follow(&self, partition: PartitionId) {
+        self.watch.say(RouteChange::Followed(partition));
+    }
+
+    /// Every node that might acknowledge a publish knows the changes up to this
+    /// ticket. Every shard is to be told with
+    /// [`Shard::routes_moved`](crate::Shard::routes_moved) then.
+    pub fn pass(&self, ticket: u64) {
+        self.watch.pass(ticket);
+    }
+
+    /// Whether it has.
+    #[inline]
+    pub(crate) fn has_passed(&self, ticket: u64) -> bool {
+        self.watch.has_passed(ticket)
+    }
+
+    /// The ticket that a session has to wait for that has subscribed to this,
+    /// `$share/NAME/` included; 0: none.
+    pub(crate) fn ticket(&self, session: SessionKey, text: &str) -> u64 {
+        self.watch.ticket(session, text)
+    }
+
+    /// Whether so much waits for the other nodes that no more is taken on.
+    pub(crate) fn is_over(&self) -> bool {
+        self.watch.is_over()
+    }
+
+    /// Another node, or a partition that is led elsewhere, has a filter, or has
+    /// it no longer. The filter has `$share/NAME/` in front if it is a group's.
+    /// Returns whether that is new; what is no filter is nothing.
+    pub fn set_remote(&self, remote: Remote, text: &str, has: bool) -> bool {
+        let Ok(filter) = Filter::parse(text) else { return false };
+        if is_system(filter.filter()) {
+            return false; // a node says that to its own clients alone
+        }
+        let (session, options) = (remote.key(), Remote::OPTIONS);
+        match (filter.share(), has) {
+            (None, true) => {
+                self.subscribe(&text.into(), Subscriber { session, options, subscription_id: 0 })
+            }
+            (None, false) => self.unsubscribe(text, session),
+            (Some(group), true) => {
+                let member = Arc::new(Member::new(session, options, 0));
+                self.subscribe_shared(group, &filter.filter().into(), member)
+            }
+            (Some(group), false) => self.unsubscribe_shared(group, filter.filter(), session),
+        }
+    }
+
     fn route_at(&self, place: Place, hash: u64, topic: &str) -> Route {
         let mut found = Vec::new();
         {
@@ -181,7 +271,15 @@ impl Index {
         let removes = change.removes();
         let partition = place::partition(hash);
         let mut part = self.exact[partition].write().unwrap_or_else(PoisonError::into_inner);
+        let watched = self.watch.watched(text, &change);
+        let has = |part: &Exact| {
+            watched.as_ref().is_some_and(|w| part.find(hash, text).is_some_and(|s| s.has(w)))
+        };
+        let had = has(&part);
         let changed = part.apply(hash, text, filter, change);
+        if let Some(watched) = &watched {
+            self.watch.note(watched, text, had, has(&part));
+        }
         // Under the lock: nobody may see the change and the version before it.
         if changed || !removes {
             self.versions.partition_changed(partition);
@@ -200,10 +298,20 @@ impl Index {
                 return false;
             }
         }
+        let watched = self.watch.watched(text, &change);
+        let has = |root: &Node| {
+            let watched = watched.as_ref();
+            watched.is_some_and(|w| root.find(&self.seed, text).is_some_and(|s| s.has(w)))
+        };
+        let had = old.as_deref().is_some_and(has);
         let mut root = old.as_deref().map_or_else(Node::root, Node::clone);
         let changed = root.apply(&self.seed, filter, change);
+        let has = has(&root);
         trie.root.store((!root.is_empty()).then(|| Arc::new(root)));
         self.versions.trie_changed(number);
+        if let Some(watched) = &watched {
+            self.watch.note(watched, text, had, has);
+        }
         drop(writer);
         // What the new root no longer shares is freed here, after the lock.
         drop(old);

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::chunks::{Chunks, Keyed};
 use super::subscriber::Options;
-use crate::ids::SessionKey;
+use super::subscriptions::is_of;
+use crate::ids::{PartitionId, SessionKey, ShardId};
 
 /// A session in a share group. Its owner keeps the same `Arc` and writes the
 /// two atomics; whoever routes a message reads them.
@@ -60,7 +61,8 @@ impl ShareGroup {
     /// group of thousands must not cost thousands of cache misses a message.
     pub const LOOK_MAX: usize = 128;
 
-    pub(super) fn new(name: &str, filter: &Arc<str>) -> ShareGroup {
+    /// Without members.
+    pub(crate) fn new(name: &str, filter: &Arc<str>) -> ShareGroup {
         ShareGroup {
             name: name.into(),
             filter: Arc::clone(filter),
@@ -97,6 +99,35 @@ impl ShareGroup {
     /// The membership of `session`.
     pub fn member(&self, session: SessionKey) -> Option<&Arc<Member>> {
         self.members.find(session)
+    }
+
+    /// Whether members of this node are of this partition, or, without one, end
+    /// with their connection. A few looks a shard, however many members there are.
+    pub(super) fn has(&self, of: Option<PartitionId>) -> bool {
+        let first = SessionKey { shard: ShardId(0), durable: false, slot: 0, generation: 0 };
+        let begin = of.map_or(0, |partition| partition.session_slot(0));
+        let mut from = first;
+        loop {
+            let Some(member) = self.members.get(self.members.place_of(from)) else { return false };
+            let key = member.session;
+            if is_of(of, key) {
+                return true;
+            }
+            let table = (key.shard, key.durable);
+            from = match (key.durable, of) {
+                (false, Some(_)) => SessionKey { durable: true, slot: begin, ..first },
+                (false, None) => SessionKey { durable: true, slot: u32::MAX, ..first },
+                (true, Some(_)) if key.slot < begin => {
+                    SessionKey { durable: true, slot: begin, ..first }
+                }
+                (true, Some(_) | None) => {
+                    let Some(next) = key.shard.0.checked_add(1) else { return false };
+                    from = SessionKey { shard: ShardId(next), ..first };
+                    continue;
+                }
+            };
+            from.shard = table.0;
+        }
     }
 
     /// Who gets the next message: online before offline, then the one with

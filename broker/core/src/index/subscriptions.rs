@@ -6,11 +6,13 @@
 
 use std::sync::Arc;
 
+use super::remote::Remote;
 use super::route::RouteGroup;
 use super::share::{Member, ShareGroup};
 use super::subscriber::Subscriber;
 use super::targets::Targets;
-use crate::ids::SessionKey;
+use super::watch::Watched;
+use crate::ids::{PartitionId, SessionKey};
 
 #[derive(Clone, Default)]
 pub(super) enum Subscriptions {
@@ -50,6 +52,13 @@ impl Change<'_> {
     }
 }
 
+/// Whether a session is of this partition, or, without one, ends with its
+/// connection; and is of this node.
+pub(super) fn is_of(of: Option<PartitionId>, session: SessionKey) -> bool {
+    let partition = session.durable.then(|| PartitionId::split(session.slot).0);
+    partition == of && Remote::of(session).is_none()
+}
+
 impl Subscriptions {
     /// Subscribers in a short list at most.
     const FEW: usize = 32;
@@ -80,6 +89,31 @@ impl Subscriptions {
                     many.share(group).is_ok_and(|at| many.shares[at].member(*session).is_some())
                 }
             },
+        }
+    }
+
+    /// Whether there are subscribers that the other nodes are told of under this.
+    pub(super) fn has(&self, watched: &Watched<'_>) -> bool {
+        let is = |session: SessionKey| is_of(watched.of, session);
+        match (self, watched.group) {
+            (Subscriptions::None, _) => false,
+            (Subscriptions::One(only), None) => is(only.session),
+            (Subscriptions::Few(list), None) => list.iter().any(|one| is(one.session)),
+            (Subscriptions::One(_) | Subscriptions::Few(_), Some(_)) => false,
+            (Subscriptions::Many(many), None) => many.groups.iter().any(|group| {
+                let from = watched.of.map_or(0, |partition| partition.session_slot(0));
+                group.targets.first_from(from).is_some_and(|target| {
+                    is(SessionKey {
+                        shard: group.shard,
+                        durable: group.durable,
+                        slot: target.slot,
+                        generation: target.generation,
+                    })
+                })
+            }),
+            (Subscriptions::Many(many), Some(name)) => {
+                many.share(name).is_ok_and(|at| many.shares[at].has(watched.of))
+            }
         }
     }
 

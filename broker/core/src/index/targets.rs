@@ -2,6 +2,7 @@
 
 use super::chunks::{Chunks, Iter, Keyed};
 use super::subscriber::{Options, Subscriber};
+use crate::ids::{PARTITIONS, PartitionId};
 
 /// A session that takes a message; its shard and table stand on the
 /// [`RouteGroup`](super::RouteGroup) around it.
@@ -80,6 +81,24 @@ impl Targets {
     /// All targets.
     pub fn iter(&self) -> TargetsIter<'_> {
         self.iter_from(0)
+    }
+
+    /// How many have a lesser slot.
+    pub fn place_of(&self, slot: u32) -> usize {
+        self.list.place_of((slot, 0))
+    }
+
+    /// Where those of a partition, or of one before it, end.
+    pub(crate) fn end_of(&self, partition: PartitionId) -> usize {
+        match partition.0.checked_add(1).filter(|&next| u16::from(next) < PARTITIONS) {
+            Some(next) => self.place_of(PartitionId(next).session_slot(0)),
+            None => self.len(),
+        }
+    }
+
+    /// The first with this slot or a greater one.
+    pub(super) fn first_from(&self, slot: u32) -> Option<&Target> {
+        self.get(self.place_of(slot))
     }
 
     /// The targets from `index` to the end of their chunk: at least one unless

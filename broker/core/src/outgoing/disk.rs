@@ -52,9 +52,10 @@ impl Outgoing {
         }
     }
 
-    /// The connection has gone. What the disk has needs no memory. `window`: of
-    /// a connection of which it is not known what was sent on it.
-    pub(crate) fn park(&mut self, window: Option<u16>) {
+    /// The connection has gone. What the disk has needs no memory. `unknown`: it
+    /// is not known what was sent on it. Its window does not tell: it moved over
+    /// what expired, and over what was acknowledged and lost with the node.
+    pub(crate) fn park(&mut self, unknown: bool) {
         self.current = 0;
         let mut parked: Vec<Kept> = Vec::new();
         let mut sent = self.sent;
@@ -88,12 +89,8 @@ impl Outgoing {
             parked.sort_unstable_by_key(|kept| kept.sequence);
             self.cold = parked.into_iter().map(Cold::new).collect();
         }
-        let cold = self.cold.front().map(|cold| self.number(cold.sequence));
-        let waiting = self.waiting.front().map(|waiting| waiting.sequence);
-        let first = cold.into_iter().chain(waiting).min();
-        if let (Some(first), Some(window)) = (first, window) {
-            let maybe = (first + u64::from(window)).min(self.sequence);
-            self.maybe_sent = self.maybe_sent.max(maybe);
+        if unknown {
+            self.maybe_sent = self.sequence;
         }
         self.sent = sent;
     }
@@ -218,35 +215,51 @@ impl Outgoing {
             number = self.find_cold(first + ahead).map(|at| (first + ahead, Some(at)));
         }
         if number.is_none() {
-            let waiting = self.waiting.iter();
-            let mut waiting = waiting.filter(|w| super::packet_id(w.sequence) == packet_id);
-            number = waiting.next().map(|waiting| (waiting.sequence, None));
+            let is_it = |w: &Waiting| super::packet_id(w.sequence) == packet_id;
+            if let Some(at) = self.waiting.iter().position(is_it) {
+                return self.acknowledge_waiting(at, acked);
+            }
         }
         let Some((sequence, at)) = number else { return Outcome::Unknown };
-        match at {
-            Some(at) => {
-                let cold = self.cold.remove(at);
-                self.waiting_bytes -= cold.map_or(0, Cold::bytes);
-            }
-            None => {
-                let bytes = &mut self.waiting_bytes;
-                self.waiting.retain(|waiting| {
-                    let stays = waiting.sequence != sequence;
-                    *bytes -= if stays { 0 } else { waiting.delivery.message.bytes() as u64 };
-                    stays
-                });
-            }
+        if let Some(at) = at {
+            let cold = self.cold.remove(at);
+            self.waiting_bytes -= cold.map_or(0, Cold::bytes);
         }
         match acked {
             Acked::Puback | Acked::PubrecRefused | Acked::Pubcomp => Outcome::Ended,
-            Acked::Pubrec => {
-                self.start(sequence, QoS::ExactlyOnce, None);
-                self.current = 0;
-                if let Ok(at) = self.flights.binary_search_by_key(&sequence, |f| f.sequence) {
-                    self.flights[at].state = FlightState::Released;
-                }
-                Outcome::Release
-            }
+            Acked::Pubrec => self.release_unsent(sequence),
         }
+    }
+
+    /// The same of one that is in memory, which says what it waits for.
+    fn acknowledge_waiting(&mut self, at: usize, acked: Acked) -> Outcome {
+        let Some(Waiting { sequence, delivery }) = self.waiting.get(at) else {
+            return Outcome::Unknown;
+        };
+        let (sequence, bytes) = (*sequence, delivery.message.bytes() as u64);
+        let outcome = match (acked, delivery.qos) {
+            (Acked::Puback, QoS::AtLeastOnce) | (Acked::PubrecRefused, QoS::ExactlyOnce) => {
+                Outcome::Ended
+            }
+            (Acked::Pubrec, QoS::ExactlyOnce) => Outcome::Release,
+            (Acked::Puback | Acked::Pubrec | Acked::PubrecRefused | Acked::Pubcomp, _) => {
+                return Outcome::Mismatch;
+            }
+        };
+        self.waiting.remove(at);
+        self.waiting_bytes -= bytes;
+        match outcome {
+            Outcome::Release => self.release_unsent(sequence),
+            Outcome::Ended | Outcome::Unknown | Outcome::Mismatch => outcome,
+        }
+    }
+
+    fn release_unsent(&mut self, sequence: u64) -> Outcome {
+        self.start(sequence, QoS::ExactlyOnce, None);
+        self.current = 0;
+        if let Ok(at) = self.flights.binary_search_by_key(&sequence, |f| f.sequence) {
+            self.flights[at].state = FlightState::Released;
+        }
+        Outcome::Release
     }
 }

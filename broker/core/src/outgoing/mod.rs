@@ -11,6 +11,7 @@
 //! before anything new [MQTT-4.4.0-1], [MQTT-4.6.0-1].
 
 mod disk;
+mod replica;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -251,10 +252,22 @@ impl Outgoing {
     /// Appends a message that has to wait, within the limits.
     /// `warm`: it may be sent soon, and is kept in memory though the disk has it.
     pub(crate) fn wait(&mut self, delivery: Delivery, limits: &Limits, warm: bool) -> Queued {
+        self.wait_telling(delivery, limits, warm, &mut Vec::new())
+    }
+
+    /// The same; tells the numbers of what gave way.
+    pub(crate) fn wait_telling(
+        &mut self,
+        delivery: Delivery,
+        limits: &Limits,
+        warm: bool,
+        gone: &mut Vec<u64>,
+    ) -> Queued {
         let sequence = self.sequence;
         self.sequence += 1;
         let bytes = delivery.message.bytes() as u64;
         if bytes > limits.queue_bytes_max || limits.queue_messages_max == 0 {
+            gone.push(sequence);
             return Queued::Dropped(1); // whatever gave way, it would not fit
         }
         let full = |own: &Outgoing| {
@@ -264,11 +277,12 @@ impl Outgoing {
         let mut dropped = 0;
         while full(self) {
             dropped += 1;
-            let gone = match limits.queue_policy {
-                QueuePolicy::DropNew => false,
+            let oldest = match limits.queue_policy {
+                QueuePolicy::DropNew => None,
                 QueuePolicy::DropOldest => self.drop_oldest(),
             };
-            if !gone {
+            gone.push(oldest.unwrap_or(sequence));
+            if oldest.is_none() {
                 return Queued::Dropped(dropped);
             }
         }
@@ -300,29 +314,44 @@ impl Outgoing {
         self.sequence - u64::from((self.sequence as u32).wrapping_sub(end))
     }
 
-    /// Lets the oldest go; whether there was one.
-    fn drop_oldest(&mut self) -> bool {
-        let bytes = if self.is_cold() {
-            self.cold.pop_front().map(Cold::bytes)
+    /// Lets the oldest go; its number, if there was one.
+    fn drop_oldest(&mut self) -> Option<u64> {
+        let (sequence, bytes) = if self.is_cold() {
+            let cold = self.cold.pop_front()?;
+            (self.number(cold.sequence), cold.bytes())
         } else {
-            self.waiting.pop_front().map(|oldest| oldest.delivery.message.bytes() as u64)
+            let oldest = self.waiting.pop_front()?;
+            (oldest.sequence, oldest.delivery.message.bytes() as u64)
         };
-        self.waiting_bytes -= bytes.unwrap_or(0);
-        bytes.is_some()
+        self.waiting_bytes -= bytes;
+        Some(sequence)
     }
 
-    /// Lets the oldest go until at most `bytes` wait; how many went.
-    pub(crate) fn trim(&mut self, bytes: u64) -> u64 {
-        let mut dropped = 0;
-        while self.waiting_bytes > bytes && self.drop_oldest() {
-            dropped += 1;
+    /// Lets the oldest go until at most `bytes` wait; the numbers of those that went.
+    pub(crate) fn trim(&mut self, bytes: u64) -> Vec<u64> {
+        let mut gone = Vec::new();
+        while self.waiting_bytes > bytes
+            && let Some(sequence) = self.drop_oldest()
+        {
+            gone.push(sequence);
         }
-        dropped
+        gone
     }
 
     /// The next packet to send, if the window allows one. `keep` decides whether
     /// a message that leaves for the first time is kept for resending.
     pub(crate) fn next(&mut self, window: u16, durable: bool, now: Millis) -> Option<Next> {
+        self.next_telling(window, durable, now, &mut Vec::new())
+    }
+
+    /// The same; tells the numbers of what has expired.
+    pub(crate) fn next_telling(
+        &mut self,
+        window: u16,
+        durable: bool,
+        now: Millis,
+        gone: &mut Vec<u64>,
+    ) -> Option<Next> {
         if self.current >= usize::from(window) {
             return None;
         }
@@ -347,6 +376,7 @@ impl Outgoing {
             // What is in flight goes on after its time [MQTT-3.3.2-5].
             if sequence >= self.sent && delivery.message.expired(now) {
                 self.expired += 1;
+                gone.push(sequence);
                 continue;
             }
             let keep = (durable || delivery.ticket.is_some()).then(|| delivery.clone());

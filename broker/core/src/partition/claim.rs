@@ -8,10 +8,16 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tidegate_codec::ReasonCode;
 
-use super::{Change, Context, Partition, Released, Session};
-use crate::ids::{ConnRef, Millis};
-use crate::mail::{ClaimRef, ClaimRequest, Granted, Kind, ReleaseRequest};
+use super::{Change, Context, Gone, Partition, Released, Session};
+use crate::ids::{ConnRef, Millis, PartitionId, SessionKey};
+use crate::limits::GRACE_MS;
+use crate::mail::{ClaimRef, ClaimRequest, Granted, Kind, Reclaim, ReleaseRequest};
 use crate::node::Totals;
+use crate::room::Room;
+
+/// What a resume writes at most, besides the client id and a will: its claim
+/// and its end, framed.
+const RESUME_BYTES: usize = 192;
 
 /// A client id that is connected, or has a session, or both.
 #[derive(Debug)]
@@ -29,6 +35,18 @@ pub(crate) struct Claim {
     taken_from: Option<ConnRef>,
     /// Waits for the present owner's end.
     pending: Option<Box<ClaimRequest>>,
+}
+
+/// How an owner's connection has ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Ended {
+    /// Its shard says so.
+    Told,
+    /// With the node that was alone.
+    Crashed,
+    /// With its node or its partition's leader. The client has a moment to come
+    /// back before that shows.
+    Gone,
 }
 
 impl Partition {
@@ -60,21 +78,57 @@ impl Partition {
     pub(crate) fn request_claim(
         &mut self,
         at: Millis,
-        request: Box<ClaimRequest>,
+        mut request: Box<ClaimRequest>,
         cx: &mut Context<'_>,
     ) {
+        if !self.leads() {
+            return; // it is asked again
+        }
+        request.came = at;
         let slot = self.claim_slot(&request.client, request.hash);
+        if !self.has_room_for(at, slot, &request, cx) {
+            let reason = ReasonCode::QuotaExceeded;
+            cx.send(request.conn.shard, Kind::Refused { conn: request.conn, reason });
+            return self.forget_if_empty(slot);
+        }
+        let partition = self.id;
         let Some(claim) = self.claims.at_mut(slot) else { return };
         if claim.live.is_none() && !claim.granting {
             return self.propose_claim(at, slot, request, cx);
         }
-        if let Some(owner) = claim.live {
-            cx.send(owner.shard, Kind::Evict { conn: owner });
+        let conn = request.conn;
+        if claim.live == Some(conn) {
+            return self.grant_again(slot, cx);
         }
-        if let Some(older) = claim.pending.replace(request) {
+        if let Some(conn) = claim.live {
+            let claim = ClaimRef { slot, generation: claim.generation };
+            cx.send(conn.shard, Kind::Evict { conn, partition, claim });
+        }
+        if let Some(older) = claim.pending.replace(request)
+            && older.conn != conn
+        {
             let reason = ReasonCode::ServerBusy;
             cx.send(older.conn.shard, Kind::Refused { conn: older.conn, reason });
         }
+    }
+
+    /// Whether a claim may be written. With no room on the disk only who
+    /// resumes a session may come, to fetch what waits for it.
+    fn has_room_for(
+        &self,
+        at: Millis,
+        slot: u32,
+        request: &ClaimRequest,
+        cx: &Context<'_>,
+    ) -> bool {
+        if cx.journal.is_none() || request.expiry == 0 || cx.node.room() != Room::None {
+            return true;
+        }
+        let session = self.claims.at(slot).and_then(|claim| claim.session.as_deref());
+        let resumes = !request.clean_start && session.is_some_and(|session| session.ends > at);
+        let will = request.will.as_ref().map_or(0, |will| will.bytes());
+        let bytes = RESUME_BYTES + request.client.len() + will;
+        resumes && cx.node.take_resume_bytes(bytes as u64)
     }
 
     fn propose_claim(
@@ -95,6 +149,8 @@ impl Partition {
             request.counted = true;
         }
         claim.granting = true;
+        // Of a record that took long to be durable `at` is an earlier time.
+        let at = at.max(request.came);
         self.propose(at, Change::Claim { slot, request }, cx);
     }
 
@@ -105,14 +161,22 @@ impl Partition {
         request: &ReleaseRequest,
         cx: &mut Context<'_>,
     ) {
-        let ReleaseRequest { partition: _, claim: ClaimRef { slot, generation }, expiry, will } =
-            *request;
-        let Some(claim) = self.claims.at(slot).filter(|claim| claim.generation == generation)
-        else {
-            return;
+        let ReleaseRequest { partition: _, conn, claim, expiry, will, moved } = *request;
+        let ClaimRef { slot, generation } = claim;
+        // The number alone says it within the time of one leader.
+        let is_owner = |claim: &&Claim| claim.generation == generation && claim.live == Some(conn);
+        let slot = match self.claims.at(slot).filter(is_owner) {
+            Some(_) => slot,
+            // Another leader had it elsewhere.
+            None => self.inherited(conn).unwrap_or(u32::MAX),
         };
+        let is_owner = |claim: &&Claim| claim.live == Some(conn);
+        let Some(claim) = self.claims.at(slot).filter(is_owner) else {
+            return cx.release_noted(conn);
+        };
+        let generation = claim.generation;
         let session = claim.session.as_deref();
-        let released = Released {
+        let mut released = Released {
             slot,
             generation,
             session: session.map(|session| session.generation),
@@ -120,6 +184,16 @@ impl Partition {
             will: will && session.is_some_and(|session| session.armed.is_some()),
             next: claim.pending.as_ref().map(|next| next.clean_start),
         };
+        if (moved || self.inherited(conn).is_some()) && released.will {
+            // The connection was closed because of a leader or a link.
+            match (released.next, released.session) {
+                (None, Some(session)) => {
+                    return self.propose(at, Change::Gone(Gone::Sessions(vec![session])), cx);
+                }
+                (Some(false), _) => released.will = false, // it is back
+                (Some(true), _) | (None, None) => {}
+            }
+        }
         self.propose(at, Change::Release(released), cx);
     }
 
@@ -127,12 +201,19 @@ impl Partition {
     pub(super) fn release(&mut self, at: Millis, released: Released, cx: &mut Context<'_>) {
         let Released { slot, generation, session: _, expiry, will, next } = released;
         let Some(claim) = self.claims.at_mut(slot) else { return };
-        if claim.generation != generation {
+        if claim.generation != generation || claim.live.is_none() {
             return;
         }
         let was = claim.live.take();
+        if !self.reclaimed.is_empty() {
+            self.reclaimed.remove(&slot);
+        }
         claim.taken_from = was.filter(|_| claim.pending.is_some());
-        self.leave_session(at, slot, expiry, will, next, false, cx);
+        if let Some(conn) = was {
+            self.disinherit(conn);
+            cx.release_noted(conn);
+        }
+        self.leave_session(at, slot, expiry, will, next, Ended::Told, cx);
         let Some(claim) = self.claims.at_mut(slot) else { return };
         match claim.pending.take() {
             Some(next) => self.propose_claim(at, slot, next, cx),
@@ -148,9 +229,11 @@ impl Partition {
         expiry: Option<u32>,
         will: bool,
         next: Option<bool>,
-        crashed: bool,
+        ended: Ended,
         cx: &mut Context<'_>,
     ) {
+        let grace = if ended == Ended::Gone { GRACE_MS } else { 0 };
+        let replicated = self.is_replicated();
         self.release_deferred(at, slot, cx);
         self.end_catchup(at, slot, cx);
         let Some(claim) = self.claims.at_mut(slot) else { return };
@@ -160,17 +243,22 @@ impl Partition {
             session.expiry = expiry;
         }
         let will = session.armed.take().filter(|_| will);
+        if let Some(outgoing) = session.outgoing.as_mut().filter(|_| replicated) {
+            let before = outgoing.load();
+            outgoing.unsend(session.window);
+            cx.counters.track(before, outgoing.load());
+        }
         let orphans = session.disconnected(cx);
-        if let Some(outgoing) = &mut session.outgoing {
+        if let Some(outgoing) = session.outgoing.as_mut().filter(|_| !replicated) {
             let before = outgoing.load();
             // Of a connection of before the start it is not known what was sent.
-            outgoing.park((cx.replaying || crashed).then_some(session.window));
+            outgoing.park(cx.replaying || ended != Ended::Told);
             cx.counters.track(before, outgoing.load());
         }
         let expiry = session.expiry;
         let delay = will.as_ref().map_or(0, |will| will.delay);
         // The session ends here, or nothing holds the will back [MQTT-3.1.3-9].
-        let now = expiry == 0 || next == Some(true) || delay == 0;
+        let now = grace == 0 && (expiry == 0 || next == Some(true) || delay == 0);
         let mut due = None;
         match will {
             Some(will) if now => due = Some(will),
@@ -178,21 +266,21 @@ impl Partition {
             Some(_) if next.is_some() => cx.counters.wills[2].add(1),
             Some(will) => {
                 cx.counters.wills[1].add(1);
-                let due = at + u64::from(delay.min(expiry)) * 1000;
+                let due = at + u64::from(delay.min(expiry)) * 1000 + grace;
                 session.will = Some((due, will));
                 self.timers.insert((due, slot, session.generation));
             }
             None => {}
         }
-        if expiry != u32::MAX && expiry > 0 {
-            session.ends = at + u64::from(expiry) * 1000;
+        if expiry != u32::MAX && (expiry > 0 || grace > 0) {
+            session.ends = at + u64::from(expiry) * 1000 + grace;
             self.timers.insert((session.ends, slot, session.generation));
         }
         self.find_others(orphans, cx);
         if let Some(will) = due {
             self.send_will(&will, hash, at, cx);
         }
-        if expiry == 0 {
+        if expiry == 0 && grace == 0 {
             self.end_session(at, slot, cx);
         }
     }
@@ -244,19 +332,94 @@ impl Partition {
             incoming = session.incoming().to_vec();
         }
         let conn = request.conn;
+        let partition = self.id;
+        let claimed = ClaimRef { slot, generation: client };
         let granted = Granted {
             conn,
-            claim: ClaimRef { slot, generation: client },
+            partition,
+            claim: claimed,
             session: session_generation.map(|generation| self.session_key(slot, generation)),
             present,
+            again: false,
             incoming,
             taken_from: taken_from.map(|conn| conn.shard),
         };
         cx.send(conn.shard, Kind::Granted(Box::new(granted)));
-        if self.claims.at(slot).is_some_and(|claim| claim.pending.is_some()) {
-            cx.send(conn.shard, Kind::Evict { conn });
+        if session_generation.is_none() && !self.leads() {
+            // Of a session that ends with it: its end is in no record.
+            if let Some(claim) = self.claims.at_mut(slot) {
+                claim.live = None;
+            }
+            return self.forget_if_empty(slot);
+        }
+        if let Some(claim) = self.claims.at_mut(slot) {
+            // The same one may have asked again meanwhile.
+            if claim.pending.take_if(|pending| pending.conn == conn).is_none()
+                && claim.pending.is_some()
+            {
+                cx.send(conn.shard, Kind::Evict { conn, partition, claim: claimed });
+            }
         }
         self.pump(at, slot, cx);
+    }
+
+    /// The owner asks again: the answer was lost with a link, or is on its way.
+    fn grant_again(&mut self, slot: u32, cx: &mut Context<'_>) {
+        let Some(claim) = self.claims.at(slot) else { return };
+        let Some(conn) = claim.live else { return };
+        let session = claim.session.as_deref();
+        let granted = Granted {
+            conn,
+            partition: self.id,
+            claim: ClaimRef { slot, generation: claim.generation },
+            session: session.map(|session| self.session_key(slot, session.generation)),
+            present: false,
+            again: true,
+            incoming: session.map_or(Vec::new(), |session| session.incoming().to_vec()),
+            taken_from: None,
+        };
+        cx.send(conn.shard, Kind::Granted(Box::new(granted)));
+    }
+
+    /// A connection whose claim another leader has granted, of a session that
+    /// ends with it: such claims are not in the log. Of two the younger stays,
+    /// and any CONNECT that came to this leader is younger than both.
+    pub(crate) fn request_reclaim(&mut self, at: Millis, request: Reclaim, cx: &mut Context<'_>) {
+        let _ = at;
+        if !self.leads() {
+            return;
+        }
+        let Reclaim { conn, client, hash, since } = request;
+        let slot = self.claim_slot(&client, hash);
+        let partition = self.id;
+        let younger = self.reclaimed.get(&slot).is_none_or(|&other| other < since);
+        let reclaimed = self.reclaimed.contains_key(&slot);
+        let Some(claim) = self.claims.at_mut(slot) else { return };
+        if claim.live == Some(conn) {
+            return self.grant_again(slot, cx);
+        }
+        let free = claim.live.is_none() && !claim.granting && claim.session.is_none();
+        let wins = free || (reclaimed && younger && !claim.granting);
+        if !wins || claim.pending.is_some() {
+            return cx.send(conn.shard, Kind::Evict { conn, partition, claim: ClaimRef::NONE });
+        }
+        let before = ClaimRef { slot, generation: claim.generation };
+        let other = claim.live.replace(conn);
+        claim.generation = claim.generation.wrapping_add(1);
+        self.reclaimed.insert(slot, since);
+        if let Some(conn) = other {
+            cx.send(conn.shard, Kind::Evict { conn, partition, claim: before });
+        }
+        self.grant_again(slot, cx);
+    }
+
+    /// Whether this connection speaks for this session.
+    pub(crate) fn speaks(&self, key: SessionKey, conn: ConnRef) -> bool {
+        let (_, slot) = PartitionId::split(key.slot);
+        self.claims.at(slot).is_some_and(|claim| {
+            claim.live == Some(conn)
+                && claim.session.as_ref().is_some_and(|s| s.generation == key.generation)
+        })
     }
 
     pub(super) fn forget_if_empty(&mut self, slot: u32) {
@@ -276,16 +439,23 @@ impl Partition {
 
     /// No connection of before is left: what was live ended without a word.
     pub(super) fn restarted(&mut self, at: Millis, cx: &mut Context<'_>) {
-        for slot in 0..self.claims.slots() {
-            let Some(claim) = self.claims.at_mut(slot) else { continue };
-            if claim.live.take().is_some() {
-                self.leave_session(at, slot, None, true, None, true, cx);
-            }
-            // Who came before this was durable waits for an owner that is gone.
-            match self.claims.at_mut(slot).and_then(|claim| claim.pending.take()) {
-                Some(next) => self.propose_claim(at, slot, next, cx),
-                None => self.forget_if_empty(slot),
-            }
+        for slot in self.live_slots() {
+            self.end_claim(at, slot, Ended::Crashed, cx);
+        }
+    }
+
+    /// The owner's connection is no more, and nobody has said how it ended.
+    pub(super) fn end_claim(&mut self, at: Millis, slot: u32, ended: Ended, cx: &mut Context<'_>) {
+        let Some(claim) = self.claims.at_mut(slot) else { return };
+        let Some(conn) = claim.live.take() else { return };
+        self.reclaimed.remove(&slot);
+        self.disinherit(conn);
+        cx.release_noted(conn);
+        self.leave_session(at, slot, None, true, None, ended, cx);
+        // Who waited for an owner that is gone has it now.
+        match self.claims.at_mut(slot).and_then(|claim| claim.pending.take()) {
+            Some(next) => self.propose_claim(at, slot, next, cx),
+            None => self.forget_if_empty(slot),
         }
     }
 }

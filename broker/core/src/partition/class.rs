@@ -1,6 +1,7 @@
 //! Which changes are written, and which are waited for.
 
-use super::{Change, Partition, Recipients};
+use super::{Change, Gone, Partition, Recipients};
+use crate::ids::{PartitionId, SessionKey};
 use crate::outgoing::Acked;
 use tidegate_codec::QoS;
 
@@ -32,6 +33,9 @@ impl Partition {
             }
             Change::Release(released) => match released.session {
                 None => Class::Volatile,
+                // A will that the client has taken back, a message for another
+                // member: neither may depend on who leads.
+                Some(_) if self.is_replicated() => Class::Wait,
                 Some(_) if released.will => Class::Wait,
                 Some(_) => Class::Lazy,
             },
@@ -57,6 +61,9 @@ impl Partition {
                 QoS::AtLeastOnce | QoS::ExactlyOnce => Class::Wait,
             },
             // PUBREL promises that the PUBLISH never comes again.
+            Change::Acknowledge { session, packet_id, acked } if self.is_replicated() => {
+                self.class_of_ack(*session, *packet_id, *acked)
+            }
             Change::Acknowledge { acked: Acked::Pubrec, .. } => Class::Wait,
             Change::Acknowledge {
                 acked: Acked::Puback | Acked::PubrecRefused | Acked::Pubcomp,
@@ -72,6 +79,7 @@ impl Partition {
                     false => Class::Volatile,
                 }
             }
+            Change::Due { .. } if self.is_replicated() => Class::Wait,
             Change::Due { slot, .. } => {
                 let session = self.claims.at(*slot).and_then(|claim| claim.session.as_deref());
                 match session.is_some_and(|session| session.will.is_some()) {
@@ -87,10 +95,34 @@ impl Partition {
             Change::Retain { confirm: None, .. } => Class::Lazy,
             Change::Retain { message, .. } if message.qos == QoS::AtMostOnce => Class::Lazy,
             Change::Retain { .. } | Change::Moved { .. } => Class::Wait,
-            Change::CaughtUp { .. }
+            // What gave way is told in a record of its own.
+            Change::Trim { .. } if self.is_replicated() => Class::Volatile,
+            Change::Gone(Gone::Member(_) | Gone::Sessions(_)) => Class::Wait,
+            Change::Dropped(_)
+            | Change::CaughtUp { .. }
             | Change::Revoke { .. }
             | Change::Trim { .. }
             | Change::ErrandDone { .. } => Class::Lazy,
+        }
+    }
+
+    /// An acknowledgement that replicas get: only what ends or moves an exchange,
+    /// since they can't tell what was sent. The packet id of an exchange whose
+    /// end is not durable is not another message's [MQTT-2.2.1-3].
+    fn class_of_ack(&self, key: SessionKey, packet_id: u16, acked: Acked) -> Class {
+        let (_, slot) = PartitionId::split(key.slot);
+        let session = self.claims.at(slot).and_then(|claim| claim.session.as_deref());
+        let outgoing = session.and_then(|session| session.outgoing.as_deref());
+        let exchange = outgoing.and_then(|out| Some((out, out.owed(packet_id)?)));
+        match (exchange, acked) {
+            (None, _) => Class::Volatile,
+            (Some(_), Acked::Pubrec) => Class::Wait,
+            (Some((out, number)), Acked::Puback | Acked::PubrecRefused | Acked::Pubcomp) => {
+                match out.is_id_wanted(number) {
+                    true => Class::Wait,
+                    false => Class::Lazy,
+                }
+            }
         }
     }
 }

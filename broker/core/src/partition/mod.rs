@@ -12,9 +12,11 @@
 
 mod claim;
 mod class;
+mod image;
 mod outbox;
 mod record;
 mod recover;
+mod replica;
 mod session;
 mod snapshot;
 mod spill;
@@ -28,10 +30,10 @@ use hashbrown::{HashMap, HashTable};
 use crate::access::Who;
 use crate::counters::{Counters, DropReason};
 use crate::delivery::Delivery;
-use crate::ids::{Millis, PartitionId, Position, SessionKey, ShardId};
-use crate::index::{Options, Targets};
+use crate::ids::{ConnRef, Millis, PartitionId, Position, SessionKey, ShardId};
+use crate::index::{Index, Options, Targets};
 use crate::journal::Journal;
-use crate::log::{Committed, Hold, LocalLog, ReplicatedLog};
+use crate::log::{Committed, Hold, LocalLog, ReplicatedLog, Role};
 use crate::mail::{ClaimRequest, Confirm, Kind, Lane, Mail, SubscribeRequest, UnsubscribeRequest};
 use crate::message::Message;
 use crate::node::Node;
@@ -39,10 +41,16 @@ use crate::outgoing::{Acked, SubscriptionIds};
 use crate::slab::Slab;
 
 pub(crate) use claim::Claim;
+use claim::Ended;
 use class::Class;
+pub use image::Image;
 pub(crate) use outbox::Errand;
-use outbox::{Outbox, Seen};
+use outbox::Outbox;
+pub(crate) use outbox::Seen;
 pub use record::RecordError;
+pub(crate) use record::{Reader, Writer, acked_bits, acked_of};
+pub use replica::Header;
+use replica::{Dropped, Gone, Replica};
 pub(crate) use session::Session;
 pub use spill::{Fetch, Why};
 
@@ -142,6 +150,10 @@ pub(crate) enum Change {
     },
     /// The node has started again: no connection of before is left.
     Restarted,
+    /// The leader has dropped these messages.
+    Dropped(Vec<Dropped>),
+    /// Connections have ended without a word, with their nodes or leaders.
+    Gone(Gone),
 }
 
 /// How a claim's connection ended.
@@ -188,6 +200,8 @@ pub(crate) struct MovedTo {
 /// What a shard does with a retained message that was committed.
 #[derive(Debug)]
 pub(crate) struct Retain {
+    /// When it was proposed.
+    pub(crate) at: Millis,
     pub(crate) message: Arc<Message>,
     pub(crate) clear: bool,
     pub(crate) confirm: Option<Confirm>,
@@ -199,6 +213,8 @@ pub(crate) struct Context<'a> {
     pub(crate) counters: &'a Counters,
     /// Where records are written; none: the state is memory alone.
     pub(crate) journal: Option<&'a mut Journal>,
+    /// Where subscriptions are found by publishers; none: they are not.
+    pub(crate) index: Option<&'a Index>,
     pub(crate) mails: &'a mut Vec<(ShardId, Mail)>,
     /// Messages to be routed: of errands, with their partition and token.
     pub(crate) errands: &'a mut Vec<(PartitionId, u32, Errand)>,
@@ -216,6 +232,33 @@ impl Context<'_> {
     fn send(&mut self, to: ShardId, kind: Kind) {
         if !self.replaying {
             self.mails.push((to, Mail { kind, read_at: None }));
+        }
+    }
+
+    /// What was proposed is not done, as far as is known here.
+    fn undo(&mut self, change: Change) {
+        let confirm = match change {
+            Change::Enqueue { confirm: Some(shared), .. } => {
+                let confirm = *shared;
+                // The others that have it must not find themselves the last.
+                std::mem::forget(shared);
+                Some(confirm)
+            }
+            Change::EnqueueOne { confirm, .. }
+            | Change::Retain { confirm, .. }
+            | Change::Incoming { confirm, .. } => confirm,
+            _other => None,
+        };
+        // Another node asks by itself.
+        if let Some(confirm) = confirm.filter(|c| c.conn.shard.member() == self.node.member()) {
+            self.send(confirm.conn.shard, Kind::Undone(confirm));
+        }
+    }
+
+    /// The end of a connection is noted for good.
+    fn release_noted(&mut self, conn: ConnRef) {
+        if !self.node.is_alone() {
+            self.send(conn.shard, Kind::Released { conn });
         }
     }
 
@@ -251,6 +294,11 @@ pub(crate) struct Partition {
     applying: bool,
     /// Slots by session, while records are read back.
     sessions: Option<HashMap<u32, u32, FixedState>>,
+    /// When those were granted their claims first that another leader granted,
+    /// by slot.
+    reclaimed: HashMap<u32, Millis, FixedState>,
+    /// Set if it has replicas.
+    replica: Option<Box<Replica>>,
 }
 
 impl Partition {
@@ -270,6 +318,8 @@ impl Partition {
             moving: BTreeMap::new(),
             applying: false,
             sessions: None,
+            reclaimed: HashMap::default(),
+            replica: None,
         }
     }
 
@@ -278,6 +328,13 @@ impl Partition {
         if let Some(frozen) = &mut self.frozen {
             frozen.push(Record { at, change });
             return;
+        }
+        self.propose_now(at, change, cx);
+    }
+
+    fn propose_now(&mut self, at: Millis, change: Change, cx: &mut Context<'_>) {
+        if self.log.role() == Role::Follower {
+            return cx.undo(change); // whoever asked asks the leader
         }
         let class = match cx.journal {
             Some(_) => self.class(&change),
@@ -293,8 +350,14 @@ impl Partition {
             match class {
                 Class::Volatile => {}
                 Class::Lazy => {
-                    write(false);
+                    let place = write(false);
                     hold = Hold::Written;
+                    if let Change::ErrandDone { number } = record.change {
+                        match &mut self.replica {
+                            Some(replica) => replica.closing.push_back((place, number)),
+                            None => self.outbox.finishes(number, place, journal),
+                        }
+                    }
                 }
                 Class::Wait => hold = Hold::Durable(write(true)),
                 Class::Barrier => {
@@ -317,8 +380,13 @@ impl Partition {
         while let Some(committed) = self.log.committed(cx.journal.as_deref()) {
             let Committed { index, record, position } = committed;
             cx.position = position;
+            let at = record.at;
+            if index.is_some() {
+                self.note_time(at, cx.node);
+            }
             self.outbox.begin(index);
-            self.apply(record, cx);
+            self.apply(record, index.is_some(), cx);
+            self.tell_dropped(at, cx);
         }
         cx.position = None;
         self.applying = false;
@@ -329,21 +397,23 @@ impl Partition {
         self.log.is_waiting()
     }
 
-    fn apply(&mut self, record: Record, cx: &mut Context<'_>) {
+    /// `written`: the record is one of those that replicas get.
+    fn apply(&mut self, record: Record, written: bool, cx: &mut Context<'_>) {
         let Record { at, change } = record;
+        let noted = written || self.replica.is_none();
         match change {
             Change::Claim { slot, request } => self.grant(at, slot, *request, cx),
             Change::Release(released) => self.release(at, released, cx),
             Change::Subscribe(request) => self.subscribe(*request, cx),
             Change::Unsubscribe(request) => self.unsubscribe(at, *request, cx),
             Change::Enqueue { message, to, lane, confirm } => {
-                if self.seen.is_new(lane) {
+                if self.seen.is_new(lane, noted) {
                     self.enqueue_all(at, &message, to, cx);
                 }
                 cx.confirm(confirm.and_then(Arc::into_inner));
             }
             Change::EnqueueOne { session, delivery, lane, confirm } => {
-                if self.seen.is_new(lane) {
+                if self.seen.is_new(lane, noted) {
                     self.enqueue_one(at, session, delivery, cx);
                 }
                 cx.confirm(confirm);
@@ -370,8 +440,8 @@ impl Partition {
                 self.trim_one(slot, generation, bytes, cx);
             }
             Change::Retain { message, clear, lane, confirm } => {
-                if self.seen.is_new(lane) {
-                    cx.retains.push(Retain { message, clear, confirm });
+                if self.seen.is_new(lane, noted) {
+                    cx.retains.push(Retain { at, message, clear, confirm });
                 } else {
                     cx.confirm(confirm);
                 }
@@ -379,6 +449,8 @@ impl Partition {
             Change::Moved { message: _, from, to } => self.moved(from, to, cx),
             Change::ErrandDone { number } => self.outbox.done(number),
             Change::Restarted => self.restarted(at, cx),
+            Change::Dropped(list) => self.drop_all(&list, cx),
+            Change::Gone(gone) => self.gone(at, &gone, cx),
         }
     }
 
@@ -412,6 +484,9 @@ impl Partition {
 
     /// Proposes what has become due.
     pub(crate) fn tick(&mut self, now: Millis, cx: &mut Context<'_>) {
+        if !self.leads() {
+            return;
+        }
         while let Some(&(due, slot, generation)) = self.timers.first()
             && due <= now
         {
@@ -463,6 +538,9 @@ impl Partition {
     }
 
     fn trim_one(&mut self, slot: u32, generation: u32, bytes: u64, cx: &mut Context<'_>) {
+        if !self.leads() {
+            return; // what gives way is told
+        }
         let session = self.claims.at_mut(slot).and_then(|claim| claim.session.as_deref_mut());
         let Some(session) = session.filter(|session| session.generation == generation) else {
             return;
@@ -470,8 +548,9 @@ impl Partition {
         if let Some(outgoing) = &mut session.outgoing {
             let before = outgoing.load();
             let dropped = outgoing.trim(bytes);
-            cx.counters.dropped(DropReason::Overload, dropped);
+            cx.counters.dropped(DropReason::Overload, dropped.len() as u64);
             cx.counters.track(before, outgoing.load());
+            self.note_dropped(generation, false, &dropped);
         }
     }
 
@@ -482,7 +561,7 @@ impl Partition {
 
     /// When the next timer is due.
     pub(crate) fn next_tick(&self) -> Option<Millis> {
-        self.timers.first().map(|&(due, _, _)| due)
+        self.timers.first().filter(|_| self.leads()).map(|&(due, _, _)| due)
     }
 
     /// The end of the run of `targets`, from `from` on, that is this partition's.
@@ -501,6 +580,17 @@ impl Partition {
         let (_, slot) = PartitionId::split(key.slot);
         let session = self.claims.at_mut(slot)?.session.as_deref_mut()?;
         (session.generation == key.generation).then_some((slot, session))
+    }
+
+    /// The claims that have a connection, in an order that all replicas have.
+    fn live_slots(&self) -> Vec<u32> {
+        let claims =
+            (0..self.claims.slots()).filter_map(|slot| Some((slot, self.claims.at(slot)?)));
+        let live = claims.filter(|(_, claim)| claim.live.is_some());
+        let session = |claim: &Claim| claim.session.as_deref().map(|session| session.generation);
+        let mut live: Vec<_> = live.map(|(slot, claim)| (session(claim), slot)).collect();
+        live.sort_unstable();
+        live.into_iter().map(|(_, slot)| slot).collect()
     }
 
     fn session_key(&self, slot: u32, generation: u32) -> SessionKey {

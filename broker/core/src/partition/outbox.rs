@@ -7,12 +7,13 @@
 //! what was not done is routed again, under the same number, and a partition
 //! that had it already knows the number (QOS-2).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::{Change, Context, Partition};
-use crate::ids::Millis;
-use crate::mail::{Confirm, Lane, part};
+use crate::ids::{Member, Millis, ShardId};
+use crate::journal::{Journal, Place};
+use crate::mail::{Confirm, Lane, LaneSource, part};
 use crate::message::Message;
 
 /// One of them.
@@ -34,6 +35,9 @@ pub(super) struct Outbox {
     /// What those who confirm know them by, since the start of the node.
     tokens: BTreeMap<u32, u64>,
     token: u32,
+    /// Those that are done, as long as that is not durable: after a crash they
+    /// would come again.
+    unproven: VecDeque<(u64, Place)>,
 }
 
 #[derive(Debug)]
@@ -78,10 +82,19 @@ impl Outbox {
         }
     }
 
+    /// That this one is done is written, there.
+    pub(super) fn finishes(&mut self, number: u64, place: Place, journal: &Journal) {
+        while self.unproven.front().is_some_and(|(_, place)| journal.is_durable(*place)) {
+            self.unproven.pop_front();
+        }
+        self.unproven.push_back((number, place));
+    }
+
     /// The oldest that may come again.
     fn low(&self) -> u64 {
         let first = self.open.first_key_value().map(|(&number, _)| number);
-        first.filter(|number| number & VOLATILE == 0).unwrap_or(0)
+        let first = first.filter(|number| number & VOLATILE == 0).unwrap_or(0);
+        self.unproven.iter().map(|(number, _)| *number).fold(first, u64::min)
     }
 
     /// Of the next message of this partition's own.
@@ -105,29 +118,50 @@ impl Outbox {
     }
 }
 
-/// Errands that came in, by the partition that sent them.
+/// Numbered messages that came in, by who numbers them.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
-    numbers: BTreeSet<(u8, u64, u32)>,
+pub(crate) struct Seen {
+    numbers: BTreeSet<(LaneSource, u64, u32)>,
 }
 
 impl Seen {
-    /// Notes a number; false: it came before. Numbers below the lane's lowest
-    /// do not come again and are forgotten.
-    pub(super) fn is_new(&mut self, lane: Option<Lane>) -> bool {
-        let Some(Lane { partition, number, low, part }) = lane else { return true };
-        while let Some(&old) = self.numbers.range((partition, 0, 0)..(partition, low, 0)).next() {
+    /// Notes a number, if it is to be noted; false: it came before. Numbers below
+    /// the lane's lowest do not come again and are forgotten.
+    pub(crate) fn is_new(&mut self, lane: Option<Lane>, noted: bool) -> bool {
+        let Some(Lane { source, number, low, part }) = lane else { return true };
+        if !noted {
+            return !self.numbers.contains(&(source, number, part));
+        }
+        while let Some(&old) = self.numbers.range((source, 0, 0)..(source, low, 0)).next() {
             self.numbers.remove(&old);
         }
-        self.numbers.insert((partition, number, part))
+        // One below the lowest has come and was confirmed, or it would be open.
+        number >= low && self.numbers.insert((source, number, part))
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u8, u64, u32)> {
+    /// A member is gone for good: what its shards have sent does not come again.
+    pub(crate) fn forget(&mut self, member: Member) {
+        let first = (LaneSource::Shard(ShardId::of(member, 0)), 0, 0);
+        let last = LaneSource::Shard(ShardId::of(member, ShardId::LAST));
+        while let Some(&old) = self.numbers.range(first..=(last, u64::MAX, u32::MAX)).next() {
+            self.numbers.remove(&old);
+        }
+    }
+
+    /// Of whose shards it knows numbers.
+    pub(super) fn members(&self) -> impl Iterator<Item = Member> {
+        self.numbers.iter().filter_map(|(source, ..)| match source {
+            LaneSource::Shard(shard) => Some(shard.member()),
+            LaneSource::Partition(_) => None,
+        })
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (LaneSource, u64, u32)> {
         self.numbers.iter().copied()
     }
 
-    pub(super) fn restore(&mut self, numbers: impl Iterator<Item = (u8, u64, u32)>) {
-        self.numbers = numbers.collect();
+    pub(super) fn restore(&mut self, numbers: impl Iterator<Item = (LaneSource, u64, u32)>) {
+        self.numbers.extend(numbers);
     }
 }
 
@@ -157,7 +191,7 @@ impl Partition {
     }
 
     /// Routes what was not done when the node ended.
-    pub(super) fn route_again(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn route_again(&mut self, cx: &mut Context<'_>) {
         let open = self.outbox.open.iter().filter(|(_, open)| open.token.is_none());
         let open: Vec<_> = open.map(|(&number, open)| (number, open.errand.clone())).collect();
         for (number, errand) in open {
@@ -165,11 +199,27 @@ impl Partition {
         }
     }
 
+    /// Routes one once more, whose message somebody has not taken. Who has knows
+    /// its number.
+    pub(crate) fn route_anew(&mut self, token: u32, cx: &mut Context<'_>) {
+        let Some(number) = self.outbox.tokens.remove(&token) else { return };
+        let Some(open) = self.outbox.open.get_mut(&number) else { return };
+        open.balance = 0;
+        let errand = open.errand.clone();
+        self.route(number, errand, cx);
+    }
+
     /// How an errand's message says which it is; none: it comes once.
     pub(crate) fn lane(&self, token: u32) -> Option<Lane> {
         let number = *self.outbox.tokens.get(&token)?;
-        let (partition, low) = (self.id.0, self.outbox.low());
-        let lane = Lane { partition, number, low, part: part::SESSIONS };
+        let mut low = self.outbox.low();
+        // Until its end is durable an errand may come again.
+        let closing = self.replica.iter().flat_map(|replica| &replica.closing);
+        if let Some(oldest) = closing.map(|&(_, number)| number).min() {
+            low = low.min(oldest);
+        }
+        let source = LaneSource::Partition(self.id.0);
+        let lane = Lane { source, number, low, part: part::SESSIONS };
         Some(lane).filter(|_| number & VOLATILE == 0)
     }
 
@@ -205,15 +255,57 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_done_may_come_again_until_that_is_durable() {
+        let message =
+            || crate::delivery::tests::delivery("m", tidegate_codec::QoS::ExactlyOnce).message;
+        let (mut outbox, mut journal) = (Outbox::default(), Journal::default());
+        outbox.begin(Some(5));
+        let first = outbox.add(Errand { message: message(), share: None }, None);
+        outbox.begin(Some(6));
+        let second = outbox.add(Errand { message: message(), share: None }, None);
+        assert_eq!(outbox.low(), first);
+        let place = journal.append(0, 7, false, |_| ());
+        outbox.finishes(first, place, &journal);
+        outbox.done(first);
+        assert_eq!(outbox.low(), first, "a crash now would send it again");
+        journal.take();
+        journal.durable(1, &[64]);
+        let place = journal.append(0, 8, false, |_| ());
+        outbox.finishes(second, place, &journal);
+        assert_eq!(outbox.low(), second);
+    }
+
+    #[test]
     fn a_number_that_came_is_known_until_it_cannot_come_again() {
         let mut seen = Seen::default();
-        let lane = |partition, number, low| Some(Lane { partition, number, low, part: 0 });
-        assert!(seen.is_new(lane(1, 7, 5)));
-        assert!(!seen.is_new(lane(1, 7, 5)), "the same again");
-        assert!(seen.is_new(lane(1, 6, 5)), "an earlier one may come later");
-        assert!(seen.is_new(lane(2, 7, 0)), "each partition counts for itself");
-        assert!(seen.is_new(lane(1, 9, 8)));
-        assert_eq!(seen.iter().collect::<Vec<_>>(), [(1, 9, 0), (2, 7, 0)]);
-        assert!(seen.is_new(None));
+        let lane = |partition, number, low| {
+            let source = LaneSource::Partition(partition);
+            Some(Lane { source, number, low, part: 0 })
+        };
+        assert!(seen.is_new(lane(1, 7, 5), true));
+        assert!(!seen.is_new(lane(1, 7, 5), true), "the same again");
+        assert!(seen.is_new(lane(1, 6, 5), true), "an earlier one may come later");
+        assert!(seen.is_new(lane(2, 7, 0), true), "each partition counts for itself");
+        assert!(seen.is_new(lane(1, 9, 8), true));
+        let of = LaneSource::Partition;
+        assert_eq!(seen.iter().collect::<Vec<_>>(), [(of(1), 9, 0), (of(2), 7, 0)]);
+        assert!(seen.is_new(None, true));
+        assert!(!seen.is_new(lane(1, 7, 8), true), "so late that it was confirmed before");
+    }
+
+    #[test]
+    fn a_member_that_is_gone_leaves_no_number_behind() {
+        let mut seen = Seen::default();
+        let lane = |member, shard| {
+            let source = LaneSource::Shard(ShardId::of(Member(member), shard));
+            Some(Lane { source, number: 7, low: 7, part: 0 })
+        };
+        for member in 1..4 {
+            assert!(seen.is_new(lane(member, 0), true) && seen.is_new(lane(member, 63), true));
+        }
+        seen.forget(Member(2));
+        assert_eq!(seen.iter().count(), 4);
+        assert!(!seen.is_new(lane(1, 63), true) && !seen.is_new(lane(3, 0), true));
+        assert!(seen.is_new(lane(2, 0), true));
     }
 }

@@ -11,11 +11,15 @@ use bytes::Bytes;
 use thiserror::Error;
 use tidegate_codec::{QoS, ReasonCode, RetainHandling};
 
-use super::{Change, MovedTo, Partition, Recipient, Recipients, Record, Released};
+use super::{
+    Change, Context, Dropped, Gone, MovedTo, Partition, Recipient, Recipients, Record, Released,
+};
 use crate::delivery::{Delivery, Ticket};
-use crate::ids::{ConnRef, Millis, PartitionId, Position, SessionKey, ShardId};
-use crate::index::Options;
-use crate::mail::{ClaimRequest, Lane, SubscribeRequest, UnsubscribeRequest, Wanted};
+use crate::ids::{
+    ConnRef, Member as NodeMember, Millis, PartitionId, Position, SessionKey, ShardId,
+};
+use crate::index::{Member, Options, ShareGroup};
+use crate::mail::{ClaimRequest, Lane, LaneSource, SubscribeRequest, UnsubscribeRequest, Wanted};
 use crate::message::{Draft, Message};
 use crate::node::Node;
 use crate::outgoing::{Acked, SubscriptionIds};
@@ -67,29 +71,32 @@ mod tag {
     pub(super) const ERRAND_DONE: u8 = 15;
     pub(super) const RESTARTED: u8 = 16;
     pub(super) const MOVED: u8 = 17;
+    pub(super) const CLAIM_BY: u8 = 18;
+    pub(super) const DROPPED: u8 = 19;
+    pub(super) const GONE: u8 = 20;
 }
 
 /// Appends to a record.
-pub(super) struct Writer<'a> {
-    pub(super) out: &'a mut Vec<u8>,
+pub(crate) struct Writer<'a> {
+    pub(crate) out: &'a mut Vec<u8>,
     /// Milliseconds of the wall clock when this process's clock stood at 0.
-    pub(super) epoch: Millis,
+    pub(crate) epoch: Millis,
 }
 
 impl Writer<'_> {
-    pub(super) fn u8(&mut self, value: u8) {
+    pub(crate) fn u8(&mut self, value: u8) {
         self.out.push(value);
     }
 
-    pub(super) fn u16(&mut self, value: u16) {
+    pub(crate) fn u16(&mut self, value: u16) {
         self.out.extend_from_slice(&value.to_le_bytes());
     }
 
-    pub(super) fn u32(&mut self, value: u32) {
+    pub(crate) fn u32(&mut self, value: u32) {
         self.out.extend_from_slice(&value.to_le_bytes());
     }
 
-    pub(super) fn u64(&mut self, value: u64) {
+    pub(crate) fn u64(&mut self, value: u64) {
         self.out.extend_from_slice(&value.to_le_bytes());
     }
 
@@ -98,28 +105,28 @@ impl Writer<'_> {
         self.out.extend_from_slice(bytes);
     }
 
-    pub(super) fn text(&mut self, text: &str) {
+    pub(crate) fn text(&mut self, text: &str) {
         self.bytes(text.as_bytes());
     }
 
     /// A time; `Millis::MAX` stays what it is.
-    pub(super) fn time(&mut self, at: Millis) {
+    pub(crate) fn time(&mut self, at: Millis) {
         self.u64(at.saturating_add(self.epoch));
     }
 
-    pub(super) fn option_u32(&mut self, value: Option<u32>) {
+    pub(crate) fn option_u32(&mut self, value: Option<u32>) {
         self.u8(value.is_some().into());
         self.u32(value.unwrap_or(0));
     }
 
-    pub(super) fn ids(&mut self, ids: &[u32]) {
+    pub(crate) fn ids(&mut self, ids: &[u32]) {
         self.u16(ids.len() as u16);
         for &id in ids {
             self.u32(id);
         }
     }
 
-    pub(super) fn message(&mut self, message: &Message) {
+    pub(crate) fn message(&mut self, message: &Message) {
         let (body, topic_bytes, forward_bytes) = message.parts();
         self.u64(message.id);
         self.u8(message.qos as u8 | u8::from(message.retain) << 2);
@@ -130,7 +137,7 @@ impl Writer<'_> {
         self.bytes(body);
     }
 
-    pub(super) fn will(&mut self, will: &Will) {
+    pub(crate) fn will(&mut self, will: &Will) {
         self.text(&will.topic);
         self.bytes(&will.payload);
         self.bytes(&will.forward);
@@ -139,18 +146,36 @@ impl Writer<'_> {
         self.u32(will.delay);
     }
 
-    fn lane(&mut self, lane: Option<Lane>) {
-        self.u8(lane.is_some().into());
-        if let Some(Lane { partition, number, low, part }) = lane {
-            self.u8(partition);
-            self.u64(number);
-            self.u64(low);
-            self.u32(part);
+    pub(crate) fn lane(&mut self, lane: Option<Lane>) {
+        let Some(Lane { source, number, low, part }) = lane else { return self.u8(0) };
+        self.lane_source(source);
+        self.u64(number);
+        self.u64(low);
+        self.u32(part);
+    }
+
+    /// 1: a partition, as the first release wrote it; 2: a shard.
+    pub(super) fn lane_source(&mut self, source: LaneSource) {
+        match source {
+            LaneSource::Partition(partition) => {
+                self.u8(1);
+                self.u8(partition);
+            }
+            LaneSource::Shard(shard) => {
+                self.u8(2);
+                self.u16(shard.0);
+            }
         }
     }
 
+    pub(super) fn owner(&mut self, conn: ConnRef) {
+        self.u16(conn.shard.0);
+        self.u32(conn.slot);
+        self.u32(conn.generation);
+    }
+
     /// All of a delivery but its message.
-    pub(super) fn delivery(&mut self, delivery: &Delivery) {
+    pub(crate) fn delivery(&mut self, delivery: &Delivery) {
         self.u8(delivery.qos as u8 | u8::from(delivery.retain) << 2);
         self.ids(delivery.ids.as_slice());
         self.u8(delivery.ticket.is_some().into());
@@ -162,7 +187,7 @@ impl Writer<'_> {
 }
 
 /// Reads a record.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     rest: &'a [u8],
     epoch: Millis,
 }
@@ -170,7 +195,7 @@ pub(super) struct Reader<'a> {
 type Result<T> = std::result::Result<T, RecordError>;
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(body: &'a [u8], epoch: Millis) -> Reader<'a> {
+    pub(crate) fn new(body: &'a [u8], epoch: Millis) -> Reader<'a> {
         Reader { rest: body, epoch }
     }
 
@@ -186,23 +211,23 @@ impl<'a> Reader<'a> {
         Ok(array)
     }
 
-    pub(super) fn u8(&mut self, what: &'static str) -> Result<u8> {
+    pub(crate) fn u8(&mut self, what: &'static str) -> Result<u8> {
         Ok(self.array::<1>(what)?[0])
     }
 
-    pub(super) fn u16(&mut self, what: &'static str) -> Result<u16> {
+    pub(crate) fn u16(&mut self, what: &'static str) -> Result<u16> {
         Ok(u16::from_le_bytes(self.array(what)?))
     }
 
-    pub(super) fn u32(&mut self, what: &'static str) -> Result<u32> {
+    pub(crate) fn u32(&mut self, what: &'static str) -> Result<u32> {
         Ok(u32::from_le_bytes(self.array(what)?))
     }
 
-    pub(super) fn u64(&mut self, what: &'static str) -> Result<u64> {
+    pub(crate) fn u64(&mut self, what: &'static str) -> Result<u64> {
         Ok(u64::from_le_bytes(self.array(what)?))
     }
 
-    pub(super) fn flag(&mut self, what: &'static str) -> Result<bool> {
+    pub(crate) fn flag(&mut self, what: &'static str) -> Result<bool> {
         match self.u8(what)? {
             0 => Ok(false),
             1 => Ok(true),
@@ -215,27 +240,27 @@ impl<'a> Reader<'a> {
         self.take(len, what)
     }
 
-    pub(super) fn text(&mut self, what: &'static str) -> Result<&'a str> {
+    pub(crate) fn text(&mut self, what: &'static str) -> Result<&'a str> {
         std::str::from_utf8(self.bytes(what)?).map_err(|_| RecordError::Text(what))
     }
 
-    pub(super) fn time(&mut self) -> Result<Millis> {
+    pub(crate) fn time(&mut self) -> Result<Millis> {
         let wall = self.u64("time")?;
         Ok(if wall == Millis::MAX { wall } else { wall.saturating_sub(self.epoch) })
     }
 
-    pub(super) fn position(&mut self) -> Result<Position> {
+    pub(crate) fn position(&mut self) -> Result<Position> {
         let offset = self.u64("position")?;
         Position::of(offset).ok_or(RecordError::Unknown { what: "position", value: offset })
     }
 
-    pub(super) fn option_u32(&mut self, what: &'static str) -> Result<Option<u32>> {
+    pub(crate) fn option_u32(&mut self, what: &'static str) -> Result<Option<u32>> {
         let some = self.flag(what)?;
         let value = self.u32(what)?;
         Ok(some.then_some(value))
     }
 
-    pub(super) fn ids(&mut self) -> Result<SubscriptionIds> {
+    pub(crate) fn ids(&mut self) -> Result<SubscriptionIds> {
         let n = self.u16("subscription identifiers")?;
         let ids: Vec<u32> =
             (0..n).map(|_| self.u32("subscription identifier")).collect::<Result<_>>()?;
@@ -243,13 +268,13 @@ impl<'a> Reader<'a> {
     }
 
     /// QoS and retain flag.
-    pub(super) fn flags(&mut self) -> Result<(QoS, bool)> {
+    pub(crate) fn flags(&mut self) -> Result<(QoS, bool)> {
         let bits = self.u8("flags")?;
         let unknown = |_| RecordError::Unknown { what: "QoS", value: bits.into() };
         Ok((QoS::try_from(bits & 0b11).map_err(unknown)?, bits & 0b100 != 0))
     }
 
-    pub(super) fn message(&mut self) -> Result<Arc<Message>> {
+    pub(crate) fn message(&mut self) -> Result<Arc<Message>> {
         let id = self.u64("message id")?;
         let (qos, retain) = self.flags()?;
         let origin = self.u64("origin")?;
@@ -278,7 +303,7 @@ impl<'a> Reader<'a> {
         Ok(Arc::new(Message::from_parts(body, topic_bytes, forward_bytes, &draft)))
     }
 
-    pub(super) fn will(&mut self) -> Result<Will> {
+    pub(crate) fn will(&mut self) -> Result<Will> {
         let topic = self.text("will topic")?.into();
         let payload = self.bytes("will payload")?.into();
         let forward = self.bytes("will properties")?.into();
@@ -288,18 +313,53 @@ impl<'a> Reader<'a> {
         Ok(Will { topic, payload, forward, qos, retain, expiry, delay })
     }
 
-    fn lane(&mut self) -> Result<Option<Lane>> {
-        if !self.flag("lane")? {
-            return Ok(None);
-        }
-        let partition = self.u8("lane")?;
+    pub(crate) fn lane(&mut self) -> Result<Option<Lane>> {
+        let Some(source) = self.lane_source()? else { return Ok(None) };
         let number = self.u64("lane number")?;
         let low = self.u64("lane's lowest")?;
-        Ok(Some(Lane { partition, number, low, part: self.u32("lane part")? }))
+        Ok(Some(Lane { source, number, low, part: self.u32("lane part")? }))
+    }
+
+    pub(super) fn lane_source(&mut self) -> Result<Option<LaneSource>> {
+        Ok(match self.u8("lane")? {
+            0 => None,
+            1 => Some(LaneSource::Partition(self.u8("lane")?)),
+            2 => Some(LaneSource::Shard(ShardId(self.u16("lane")?))),
+            value => {
+                return Err(RecordError::Unknown { what: "lane", value: value.into() });
+            }
+        })
+    }
+
+    pub(super) fn owner(&mut self) -> Result<ConnRef> {
+        let shard = ShardId(self.u16("shard")?);
+        Ok(ConnRef { shard, slot: self.u32("connection")?, generation: self.u32("connection")? })
+    }
+
+    /// A delivery of this message to a session; `member` yields its membership
+    /// of a share group of this name and filter.
+    pub(super) fn followed(
+        &mut self,
+        message: Arc<Message>,
+        session: SessionKey,
+        member: impl FnOnce(&str, &str) -> Option<Arc<Member>>,
+    ) -> Result<Delivery> {
+        let (qos, retain) = self.flags()?;
+        let ids = self.ids()?;
+        let mut ticket = None;
+        if self.flag("share group")? {
+            let (name, filter) = (self.text("share name")?, self.text("share filter")?);
+            let group = Arc::new(ShareGroup::new(name, &filter.into()));
+            // Who was given it may have left the group since.
+            let member = member(name, filter)
+                .unwrap_or_else(|| Arc::new(Member::new(session, Options::default(), 0)));
+            ticket = Some(Ticket::new(group, member));
+        }
+        Ok(Delivery { message, qos, retain, ids, position: None, ticket })
     }
 
     /// A delivery of this message to this session.
-    pub(super) fn delivery(
+    pub(crate) fn delivery(
         &mut self,
         node: &Node,
         session: SessionKey,
@@ -320,7 +380,7 @@ impl<'a> Reader<'a> {
         Ok(Delivery { message, qos, retain, ids, position: None, ticket })
     }
 
-    pub(super) fn end(&self) -> Result<()> {
+    pub(crate) fn end(&self) -> Result<()> {
         match self.rest.len() {
             0 => Ok(()),
             n => Err(RecordError::Long(n)),
@@ -338,7 +398,13 @@ impl Partition {
         };
         match &record.change {
             Change::Claim { slot: _, request } => {
-                at(&mut w, tag::CLAIM);
+                match self.is_replicated() {
+                    true => {
+                        at(&mut w, tag::CLAIM_BY);
+                        w.owner(request.conn);
+                    }
+                    false => at(&mut w, tag::CLAIM),
+                }
                 w.text(&request.client);
                 w.u8(request.clean_start.into());
                 w.u32(request.expiry);
@@ -470,17 +536,42 @@ impl Partition {
                 w.u64(*number);
             }
             Change::Restarted => at(&mut w, tag::RESTARTED),
+            Change::Dropped(list) => {
+                at(&mut w, tag::DROPPED);
+                w.u32(list.len() as u32);
+                for &Dropped { session, deferred, number } in list {
+                    w.u32(session);
+                    w.u8(deferred.into());
+                    w.u64(number);
+                }
+            }
+            Change::Gone(gone) => {
+                at(&mut w, tag::GONE);
+                match gone {
+                    Gone::Member(member) => {
+                        w.u16(member.0);
+                        w.u32(0);
+                    }
+                    Gone::Sessions(sessions) => {
+                        w.u16(0);
+                        w.u32(sessions.len() as u32);
+                        sessions.iter().for_each(|&session| w.u32(session));
+                    }
+                }
+            }
         }
     }
 
     /// The reverse of `encode`. Sessions are looked up among those that the
     /// records before have made.
-    pub(super) fn decode(&mut self, body: &[u8], node: &Node) -> Result<Record> {
+    pub(super) fn decode(&mut self, body: &[u8], cx: &Context<'_>) -> Result<Record> {
+        let node = cx.node;
         let mut r = Reader::new(body, node.epoch);
         let tag = r.u8("kind")?;
         let at = r.time()?;
         let change = match tag {
-            tag::CLAIM => {
+            tag::CLAIM | tag::CLAIM_BY => {
+                let conn = if tag == tag::CLAIM_BY { r.owner()? } else { NOWHERE };
                 let client: Arc<str> = r.text("client id")?.into();
                 let hash = node.client_hash(&client);
                 let clean_start = r.flag("clean start")?;
@@ -490,7 +581,6 @@ impl Partition {
                     false => None,
                 };
                 let slot = self.claim_slot(&client, hash);
-                let conn = NOWHERE;
                 let request = ClaimRequest {
                     conn,
                     client,
@@ -500,6 +590,7 @@ impl Partition {
                     window,
                     will,
                     counted: false,
+                    came: at,
                 };
                 Change::Claim { slot, request: Box::new(request) }
             }
@@ -542,7 +633,8 @@ impl Partition {
                     filters.push(Wanted { text, options, retain_handling, code });
                 }
                 let conn = NOWHERE;
-                let request = SubscribeRequest { session, conn, packet_id: 0, id, filters };
+                let (packet_id, barrier) = (0, false);
+                let request = SubscribeRequest { session, conn, packet_id, id, filters, barrier };
                 Change::Subscribe(Box::new(request))
             }
             tag::UNSUBSCRIBE => {
@@ -570,22 +662,13 @@ impl Partition {
                 let lane = r.lane()?;
                 let session = self.key_of(r.u32("session")?);
                 let message = r.message()?;
-                let delivery = r.delivery(node, session, message)?;
+                let delivery = self.read_delivery(&mut r, session, message, cx)?;
                 Change::EnqueueOne { session, delivery, lane, confirm: None }
             }
             tag::ACKNOWLEDGE => {
                 let session = self.key_of(r.u32("session")?);
                 let packet_id = r.u16("packet id")?;
-                let acked = match r.u8("acknowledgement")? {
-                    0 => Acked::Puback,
-                    1 => Acked::Pubrec,
-                    2 => Acked::PubrecRefused,
-                    3 => Acked::Pubcomp,
-                    value => {
-                        let what = "acknowledgement";
-                        return Err(RecordError::Unknown { what, value: value.into() });
-                    }
-                };
+                let acked = acked_of(r.u8("acknowledgement")?)?;
                 Change::Acknowledge { session, packet_id, acked }
             }
             tag::INCOMING => {
@@ -605,7 +688,7 @@ impl Partition {
                 let mut deliveries = Vec::new();
                 for _ in 0..r.u32("deliveries")? {
                     let message = r.message()?;
-                    deliveries.push(r.delivery(node, session, message)?);
+                    deliveries.push(self.read_delivery(&mut r, session, message, cx)?);
                 }
                 Change::Retained { session, filter, serial, deliveries }
             }
@@ -648,6 +731,26 @@ impl Partition {
             }
             tag::ERRAND_DONE => Change::ErrandDone { number: r.u64("errand")? },
             tag::RESTARTED => Change::Restarted,
+            tag::DROPPED => {
+                let mut list = Vec::new();
+                for _ in 0..r.u32("dropped messages")? {
+                    let session = r.u32("session")?;
+                    let deferred = r.flag("kept back")?;
+                    list.push(Dropped { session, deferred, number: r.u64("number")? });
+                }
+                Change::Dropped(list)
+            }
+            tag::GONE => {
+                let member = NodeMember(r.u16("member")?);
+                let mut sessions = Vec::new();
+                for _ in 0..r.u32("sessions")? {
+                    sessions.push(r.u32("session")?);
+                }
+                match member {
+                    NodeMember::ALONE => Change::Gone(Gone::Sessions(sessions)),
+                    member => Change::Gone(Gone::Member(member)),
+                }
+            }
             value => return Err(RecordError::Unknown { what: "kind", value: value.into() }),
         };
         r.end()?;
@@ -720,6 +823,23 @@ impl Partition {
         }
     }
 
+    /// A delivery of a record. A replica is in no index: it asks the session.
+    pub(super) fn read_delivery(
+        &self,
+        r: &mut Reader<'_>,
+        key: SessionKey,
+        message: Arc<Message>,
+        cx: &Context<'_>,
+    ) -> Result<Delivery> {
+        if cx.index.is_some() {
+            return r.delivery(cx.node, key, message);
+        }
+        let (_, slot) = PartitionId::split(key.slot);
+        let session = self.claims.at(slot).and_then(|claim| claim.session.as_deref());
+        let session = session.filter(|session| session.generation == key.generation);
+        r.followed(message, key, |name, filter| session?.subscriptions.member(name, filter))
+    }
+
     fn slot_of(&self, session: u32) -> u32 {
         let known = self.sessions.as_ref().and_then(|sessions| sessions.get(&session));
         known.copied().unwrap_or(NO_SLOT)
@@ -735,11 +855,48 @@ impl Partition {
     }
 }
 
-pub(super) fn acked_bits(acked: Acked) -> u8 {
+pub(crate) fn acked_bits(acked: Acked) -> u8 {
     match acked {
         Acked::Puback => 0,
         Acked::Pubrec => 1,
         Acked::PubrecRefused => 2,
         Acked::Pubcomp => 3,
+    }
+}
+
+/// The reverse of `acked_bits`.
+pub(crate) fn acked_of(bits: u8) -> Result<Acked> {
+    match bits {
+        0 => Ok(Acked::Puback),
+        1 => Ok(Acked::Pubrec),
+        2 => Ok(Acked::PubrecRefused),
+        3 => Ok(Acked::Pubcomp),
+        value => Err(RecordError::Unknown { what: "acknowledgement", value: value.into() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_of_the_first_release_is_read_and_written_as_it_was() {
+        let (number, low, part) = (70, 60, 1);
+        let of = |source| Some(Lane { source, number, low, part });
+        let rest = [&70u64.to_le_bytes()[..], &60u64.to_le_bytes(), &1u32.to_le_bytes()].concat();
+        let forms = [
+            (None, vec![0]),
+            (of(LaneSource::Partition(9)), [&[1, 9][..], &rest].concat()),
+            (of(LaneSource::Shard(ShardId(0x0241))), [&[2, 0x41, 2][..], &rest].concat()),
+        ];
+        for (lane, bytes) in forms {
+            let mut out = Vec::new();
+            Writer { out: &mut out, epoch: 0 }.lane(lane);
+            assert_eq!(out, bytes);
+            let mut r = Reader::new(&bytes, 0);
+            assert_eq!(r.lane(), Ok(lane));
+            assert_eq!(r.end(), Ok(()));
+        }
+        assert!(Reader::new(&[3, 0, 0], 0).lane().is_err());
     }
 }

@@ -20,11 +20,12 @@ impl Partition {
             return Ok(0); // the state that was restored has it
         }
         self.sessions.get_or_insert_default();
-        let record = self.decode(body, cx.node)?;
+        let record = self.decode(body, cx)?;
         let at = record.at;
         self.log.resume_after(index);
+        self.note_time(at, cx.node);
         self.outbox.begin(Some(index));
-        self.apply(record, cx);
+        self.apply(record, true, cx);
         Ok(at)
     }
 

@@ -11,8 +11,9 @@ use crate::catchup::Catchup;
 use crate::counters::DropReason;
 use crate::delivery::Delivery;
 use crate::ids::{ConnRef, Millis, SessionKey};
+use crate::index::Index;
 use crate::limits::{FETCH_BYTES_MAX, FETCH_MAX, SUBSCRIBE_FILTERS_MIN};
-use crate::mail::{ClaimRequest, Kind, Replay, SubscribeRequest, UnsubscribeRequest};
+use crate::mail::{ClaimRequest, Kind, Replay, SubscribeRequest, UnsubscribeRequest, Wanted};
 use crate::message::Message;
 use crate::outgoing::{Acked, Next, Outcome, Outgoing, Queued};
 use crate::subscriptions::Subscriptions;
@@ -187,10 +188,13 @@ impl Partition {
             self.send_will(&will, hash, at, cx);
         }
         let key = self.session_key(slot, session.generation);
-        session.subscriptions.clear(key, &cx.node.index, cx.counters);
+        session.subscriptions.clear(key, cx.index, cx.counters);
         if let Some(mut outgoing) = session.outgoing.take() {
             let before = outgoing.load();
-            let orphans = outgoing.end();
+            let orphans = match self.is_replicated() {
+                true => outgoing.end_unsent(),
+                false => outgoing.end(),
+            };
             cx.counters.track(before, outgoing.load());
             self.find_others(orphans, cx);
         }
@@ -238,11 +242,13 @@ impl Partition {
     }
 
     pub(super) fn subscribe(&mut self, request: SubscribeRequest, cx: &mut Context<'_>) {
-        let SubscribeRequest { session: key, conn, packet_id, id, filters } = request;
+        let SubscribeRequest { session: key, conn, packet_id, id, filters, barrier } = request;
         let Some((slot, session)) = self.session_mut(key) else { return };
         let (codes, replays) =
-            session.subscriptions.subscribe(key, id, &filters, cx.node, cx.counters);
-        cx.send(conn.shard, Kind::Subscribed { conn, packet_id, codes });
+            session.subscriptions.subscribe(key, id, &filters, cx.node, cx.index, cx.counters);
+        let ticket = |wanted: &Wanted| cx.node.index.ticket(key, &wanted.text);
+        let ticket = if barrier { filters.iter().map(ticket).max().unwrap_or(0) } else { 0 };
+        cx.send(conn.shard, Kind::Subscribed { conn, packet_id, codes, ticket });
         let Some(claim) = self.claims.at_mut(slot) else { return };
         let client = claim.hash;
         let Some(session) = claim.session.as_deref_mut() else { return };
@@ -278,7 +284,7 @@ impl Partition {
                 if let Some(catchup) = &mut session.catchup {
                     catchup.forget(text);
                 }
-                session.subscriptions.unsubscribe(key, text, cx.node, cx.counters)
+                session.subscriptions.unsubscribe(key, text, cx.index, cx.counters)
             })
             .collect()
     }
@@ -306,11 +312,20 @@ impl Partition {
             position: cx.position,
             ticket: None,
         };
+        if cx.index.is_none() && delivery.qos == QoS::AtMostOnce {
+            return; // its leader has sent it, or not
+        }
         if claim.live.is_some()
             && let Some(catchup) = &mut session.catchup
         {
-            let dropped = catchup.defer(delivery, &cx.node.settings.limits);
-            return cx.counters.dropped(DropReason::QueueFull, dropped);
+            if cx.index.is_none() {
+                return catchup.follow(delivery);
+            }
+            let mut gone = Vec::new();
+            let limits = &cx.node.settings.limits;
+            let dropped = catchup.defer_telling(delivery, limits, &mut gone);
+            cx.counters.dropped(DropReason::QueueFull, dropped);
+            return self.note_dropped(generation, true, &gone);
         }
         self.accept(at, slot, delivery, cx);
     }
@@ -348,14 +363,22 @@ impl Partition {
             return;
         }
         let sequence = session.sequence;
+        let generation = session.generation;
         let outgoing = session.outgoing.get_or_insert_with(|| Box::new(Outgoing::after(sequence)));
         let before = outgoing.load();
+        if cx.index.is_none() {
+            outgoing.follow(delivery);
+            session.sequence = outgoing.sequence();
+            return cx.counters.track(before, outgoing.load());
+        }
         let warm = live.is_some() && !cx.replaying;
-        if let Queued::Dropped(n) = outgoing.wait(delivery, limits, warm) {
+        let mut gone = Vec::new();
+        if let Queued::Dropped(n) = outgoing.wait_telling(delivery, limits, warm, &mut gone) {
             cx.counters.dropped(DropReason::QueueFull, n);
         }
         session.sequence = outgoing.sequence();
         cx.counters.track(before, outgoing.load());
+        self.note_dropped(generation, false, &gone);
         self.pump(at, slot, cx);
     }
 
@@ -432,10 +455,11 @@ impl Partition {
         more: bool,
         cx: &mut Context<'_>,
     ) {
+        let replicated = self.is_replicated();
         let Some((slot, session)) = self.session_mut(replay.owner) else { return };
         let wanted = session.subscriptions.holds(&replay.filter);
         let Some(catchup) = &mut session.catchup else { return };
-        catchup.back(replay, more && wanted);
+        catchup.back(replay, more && wanted, replicated);
         self.resume_replays(slot, cx);
         self.end_catchup(at, slot, cx);
     }
@@ -449,10 +473,11 @@ impl Partition {
         replay: Box<Replay>,
         cx: &mut Context<'_>,
     ) {
+        let replicated = self.is_replicated();
         let Some((slot, session)) = self.session_mut(replay.owner) else { return };
         let wanted = session.subscriptions.holds(&replay.filter);
         let Some(catchup) = &mut session.catchup else { return };
-        catchup.back(replay, wanted);
+        catchup.back(replay, wanted, replicated);
         if self.claims.at(slot).is_some_and(|claim| claim.live != Some(conn)) {
             self.resume_replays(slot, cx);
         }
@@ -514,10 +539,11 @@ impl Partition {
             return;
         }
         let Some(conn) = claim.live else { return };
-        let window = session.window;
+        let (window, generation) = (session.window, session.generation);
+        let mut gone = Vec::new();
         if let Some(outgoing) = &mut session.outgoing {
             let before = outgoing.load();
-            while let Some(next) = outgoing.next(window, true, at) {
+            while let Some(next) = outgoing.next_telling(window, true, at, &mut gone) {
                 let kind = match next {
                     Next::Publish { packet_id, dup, delivery } => {
                         Kind::Push { conn, packet_id, dup, delivery }
@@ -534,7 +560,6 @@ impl Partition {
             let positions = outgoing.fetch(window, FETCH_MAX, FETCH_BYTES_MAX);
             if !positions.is_empty() {
                 let slot = id.session_slot(slot);
-                let generation = session.generation;
                 let session = SessionKey { shard, durable: true, slot, generation };
                 let offsets = positions.iter().map(|position| position.offset()).collect();
                 cx.fetches.push(Fetch { session, positions: offsets, why: Why::Send });
@@ -542,6 +567,9 @@ impl Partition {
             if outgoing.is_empty() {
                 session.outgoing = None;
             }
+        }
+        if !gone.is_empty() {
+            self.note_dropped(generation, false, &gone);
         }
         self.resume_replays(slot, cx);
     }
@@ -572,8 +600,9 @@ impl Subscriptions {
         &mut self,
         key: SessionKey,
         id: u32,
-        filters: &[crate::mail::Wanted],
+        filters: &[Wanted],
         node: &crate::node::Node,
+        index: Option<&Index>,
         counters: &crate::counters::Counters,
     ) -> (Box<[ReasonCode]>, Vec<Replay>) {
         let mut codes = Vec::with_capacity(filters.len());
@@ -597,7 +626,7 @@ impl Subscriptions {
                 codes.push(ReasonCode::QuotaExceeded);
                 continue;
             }
-            self.add(&filter, wanted.options, id, key, &node.index, counters);
+            self.add(&filter, wanted.options, id, key, index, counters);
             codes.push(wanted.code);
             let replay = match wanted.retain_handling {
                 RetainHandling::SendAlways => true,
@@ -616,11 +645,11 @@ impl Subscriptions {
         &mut self,
         key: SessionKey,
         text: &str,
-        node: &crate::node::Node,
+        index: Option<&Index>,
         counters: &crate::counters::Counters,
     ) -> ReasonCode {
         let Ok(filter) = Filter::parse(text) else { return ReasonCode::TopicFilterInvalid };
-        if self.remove(&filter, key, &node.index, counters) {
+        if self.remove(&filter, key, index, counters) {
             ReasonCode::Success
         } else {
             ReasonCode::NoSubscriptionExisted

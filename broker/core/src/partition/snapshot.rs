@@ -21,11 +21,11 @@ use super::record::{NOWHERE, Reader, RecordError, Writer};
 use super::{Context, Partition, Session};
 use crate::catchup::Catchup;
 use crate::delivery::Delivery;
-use crate::ids::{Millis, Position, SessionKey};
+use crate::ids::{Millis, Position, SessionKey, ShardId};
 use crate::index::Options;
 use crate::journal::{Journal, LIVE_BUCKET_BYTES, Written};
 use crate::log::ReplicatedLog;
-use crate::mail::Replay;
+use crate::mail::{LaneSource, Replay};
 use crate::message::Message;
 use crate::node::Node;
 use crate::outgoing::{Kept, Outgoing};
@@ -38,6 +38,8 @@ mod item {
     pub(super) const SESSION: u8 = 2;
     pub(super) const RETAINED: u8 = 3;
     pub(super) const END: u8 = 4;
+    /// Numbers of messages that came from other nodes.
+    pub(super) const CROSSED: u8 = 5;
 }
 
 /// What came of a piece that was read back.
@@ -125,11 +127,30 @@ impl Partition {
                 w.text(filter);
             }
         }
-        w.u32(self.seen.iter().count() as u32);
-        for (partition, number, part) in self.seen.iter() {
+        let of = |(source, number, part)| match source {
+            LaneSource::Partition(partition) => Some((partition, number, part)),
+            LaneSource::Shard(_) => None,
+        };
+        w.u32(self.seen.iter().filter_map(of).count() as u32);
+        for (partition, number, part) in self.seen.iter().filter_map(of) {
             w.u8(partition);
             w.u64(number);
             w.u32(part);
+        }
+        // Only nodes of a cluster have any, which are of this release at least.
+        let of = |(source, number, part)| match source {
+            LaneSource::Shard(shard) => Some((shard, number, part)),
+            LaneSource::Partition(_) => None,
+        };
+        let shards = self.seen.iter().filter_map(of).count();
+        if shards > 0 {
+            w.u8(item::CROSSED);
+            w.u32(shards as u32);
+            for (shard, number, part) in self.seen.iter().filter_map(of) {
+                w.u16(shard.0);
+                w.u64(number);
+                w.u32(part);
+            }
         }
     }
 
@@ -227,6 +248,14 @@ impl Partition {
         while r.end().is_err() {
             match r.u8("item")? {
                 item::HEAD => self.read_head(&mut r)?,
+                item::CROSSED => {
+                    let mut seen = Vec::new();
+                    for _ in 0..r.u32("numbers")? {
+                        let source = LaneSource::Shard(ShardId(r.u16("lane")?));
+                        seen.push((source, r.u64("number")?, r.u32("part")?));
+                    }
+                    self.seen.restore(seen.into_iter());
+                }
                 item::SESSION => self.read_session(&mut r, cx)?,
                 item::RETAINED => restored.retained.push(r.message()?),
                 item::END => {
@@ -256,7 +285,8 @@ impl Partition {
         self.outbox.restore(errands.into_iter());
         let mut seen = Vec::new();
         for _ in 0..r.u32("numbers")? {
-            seen.push((r.u8("lane")?, r.u64("number")?, r.u32("part")?));
+            let source = LaneSource::Partition(r.u8("lane")?);
+            seen.push((source, r.u64("number")?, r.u32("part")?));
         }
         self.seen.restore(seen.into_iter());
         Ok(())
@@ -292,7 +322,7 @@ impl Partition {
             let options = Options::of_bits(r.u8("options")?);
             let id = r.u32("subscription identifier")?;
             let filter = Filter::parse(text).map_err(|_| RecordError::Text("filter"))?;
-            session.subscriptions.add(&filter, options, id, key, &cx.node.index, cx.counters);
+            session.subscriptions.add(&filter, options, id, key, cx.index, cx.counters);
         }
         let sent = r.u64("sent")?;
         let mut kept = Vec::new();

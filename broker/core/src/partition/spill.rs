@@ -70,7 +70,7 @@ impl Partition {
                         && let Some((_, session)) = self.session_mut(fetch.session)
                         && let Some(outgoing) = &mut session.outgoing
                     {
-                        outgoing.park(None); // it has left meanwhile
+                        outgoing.park(false); // it has left meanwhile
                     }
                     if let Some((_, session)) = self.session_mut(fetch.session)
                         && let Some(outgoing) = &session.outgoing

@@ -29,7 +29,7 @@ impl Shard {
             return self.park_or_send(slot, PacketType::Pubcomp, packet_id, reason, 0);
         }
         let partition = PartitionId::of(hash);
-        let home = partition.shard(self.node.shards);
+        let home = self.node.home(partition).unwrap_or(id);
         let mut left = 0;
         let durable = conn.session_durable;
         let session = conn.session_key(id, home, slot);
@@ -43,8 +43,10 @@ impl Shard {
             left = 1;
             let confirm = Some(Confirm { conn: me, token });
             let (held, message) = (false, None);
-            self.send(home, Kind::Incoming { session, packet_id, held, message, confirm });
-            self.press(home, me);
+            let conn = me;
+            let kind = Kind::Incoming { session, conn, packet_id, held, message, confirm };
+            self.send_home(partition, kind);
+            self.press_home(partition, me);
         }
         if !defect::on("5:4.3.3-11") {
             self.park_or_send(slot, PacketType::Pubcomp, packet_id, ReasonCode::Success, left);
@@ -53,6 +55,10 @@ impl Shard {
 
     /// A durable target has what was promised.
     pub(super) fn confirmed(&mut self, now: Millis, confirm: Confirm) {
+        if let Some(number) = confirm.crossing_number() {
+            let before = self.crossing_done(number);
+            return self.confirm(before);
+        }
         if let Some(partition) = confirm.partition() {
             let at = self.local_number(partition);
             return self.with_partition(now, at, |partition, cx| {
@@ -75,6 +81,13 @@ impl Shard {
     /// A retained message found no place: its publisher is told, in 5.0, and a
     /// QoS 2 exchange ends with that [MQTT-4.3.3-9].
     pub(super) fn not_retained(&mut self, now: Millis, confirm: Confirm) {
+        if let Some(number) = confirm.crossing_number() {
+            // It came from this node: nothing to be retained goes on to a third.
+            if let Some(before) = self.crossing_done(number) {
+                self.not_retained(now, before);
+            }
+            return;
+        }
         if confirm.partition().is_some() {
             return self.confirmed(now, confirm); // its publisher has its answer
         }
@@ -82,9 +95,10 @@ impl Shard {
         let Some(conn) = self.conn(confirm.conn) else { return };
         let v5 = conn.version == Version::V5;
         let (hash, durable) = (conn.hash, conn.session_durable);
-        let home = PartitionId::of(hash).shard(self.node.shards);
+        let (partition, home) = self.home_of(hash);
         let Some(conn) = self.conns.at_mut(slot) else { return };
         let session = conn.session_key(id, home, slot);
+        let me = conn.reference(id, slot);
         let Some(active) = &mut conn.active else { return };
         let at = confirm.token.wrapping_sub(active.parked_first) as usize;
         if v5 && let Some(parked) = active.parked.get_mut(at) {
@@ -99,9 +113,9 @@ impl Shard {
                 if durable && ended > 0 {
                     let held = false;
                     let message = None;
-                    let confirm = None;
-                    let kind = Kind::Incoming { session, packet_id, held, message, confirm };
-                    self.send(home, kind);
+                    let (conn, confirm) = (me, None);
+                    let kind = Kind::Incoming { session, conn, packet_id, held, message, confirm };
+                    self.send_home(partition, kind);
                 }
             }
         }

@@ -14,7 +14,7 @@ use crate::conn::{Conn, Phase, pause};
 use crate::counters::{CloseReason, RejectReason};
 use crate::ids::{ConnRef, Millis, PartitionId};
 use crate::keepalive::{TICK_MS, tick_of};
-use crate::mail::{ClaimRequest, Granted, Kind, ReleaseRequest};
+use crate::mail::{ClaimRef, Granted, ReleaseRequest};
 use crate::pressure::Stage;
 use crate::rate::Rate;
 use crate::room::Room;
@@ -59,7 +59,7 @@ impl Shard {
         match self.check_connect(slot, &connect) {
             Ok(()) if guarded => self.ask(slot),
             Ok(()) => match self.wait_of(now, slot, &connect) {
-                Ok(None) => self.claim(slot, &connect),
+                Ok(None) => self.claim(now, slot, &connect),
                 Ok(Some(due)) => self.delay(slot, due),
                 Err(Refusal { code, reason }) => {
                     self.say_refused(slot, code);
@@ -161,7 +161,9 @@ impl Shard {
         if self.node.pressure() >= Stage::Refuse {
             return refuse(ReasonCode::QuotaExceeded, RejectReason::Memory);
         }
-        if self.node.room() == Room::None && expiry_of(connect) > 0 {
+        // Whether a session is there to be resumed is known to its partition.
+        let resumes = !connect.clean_start && self.node.may_resume();
+        if self.node.room() == Room::None && expiry_of(connect) > 0 && !resumes {
             return refuse(ReasonCode::QuotaExceeded, RejectReason::DiskFull);
         }
         if self.draining {
@@ -213,7 +215,7 @@ impl Shard {
         Ok(())
     }
 
-    fn claim(&mut self, slot: u32, connect: &Connect<'_>) {
+    fn claim(&mut self, now: Millis, slot: u32, connect: &Connect<'_>) {
         let assigned = connect.client_id.is_empty();
         let client: Arc<str> =
             if assigned { self.assign_id().into() } else { connect.client_id.into() };
@@ -244,35 +246,43 @@ impl Shard {
         conn.assigned = assigned;
         conn.will = connect.will.as_ref().map(|will| Arc::new(Will::from_wire(will)));
         conn.hash = hash;
-        conn.client = Some(Arc::clone(&client));
+        conn.client = Some(client);
         conn.phase = Phase::Claiming;
         conn.pause |= pause::CLAIM;
-        let request = ClaimRequest {
-            conn: conn.reference(self.id, slot),
-            client,
-            hash,
-            clean_start: connect.clean_start,
-            expiry: conn.expiry,
-            window: conn.window,
-            will: conn.will.clone(),
-            counted: false,
-        };
-        let home = PartitionId::of(hash).shard(self.node.shards);
-        self.send(home, Kind::Claim(Box::new(request)));
+        conn.clean_start = connect.clean_start;
+        let me = conn.reference(self.id, slot);
+        self.claim_again(slot);
+        self.watch_claim(now, slot);
+        self.press_home(PartitionId::of(hash), me);
     }
 
     /// The claim is ours: the session begins or goes on.
     pub(super) fn granted(&mut self, now: Millis, granted: Granted) {
-        let Granted { conn: at, claim, session, present, incoming, taken_from } = granted;
+        let Granted { conn: at, partition, claim, session, present, again, incoming, taken_from } =
+            granted;
         let id = self.id;
         let slot = at.slot;
-        let Some(conn) = self.conn(at) else { return };
+        let Some(conn) = self.conn(at) else { return self.decline(at, partition, claim) };
+        match conn.phase {
+            Phase::Claiming => {}
+            // Asked for twice, or claimed of a new leader.
+            Phase::Live if conn.claim == claim => return,
+            Phase::Live if conn.claim == ClaimRef::NONE && session.is_none() => {
+                conn.claim = claim;
+                return;
+            }
+            Phase::Live | Phase::HalfOpen | Phase::Closing => {
+                return self.decline(at, partition, claim);
+            }
+        }
         let accepted_at = conn.accepted_at();
         conn.claim = claim;
         conn.phase = Phase::Live;
         conn.session_durable = session.is_some();
         if let Some(session) = session {
             conn.session = (session.slot, session.generation);
+        } else {
+            conn.session = (tick_of(now), 0);
         }
         if !incoming.is_empty() {
             conn.active().inherited = incoming.len() as u16;
@@ -297,6 +307,10 @@ impl Shard {
             }
             return;
         }
+        if again && session.is_some() {
+            // What the session had for it went to where the first grant did.
+            return self.end_moved(now, slot);
+        }
         if !self.say_connack(slot, present) {
             return self.end(now, slot, CloseReason::ProtocolError, true);
         }
@@ -317,14 +331,20 @@ impl Shard {
 
     /// The claim was refused.
     pub(super) fn claim_refused(&mut self, now: Millis, at: ConnRef, code: ReasonCode) {
-        let Some(conn) = self.conn(at) else { return };
+        // Asked for twice, it may be refused twice.
+        let claiming = |conn: &&mut Conn| conn.phase == Phase::Claiming;
+        let Some(conn) = self.conn(at).filter(claiming) else { return };
         let (gone, released) = (conn.gone, conn.released);
         conn.phase = Phase::HalfOpen;
         conn.will = None;
         if !gone {
             self.say_refused(at.slot, code);
         }
-        self.reject(now, at.slot, RejectReason::Sessions);
+        let reason = match self.node.room() {
+            Room::None => RejectReason::DiskFull,
+            Room::Enough | Room::Low => RejectReason::Sessions,
+        };
+        self.reject(now, at.slot, reason);
         if released {
             self.vacate(at.slot);
         }
@@ -394,11 +414,17 @@ impl Shard {
     }
 
     /// Sends the present owner of a client id away [MQTT-3.1.4-3].
-    pub(super) fn evict(&mut self, now: Millis, at: ConnRef) {
-        let Some(conn) = self.conn(at) else { return };
-        if conn.phase != Phase::Live {
-            return; // its release is on the way
-        }
+    pub(super) fn evict(
+        &mut self,
+        now: Millis,
+        at: ConnRef,
+        partition: PartitionId,
+        claim: ClaimRef,
+    ) {
+        let Some(conn) = self.conn(at).filter(|conn| conn.phase == Phase::Live) else {
+            // Its release is on the way, or was lost with a link.
+            return self.decline(at, partition, claim);
+        };
         let blocked = conn.blocked;
         if conn.version == Version::V5 && !blocked && !defect::on("5:3.1.4-3") {
             self.say_disconnect(at.slot, ReasonCode::SessionTakenOver);
@@ -416,12 +442,11 @@ impl Shard {
     }
 
     /// Gives a claim back that nobody uses any more.
-    pub(super) fn give_back(&mut self, slot: u32, expiry: Option<u32>, will: bool) {
+    pub(super) fn give_back(&mut self, slot: u32, expiry: Option<u32>, will: bool, moved: bool) {
         let Some(conn) = self.conns.at(slot) else { return };
         let partition = PartitionId::of(conn.hash);
-        let home = partition.shard(self.node.shards);
-        let request = ReleaseRequest { partition, claim: conn.claim, expiry, will };
-        self.send(home, Kind::Release(Box::new(request)));
+        let (claim, conn) = (conn.claim, conn.reference(self.id, slot));
+        self.give_up(ReleaseRequest { partition, conn, claim, expiry, will, moved });
     }
 }
 

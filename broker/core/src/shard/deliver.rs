@@ -10,7 +10,7 @@ use crate::alias::Outgoing as Alias;
 use crate::conn::{Conn, Held, Phase};
 use crate::counters::{CloseReason, DropReason};
 use crate::delivery::Delivery;
-use crate::ids::{ConnRef, Millis, PartitionId};
+use crate::ids::{ConnRef, Millis};
 use crate::index::Target;
 use crate::limits::SPLICE_BYTES_MIN;
 use crate::mail::Kind;
@@ -208,11 +208,11 @@ impl Shard {
     /// An acknowledgement for the durable half.
     fn tell_durable(&mut self, slot: u32, packet_id: u16, acked: Acked) {
         let Some(conn) = self.conns.at(slot) else { return };
-        let home = PartitionId::of(conn.hash).shard(self.node.shards);
+        let (partition, home) = self.home_of(conn.hash);
         let session = conn.session_key(self.id, home, slot);
-        let me = conn.reference(self.id, slot);
-        self.send(home, Kind::Acknowledge { session, packet_id, acked });
-        self.press(home, me);
+        let conn = conn.reference(self.id, slot);
+        self.send_home(partition, Kind::Acknowledge { session, conn, packet_id, acked });
+        self.press_home(partition, conn);
     }
 
     /// Sends what waits for the socket or the window, as far as both allow.
@@ -253,7 +253,7 @@ impl Shard {
                 }
             }
         }
-        self.resume_replays(slot);
+        self.resume_replays(now, slot);
     }
 
     fn forget_last(&mut self, slot: u32) {

@@ -9,10 +9,10 @@ use super::receive::qos_of;
 use crate::conn::pause;
 use crate::counters::DropReason;
 use crate::delivery::{Delivery, Ticket};
-use crate::ids::{ConnRef, Millis, SessionKey, ShardId};
-use crate::index::{Member, Route, ShareGroup, Targets};
+use crate::ids::{ConnRef, Millis, PartitionId, SessionKey, ShardId};
+use crate::index::{Member, Remote, Route, RouteGroup, ShareGroup, Targets};
 use crate::limits::STEP_ITEMS_MAX;
-use crate::mail::{Confirm, Kind, Lane, part};
+use crate::mail::{Confirm, Kind, Lane, What, is_system, part};
 use crate::message::{Draft, Message};
 use crate::outgoing::SubscriptionIds;
 use crate::partition::{Change, Partition, Recipients};
@@ -27,6 +27,9 @@ pub(super) struct Source {
     pub(super) lane: Option<Lane>,
     /// Confirmations that will come.
     pub(super) confirms: u16,
+    /// Partitions that it has gone to from here, a bit each: one that this node
+    /// is about to lead, or led until now, is found in two ways.
+    pub(super) partitions: u64,
     /// Whether anybody wants the message.
     pub(super) matched: bool,
     /// Whether a message that nobody wants is one dropped. `$SYS` values, which
@@ -39,7 +42,8 @@ impl Source {
     #[inline]
     pub(super) fn client(publisher: ConnRef) -> Source {
         let (confirm, lane) = (None, None);
-        Source { publisher, confirm, lane, confirms: 0, matched: false, counted: true }
+        let (confirms, partitions, matched) = (0, 0, false);
+        Source { publisher, confirm, lane, confirms, partitions, matched, counted: true }
     }
 
     /// A client that is no more: its will.
@@ -57,7 +61,7 @@ impl Source {
         Source { counted: false, ..Source::will(shard) }
     }
 
-    fn expect(&mut self) -> Option<Confirm> {
+    pub(super) fn expect(&mut self) -> Option<Confirm> {
         self.confirms += u16::from(self.confirm.is_some());
         self.confirm
     }
@@ -86,13 +90,29 @@ impl Shard {
     pub(super) fn distribute(&mut self, now: Millis, draft: &mut Draft<'_>, source: &mut Source) {
         if draft.retain && self.node.settings.retain_available {
             let clear = draft.payload.is_empty(); // [MQTT-3.3.1-6]
+            let keeper = self.node.retained_partition(draft.topic);
+            let there = Remote::Partition(keeper);
+            if draft.qos > QoS::AtMostOnce && !self.node.is_alone() && !is_system(draft.topic) {
+                self.cross(now, draft, there, What::Retain { clear }, source, None);
+                self.press_home(keeper, source.publisher);
+                return self.distribute_live(now, draft, source);
+            }
             let message = Arc::clone(draft.share());
-            let to = self.node.retained_shard(draft.topic);
             let confirm = source.expect();
             let lane = source.lane.map(|lane| Lane { part: part::RETAIN, ..lane });
-            self.send(to, Kind::Retain { message, clear, lane, confirm });
-            self.press(to, source.publisher);
+            let kind = Kind::Retain { message, clear, lane, confirm };
+            if is_system(draft.topic) {
+                self.send(self.node.place(keeper), kind);
+            } else {
+                self.send_home(keeper, kind);
+                self.press_home(keeper, source.publisher);
+            }
         }
+        self.distribute_live(now, draft, source);
+    }
+
+    /// The same, when it was seen to that it is retained.
+    fn distribute_live(&mut self, now: Millis, draft: &mut Draft<'_>, source: &mut Source) {
         if draft.expires <= now && !defect::on("5:3.3.2-5") {
             self.counters().dropped(DropReason::Expired, 1);
             return;
@@ -116,7 +136,25 @@ impl Shard {
             return;
         }
         source.matched = true;
+        let mut errand_here = false;
         for group in &route.groups {
+            if group.shard.member() != self.id.member() {
+                self.follow_elsewhere(now, group, draft, source);
+                continue;
+            }
+            if !self.node.is_alone() {
+                match group.durable {
+                    true if message_qos(draft) => {
+                        self.follow_partitions(now, group, draft, source);
+                        continue;
+                    }
+                    false if source.lane.is_some() => {
+                        errand_here = true;
+                        continue;
+                    }
+                    true | false => {}
+                }
+            }
             let long = group.targets.len() > STEP_ITEMS_MAX;
             let here = group.shard == self.id;
             if here && !group.durable && !long && !self.has_job(source.publisher) {
@@ -140,14 +178,100 @@ impl Shard {
             );
             if durable && message_qos(draft) {
                 self.press_journal(group.shard, publisher);
+                self.press_partitions(&group.targets, publisher);
             }
             if !here {
                 self.press(group.shard, publisher);
             }
         }
+        if errand_here {
+            self.cross_here(draft, source);
+        }
         for group in &route.shares {
             self.share(now, group, draft, source);
         }
+    }
+
+    /// Others that want the message: nodes, and partitions that are led elsewhere.
+    #[cold]
+    fn follow_elsewhere(
+        &mut self,
+        now: Millis,
+        group: &RouteGroup,
+        draft: &mut Draft<'_>,
+        source: &mut Source,
+    ) {
+        for target in group.targets.iter() {
+            let (shard, durable) = (group.shard, group.durable);
+            let (slot, generation) = (target.slot, target.generation);
+            let remote = Remote::of(SessionKey { shard, durable, slot, generation });
+            if let Some(remote) = remote.filter(|&remote| self.is_elsewhere(remote)) {
+                self.cross_once(now, draft, remote, source);
+            }
+        }
+    }
+
+    /// Durable sessions of this node, in a cluster: who leads their partitions may
+    /// change before the message is committed, so it is kept until it is.
+    fn follow_partitions(
+        &mut self,
+        now: Millis,
+        group: &RouteGroup,
+        draft: &mut Draft<'_>,
+        source: &mut Source,
+    ) {
+        let targets = &group.targets;
+        let mut at = 0;
+        while let Some(target) = targets.get(at) {
+            let (partition, _) = PartitionId::split(target.slot);
+            let to = Remote::Partition(partition);
+            self.cross_once(now, draft, to, source);
+            at = targets.end_of(partition);
+        }
+        self.press_partitions(targets, source.publisher);
+    }
+
+    fn cross_once(&mut self, now: Millis, draft: &mut Draft<'_>, to: Remote, source: &mut Source) {
+        if let Remote::Partition(partition) = to {
+            if source.partitions & partition.bit() != 0 {
+                return;
+            }
+            source.partitions |= partition.bit();
+        }
+        self.cross(now, draft, to, What::Everybody, source, None);
+    }
+
+    /// Where a message for this member of a share group has to be sent, if it is
+    /// one that waits until it is there.
+    fn way_of_share(&self, member: &Member, draft: &Draft<'_>) -> Option<Remote> {
+        let session = member.session;
+        let partition = || Remote::Partition(PartitionId::split(session.slot).0);
+        let kept = session.durable && message_qos(draft) && !self.node.is_alone();
+        Remote::of(session).or_else(|| kept.then(partition))
+    }
+
+    /// A member of a share group that a message may go to from here.
+    fn pick<'g>(&self, group: &'g ShareGroup) -> Option<&'g Arc<Member>> {
+        if self.node.is_alone() {
+            return group.pick(None);
+        }
+        group.pick_where(|member| self.is_reachable(member.session))
+    }
+
+    /// Sends a message to another node, for a member of a share group there.
+    fn share_elsewhere(
+        &mut self,
+        now: Millis,
+        group: &Arc<ShareGroup>,
+        member: &Arc<Member>,
+        remote: Remote,
+        draft: &mut Draft<'_>,
+        source: &mut Source,
+    ) {
+        let (name, filter) = (group.name().into(), Arc::clone(group.filter()));
+        let ticket = Some(Ticket::new(Arc::clone(group), Arc::clone(member)));
+        let what = What::Member { name, filter, hops: 0 };
+        self.cross(now, draft, remote, what, source, ticket);
     }
 
     /// One member of a shared subscription gets the message [MQTT-4.8.2-3].
@@ -158,9 +282,12 @@ impl Shard {
         draft: &mut Draft<'_>,
         source: &mut Source,
     ) {
-        let Some(member) = group.pick(None) else { return };
+        let Some(member) = self.pick(group) else { return };
         let member = Arc::clone(member);
         let session = member.session;
+        if let Some(remote) = self.way_of_share(&member, draft) {
+            return self.share_elsewhere(now, group, &member, remote, draft, source);
+        }
         let confirm = if session.durable { source.expect() } else { None };
         let delivery = shared_delivery(group, &member, draft);
         let to = session.shard;
@@ -195,16 +322,19 @@ impl Shard {
         filter: &str,
         source: &mut Source,
     ) {
-        let _ = now;
         let route = self.node.index.route(message.topic());
         let group = route.shares.iter().find(|g| g.name() == name && &**g.filter() == filter);
         // Who has left is no member any more, or is picked last: it is offline.
-        let Some((group, member)) = group.and_then(|group| Some((group, group.pick(None)?))) else {
+        let Some((group, member)) = group.and_then(|group| Some((group, self.pick(group)?))) else {
             return self.counters().dropped(DropReason::SessionEnded, 1);
         };
         let member = Arc::clone(member);
         let session = member.session;
-        let delivery = shared_delivery(group, &member, &mut message.draft());
+        let mut draft = message.draft();
+        if let Some(remote) = self.way_of_share(&member, &draft) {
+            return self.share_elsewhere(now, group, &member, remote, &mut draft, source);
+        }
+        let delivery = shared_delivery(group, &member, &mut draft);
         let confirm = if session.durable { source.expect() } else { None };
         let lane = source.lane;
         self.send(session.shard, Kind::DeliverShared { session, delivery, lane, confirm });
@@ -340,7 +470,7 @@ impl Shard {
     }
 
     #[inline]
-    fn has_job(&self, publisher: ConnRef) -> bool {
+    pub(super) fn has_job(&self, publisher: ConnRef) -> bool {
         !self.jobs.is_empty() && self.jobs.iter().any(|job| job.publisher == publisher)
     }
 }
@@ -350,7 +480,7 @@ fn message_qos(draft: &Draft<'_>) -> bool {
     draft.qos > QoS::AtMostOnce
 }
 
-fn shared_delivery(
+pub(super) fn shared_delivery(
     group: &Arc<ShareGroup>,
     member: &Arc<Member>,
     draft: &mut Draft<'_>,

@@ -95,7 +95,7 @@ impl Shard {
             orphans.extend(held.map(|held| held.delivery).filter(|d| d.ticket.is_some()));
         }
         if durable {
-            self.give_back(slot, Some(expiry), will.is_some());
+            self.give_back(slot, Some(expiry), will.is_some(), reason == CloseReason::Moved);
             for replay in replays {
                 self.return_replay(me, replay);
             }
@@ -103,14 +103,14 @@ impl Shard {
             let key = SessionKey { shard: id, durable: false, slot, generation };
             if !matches!(subscriptions, Subscriptions::None) {
                 let mut subscriptions = subscriptions;
-                subscriptions.clear(key, &node.index, counters);
+                subscriptions.clear(key, Some(&node.index), counters);
             }
             if let Some(will) = will {
                 counters.wills[0].add(1);
                 let id = self.next_message();
                 self.publish_message(now, will.message(hash, now, id));
             }
-            self.give_back(slot, None, false);
+            self.give_back(slot, None, false, false);
         }
         self.redispatch(now, orphans);
         if silent {
@@ -135,11 +135,20 @@ impl Shard {
         if conn.generation != generation & GENERATION {
             return;
         }
+        if generation & FOR_PAUSE != 0 && conn.phase == Phase::Claiming {
+            self.claim_again(slot);
+            return self.watch_claim(now, slot);
+        }
         if generation & FOR_PAUSE != 0 {
             self.unpause(slot, pause::RATE);
             return self.unpause(slot, pause::DOOR);
         }
         if generation & FOR_CONNECT != 0 && conn.phase != Phase::HalfOpen {
+            let me = conn.reference(self.id, slot);
+            if conn.phase == Phase::Claiming && !self.node.is_alone() {
+                // Nobody leads its partition, or nobody who does can say so.
+                self.claim_refused(now, me, ReasonCode::ServerBusy);
+            }
             return; // it has an entry of its own for the keep alive
         }
         let due = match conn.phase {

@@ -10,7 +10,7 @@ use crate::conn::pause;
 use crate::counters::DropReason;
 use crate::ids::{ConnRef, Millis, PartitionId, Position, ShardId};
 use crate::journal::Batch;
-use crate::mail::{Confirm, Kind, Lane, part};
+use crate::mail::{Confirm, Kind, Lane, is_system, part};
 use crate::message::Message;
 use crate::partition::{Change, Context, Errand, Fetch, Partition, RecordError, Retain};
 use crate::room::Room;
@@ -53,7 +53,7 @@ impl Shard {
         let behind = &self.node.behind[self.id.index()];
         if relieved && behind.swap(false, Relaxed) {
             for shard in 0..self.node.shards {
-                self.send(ShardId(shard), Kind::Relieved);
+                self.send(ShardId::of(self.id.member(), shard), Kind::Relieved);
             }
         }
         self.settle(now);
@@ -85,7 +85,8 @@ impl Shard {
             partition.replay(index, body, cx)
         });
         for retain in retains {
-            self.retain(now, &retain.message, retain.clear);
+            let at = if self.is_replicated() { retain.at } else { now };
+            self.retain(at, &retain.message, retain.clear);
         }
         outcome.unwrap_or(Ok(0))
     }
@@ -114,19 +115,25 @@ impl Shard {
         Ok(restored.ended)
     }
 
-    fn with_replayed<T>(
+    pub(super) fn with_replayed<T>(
         &mut self,
         at: usize,
         position: Option<Position>,
         retains: &mut Vec<Retain>,
         act: impl FnOnce(&mut Partition, &mut Context<'_>) -> T,
     ) -> Option<T> {
-        let counters = self.replayed.get_or_insert_default();
+        let followed = self.followed.get(at).and_then(Option::as_deref);
+        let index = followed.is_none().then_some(&self.node.index);
+        let counters = match followed {
+            Some(counters) => counters,
+            None => self.replayed.get_or_insert_default(),
+        };
         let (mut mails, mut errands, mut fetches) = (Vec::new(), Vec::new(), Vec::new());
         let mut cx = Context {
             node: &self.node,
             counters,
             journal: None,
+            index,
             mails: &mut mails,
             errands: &mut errands,
             retains,
@@ -211,7 +218,7 @@ impl Shard {
     #[inline]
     pub(super) fn next_message(&mut self) -> u64 {
         self.message += 1;
-        self.message << 6 | u64::from(self.id.0)
+        self.message << 6 | self.id.index() as u64
     }
 
     /// A retained message for a topic of this shard.
@@ -223,6 +230,13 @@ impl Shard {
         lane: Option<Lane>,
         confirm: Option<Confirm>,
     ) {
+        if is_system(message.topic()) && !self.node.is_alone() {
+            // A node's own, of whoever leads the partition.
+            if clear || message.expired(now) || self.has_place(&message) {
+                self.retain(now, &message, clear);
+            }
+            return self.confirm(confirm);
+        }
         // What the broker says of itself is not written.
         let no_room = self.node.room() != Room::Enough && !message.topic().starts_with("$SYS/");
         if !clear && !message.expired(now) && (no_room || !self.has_place(&message)) {
@@ -248,6 +262,7 @@ impl Shard {
         token: u32,
         errand: Errand,
     ) {
+        let Some(errand) = self.errand_in_time(now, partition, token, errand) else { return };
         let at = self.local_number(partition);
         let lane = self.partitions.get(at).and_then(|partition| partition.lane(token));
         let mut source = Source::errand(Confirm::errand(self.id, partition, token), lane);
@@ -267,15 +282,13 @@ impl Shard {
     /// Pauses a publisher whose messages go to a shard whose journal is behind.
     #[inline]
     pub(super) fn press_journal(&mut self, to: ShardId, publisher: ConnRef) {
-        if !self.node.behind[to.index()].load(Relaxed) || publisher.shard != self.id {
+        if to.member() != self.id.member()
+            || !self.node.behind[to.index()].load(Relaxed)
+            || publisher.shard != self.id
+        {
             return;
         }
-        let Some(conn) = self.conn(publisher) else { return };
-        if conn.pause & pause::OUTBOX == 0 {
-            conn.pause |= pause::OUTBOX;
-            self.counters().mailbox_pauses.add(1);
-            self.journal_paused.push(publisher);
-        }
+        self.pause_for_journal(publisher);
     }
 
     /// A journal has caught up.

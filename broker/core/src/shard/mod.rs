@@ -9,20 +9,25 @@
 
 mod acknowledge;
 mod connect;
+mod crossing;
 mod deliver;
 mod distribute;
 mod end;
+mod fresh;
 mod keep;
+mod links;
+mod moves;
 mod outbox;
 mod partitions;
 mod publish;
 mod receive;
 mod recheck;
+mod replicas;
 mod retain;
 mod shed;
 mod subscribe;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
 use std::sync::Arc;
 
@@ -30,6 +35,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashSet;
 use tidegate_codec::ReasonCode;
 
+use crate::asked::Asked;
 use crate::conn::{Conn, Phase, Throttle, pause};
 use crate::counters::{CloseReason, Counters, RejectReason};
 use crate::ids::{ConnRef, Millis, PartitionId, ShardId};
@@ -47,8 +53,12 @@ use crate::retained::{Retained, Sweep};
 use crate::slab::Slab;
 use crate::transit::{Passed, Reached, Stamp, Transit};
 
+use crossing::Crossings;
 use distribute::Job;
+use fresh::Waiting;
+use moves::Moves;
 use outbox::Outbox;
+pub use replicas::Applied;
 
 /// A connection that was opened.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -68,6 +78,8 @@ pub struct Opening {
     pub messages_per_second: u32,
     /// Bytes a second that are read of it; 0: no limit.
     pub bytes_per_second: u32,
+    /// Its SUBACKs do not wait until the other nodes know of its filters.
+    pub local_barrier: bool,
 }
 
 /// What becomes of a CONNECT that somebody outside was asked about.
@@ -172,6 +184,23 @@ pub enum Event {
 /// is not given again: 2^14 a millisecond, and 64 shards.
 const MESSAGE_TIME_SHIFT: u32 = 14;
 
+/// In a cluster: bits of a message id below those of its member, shard left out.
+/// The last is spare, so that counting never runs into the member.
+const MESSAGE_BITS: u32 = 47;
+
+/// What message ids of a shard begin with.
+fn first_message(node: &Node, now: Millis) -> u64 {
+    let time = node.epoch + now;
+    match node.is_alone() {
+        true => time << MESSAGE_TIME_SHIFT,
+        // An incarnation has its number for itself as long as any is remembered.
+        false => {
+            let time = (time << 6) & ((1 << (MESSAGE_BITS - 1)) - 1);
+            u64::from(node.member().0) << MESSAGE_BITS | time
+        }
+    }
+}
+
 /// Marks a wheel entry that watches for the CONNECT, not the keep alive.
 const FOR_CONNECT: u32 = 1 << 31;
 /// Marks one that ends a pause.
@@ -201,6 +230,12 @@ pub struct Shard {
     partitions: Vec<Partition>,
     /// What is to be written; none: the state is memory alone.
     journal: Option<Box<Journal>>,
+    /// By partition, in a cluster: of those that are led here.
+    journals: Vec<Option<Box<Journal>>>,
+    /// By partition, in a cluster: what those count that are not led here.
+    followed: Vec<Option<Box<Counters>>>,
+    /// Partitions led since the last turn, whose errands are to be routed.
+    promoted: Vec<PartitionId>,
     /// What is to be read from the disk.
     fetches: Vec<Fetch>,
     /// The topics of retained messages by partition, while they are written.
@@ -213,7 +248,15 @@ pub struct Shard {
     message: u64,
     /// No partition has a timer before this.
     partitions_due: Millis,
+    /// For the other shards of this node.
     outboxes: Vec<Outbox>,
+    /// For shards of other nodes.
+    remote: BTreeMap<ShardId, Outbox>,
+    /// For partitions that nobody leads, as far as is known.
+    homeless: BTreeMap<u8, Outbox>,
+    moves: Moves,
+    crossings: Crossings,
+    waiting: Waiting,
     /// Mail to oneself, handled before the next packet.
     local: VecDeque<Kind>,
     jobs: VecDeque<Job>,
@@ -221,6 +264,7 @@ pub struct Shard {
     // Boxed as they travel.
     #[allow(clippy::vec_box)]
     queries: VecDeque<Box<Replay>>,
+    asked: Asked,
     transit: Transit,
     draining: bool,
     drain_next: u32,
@@ -234,19 +278,29 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// The shard `id` of a node, without connections, at time `now`.
+    /// The shard `id` of a node, without connections, at time `now`. Only the
+    /// number of it within its node is looked at.
     pub fn new(node: Arc<Node>, id: ShardId, now: Millis) -> Shard {
         let seed = node.seed;
+        let id = ShardId::of(node.member(), id.index() as u16);
         Shard {
             id,
             partitions: node.partitions_of(id).map(|p| Partition::new(p, id)).collect(),
             journal: None,
+            journals: Vec::new(),
+            followed: Vec::new(),
+            promoted: Vec::new(),
             replayed: None,
             fetches: Vec::new(),
             retained_of: node.partitions_of(id).map(|_| HashSet::default()).collect(),
             journal_paused: Vec::new(),
-            message: (node.epoch + now) << MESSAGE_TIME_SHIFT,
+            message: first_message(&node, now),
             outboxes: (0..node.shards).map(|_| Outbox::default()).collect(),
+            remote: BTreeMap::new(),
+            homeless: BTreeMap::new(),
+            moves: Moves::default(),
+            crossings: Crossings::default(),
+            waiting: Waiting::default(),
             routes: Some(Box::new(RouteCache::new(ROUTE_CACHE_MAX, seed ^ u64::from(id.0)))),
             node,
             conns: Slab::default(),
@@ -263,6 +317,7 @@ impl Shard {
             local: VecDeque::new(),
             jobs: VecDeque::new(),
             queries: VecDeque::new(),
+            asked: Asked::default(),
             transit: Transit::default(),
             draining: false,
             drain_next: 0,
@@ -333,6 +388,7 @@ impl Shard {
         let generation = self.generation;
         let mut conn = Conn::new(generation, tick_of(now), self.transit.turn());
         conn.guarded = opening.guarded;
+        conn.local_barrier = opening.local_barrier;
         let rate = |n: u32| (n > 0).then(|| (Rate::per_second(n), Bucket::default()));
         let throttle = Throttle {
             messages: rate(opening.messages_per_second),
@@ -378,7 +434,7 @@ impl Shard {
 
     /// Mail for another shard, at most one batch; `None` when there is none.
     pub fn outbound(&mut self, to: ShardId) -> Option<Vec<Mail>> {
-        let batch = self.outboxes[to.index()].take()?;
+        let batch = self.outboxes.get_mut(to.index())?.take()?;
         self.counters().cross_messages.add(batch.len() as u64);
         self.relieve(to);
         Some(batch)
@@ -409,6 +465,10 @@ impl Shard {
             self.sweep_due = now + 1_000;
             self.sweep_retained(now);
         }
+        self.walk_again(now);
+        self.replay_again(now);
+        self.retry_crossings(now);
+        self.routes_moved(now);
         self.shed(now);
         self.settle(now);
     }
@@ -424,6 +484,10 @@ impl Shard {
         if !self.retained.is_empty() {
             next = next.min(self.sweep_due);
         }
+        let others = [self.moves.due(), self.crossings.due(), self.asked.due()];
+        for due in others.into_iter().flatten() {
+            next = next.min(due);
+        }
         if let Some(due) = self.shed_due() {
             next = next.min(due);
         }
@@ -435,6 +499,8 @@ impl Shard {
         self.step(now);
         self.answer_some(now);
         self.recheck_some(now);
+        self.walk_some(now);
+        self.route_promoted(now);
         self.settle(now);
         self.has_work()
     }
@@ -442,7 +508,11 @@ impl Shard {
     /// Whether [`Shard::work`] has something to do.
     #[inline]
     pub fn has_work(&self) -> bool {
-        !self.jobs.is_empty() || !self.queries.is_empty() || self.recheck_next.is_some()
+        !self.jobs.is_empty()
+            || !self.queries.is_empty()
+            || self.recheck_next.is_some()
+            || self.moves.is_walking()
+            || !self.promoted.is_empty()
     }
 
     /// Whether an output has grown so much that it should be flushed now.
@@ -547,8 +617,25 @@ impl Shard {
             self.local.push_back(kind);
         } else {
             let read_at = self.transit.origin().map(|origin| origin.read_at);
-            self.outboxes[to.index()].push(Mail { kind, read_at });
+            self.outbox(to).push(Mail { kind, read_at });
         }
+    }
+
+    /// Sends mail to whoever leads a partition.
+    #[inline]
+    fn send_home(&mut self, partition: PartitionId, kind: Kind) {
+        match self.node.home(partition) {
+            Some(home) => self.send(home, kind),
+            None => self.wait_for_home(partition, kind),
+        }
+    }
+
+    /// The partition of a client id with this hash, and the shard in the key of
+    /// its session.
+    #[inline]
+    fn home_of(&self, hash: u64) -> (PartitionId, ShardId) {
+        let partition = PartitionId::of(hash);
+        (partition, self.node.home(partition).unwrap_or(self.id))
     }
 
     /// Handles mail to oneself until there is none.
@@ -560,6 +647,13 @@ impl Shard {
     }
 
     fn handle(&mut self, now: Millis, kind: Kind) {
+        let kind = match self.node.is_alone() {
+            true => kind,
+            false => match self.sift(now, kind) {
+                Some(kind) => kind,
+                None => return,
+            },
+        };
         match kind {
             Kind::Claim(request) => {
                 let at = self.local_number(PartitionId::of(request.hash));
@@ -582,34 +676,43 @@ impl Shard {
                 self.propose(now, partition, Change::Unsubscribe(request));
             }
             Kind::Recheck(request) => self.recheck_session(now, &request),
-            Kind::Acknowledge { session, packet_id, acked } => {
+            Kind::Reclaim(request) => {
+                let at = self.local_number(PartitionId::of(request.hash));
+                self.with_partition(now, at, |partition, cx| {
+                    partition.request_reclaim(now, *request, cx);
+                });
+            }
+            Kind::Acknowledge { session, conn: _, packet_id, acked } => {
                 let (partition, _) = PartitionId::split(session.slot);
                 self.propose(now, partition, Change::Acknowledge { session, packet_id, acked });
             }
-            Kind::Incoming { session, packet_id, held, message, confirm } => {
+            Kind::Incoming { session, conn: _, packet_id, held, message, confirm } => {
                 let (partition, _) = PartitionId::split(session.slot);
                 let change = Change::Incoming { session, packet_id, held, message, confirm };
                 self.propose(now, partition, change);
             }
             Kind::Granted(granted) => self.granted(now, *granted),
             Kind::Refused { conn, reason } => self.claim_refused(now, conn, reason),
-            Kind::Evict { conn } => self.evict(now, conn),
-            Kind::Subscribed { conn, packet_id, codes } => {
-                self.subscribed(conn, packet_id, &codes);
+            Kind::Evict { conn, partition, claim } => self.evict(now, conn, partition, claim),
+            Kind::Released { conn } => self.released(conn),
+            Kind::Subscribed { conn, packet_id, codes, ticket: _ } => {
+                self.subscribed(now, conn, packet_id, &codes);
             }
             Kind::Unsubscribed { conn, packet_id, codes } => {
-                self.unsubscribed(conn, packet_id, &codes);
+                self.unsubscribed(now, conn, packet_id, &codes);
             }
             Kind::Push { conn, packet_id, dup, delivery } => {
                 self.push(now, conn, packet_id, dup, delivery);
             }
             Kind::Owe { conn, packet_id, reason } => self.owe(conn, packet_id, reason),
             Kind::Mismatch { conn } => self.mismatch(now, conn),
+            Kind::Lost { conn } => self.session_lost(now, conn),
             Kind::Confirmed(confirm) => self.confirmed(now, confirm),
+            Kind::Undone(confirm) => self.undone(now, confirm),
             Kind::Relieved => self.relieved(),
             Kind::NotRetained(confirm) => self.not_retained(now, confirm),
             Kind::JobDone { conn } => self.job_done(conn),
-            Kind::Pace { conn, replay } => self.pace(conn, replay),
+            Kind::Pace { conn, replay } => self.pace(now, conn, replay),
             Kind::Deliver { message, targets, durable, publisher, lane, confirm, report } => {
                 let origin = self.transit.origin();
                 self.fan_out(
@@ -633,6 +736,7 @@ impl Shard {
             Kind::Retain { message, clear, lane, confirm } => {
                 self.propose_retain(now, message, clear, lane, confirm);
             }
+            Kind::Cross(cross) => self.crossed(now, *cross),
             Kind::Query(replay) => self.queries.push_back(replay),
             Kind::Returned { conn, replay } => self.replay_returned(now, conn, replay),
             Kind::Answer { replay, messages, more } => self.replayed(now, replay, messages, more),

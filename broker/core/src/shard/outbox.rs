@@ -4,17 +4,19 @@ use std::collections::VecDeque;
 
 use super::Shard;
 use crate::conn::pause;
-use crate::ids::{ConnRef, ShardId};
-use crate::limits::{BATCH_MAILS_MAX, OUTBOX_BYTES_MAX, OUTBOX_MAILS_MAX};
+use crate::ids::{ConnRef, PartitionId, ShardId};
+use crate::limits::{
+    BATCH_MAILS_MAX, HOMELESS_BYTES_MAX, HOMELESS_MAILS_MAX, OUTBOX_BYTES_MAX, OUTBOX_MAILS_MAX,
+};
 use crate::mail::Mail;
 
 /// Bounded by pausing: a publisher whose mail goes over the limit is not read
 /// until half of it is gone. QoS 1 and 2 are never dropped here.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    mails: VecDeque<Mail>,
+    pub(super) mails: VecDeque<Mail>,
     bytes: usize,
-    paused: Vec<ConnRef>,
+    pub(super) paused: Vec<ConnRef>,
 }
 
 impl Outbox {
@@ -34,6 +36,13 @@ impl Outbox {
         Some(batch)
     }
 
+    /// The first of them.
+    pub(super) fn pop(&mut self) -> Option<Mail> {
+        let mail = self.mails.pop_front()?;
+        self.bytes -= mail.bytes();
+        Some(mail)
+    }
+
     pub(super) fn put_back(&mut self, batch: Vec<Mail>) {
         for mail in batch.into_iter().rev() {
             self.bytes += mail.bytes();
@@ -46,6 +55,11 @@ impl Outbox {
         self.mails.len() >= OUTBOX_MAILS_MAX || self.bytes >= OUTBOX_BYTES_MAX
     }
 
+    /// The same for one that waits for a leader.
+    pub(super) fn is_homeless_over(&self) -> bool {
+        self.mails.len() >= HOMELESS_MAILS_MAX || self.bytes >= HOMELESS_BYTES_MAX
+    }
+
     fn is_relieved(&self) -> bool {
         self.mails.len() < OUTBOX_MAILS_MAX / 2 && self.bytes < OUTBOX_BYTES_MAX / 2
     }
@@ -55,24 +69,48 @@ impl Shard {
     /// Pauses a publisher whose mail goes to a shard that does not keep up.
     #[inline]
     pub(super) fn press(&mut self, to: ShardId, publisher: ConnRef) {
-        if to == self.id || publisher.shard != self.id || !self.outboxes[to.index()].is_over() {
+        if to == self.id || publisher.shard != self.id || !self.outbox(to).is_over() {
             return;
         }
         let Some(conn) = self.conn(publisher) else { return };
         if conn.pause & pause::OUTBOX == 0 {
             conn.pause |= pause::OUTBOX;
             self.counters().mailbox_pauses.add(1);
-            self.outboxes[to.index()].paused.push(publisher);
+            self.outbox(to).paused.push(publisher);
+        }
+    }
+
+    /// The same for mail to whoever leads a partition.
+    #[inline]
+    pub(super) fn press_home(&mut self, partition: PartitionId, publisher: ConnRef) {
+        match self.node.home(partition) {
+            Some(home) => self.press(home, publisher),
+            None => self.press_homeless(partition, publisher),
+        }
+    }
+
+    /// Where mail for a shard waits.
+    #[inline]
+    pub(super) fn outbox(&mut self, to: ShardId) -> &mut Outbox {
+        let here = to.member() == self.id.member();
+        match self.outboxes.get_mut(to.index()).filter(|_| here) {
+            Some(outbox) => outbox,
+            None => self.remote.entry(to).or_default(),
         }
     }
 
     /// Resumes the publishers that waited for this outbox.
     pub(super) fn relieve(&mut self, to: ShardId) {
-        let outbox = &mut self.outboxes[to.index()];
+        let outbox = self.outbox(to);
         if outbox.paused.is_empty() || !outbox.is_relieved() {
             return;
         }
-        for publisher in std::mem::take(&mut outbox.paused) {
+        let paused = std::mem::take(&mut outbox.paused);
+        self.relieve_all(paused);
+    }
+
+    pub(super) fn relieve_all(&mut self, paused: Vec<ConnRef>) {
+        for publisher in paused {
             if self.conn(publisher).is_some() {
                 self.unpause(publisher.slot, pause::OUTBOX);
             }
@@ -81,6 +119,7 @@ impl Shard {
 
     /// Mails that wait in all outboxes.
     pub fn outbox_depth(&self) -> usize {
-        self.outboxes.iter().map(|outbox| outbox.mails.len()).sum()
+        let all = self.outboxes.iter().chain(self.remote.values()).chain(self.homeless.values());
+        all.map(|outbox| outbox.mails.len()).sum()
     }
 }

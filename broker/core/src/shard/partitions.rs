@@ -31,11 +31,13 @@ impl Shard {
         // A connect, an acknowledgement: a mail or two, into a vector that stays.
         let mut mails = std::mem::take(&mut self.spare_mails);
         let (mut errands, mut retains) = (Vec::new(), Vec::new());
-        let Shard { node, partitions, id, journal, fetches, .. } = self;
+        let Shard { node, partitions, id, journal, journals, followed, fetches, .. } = self;
+        let led = followed.get(at).is_none_or(Option::is_none);
         let mut cx = Context {
             node,
             counters: &node.counters[id.index()],
-            journal: journal.as_deref_mut(),
+            journal: Shard::journal_of(journals, journal, at),
+            index: led.then_some(&node.index),
             mails: &mut mails,
             errands: &mut errands,
             retains: &mut retains,
@@ -50,20 +52,29 @@ impl Shard {
             self.partitions_due = self.partitions_due.min(due);
         }
         for retain in retains {
-            self.retain(now, &retain.message, retain.clear);
+            let at = if self.is_replicated() { retain.at } else { now };
+            self.retain(at, &retain.message, retain.clear);
             self.confirm(retain.confirm);
         }
         let read_at = self.transit.origin().map(|origin| origin.read_at);
-        for (to, mail) in mails.drain(..) {
+        let alone = self.node.is_alone();
+        for (to, mut mail) in mails.drain(..) {
+            if !alone && let Kind::Pace { replay, .. } = &mut mail.kind {
+                self.asked.leave(now, replay);
+            }
             // QoS 0 gives way when another shard does not keep up; the rest is
             // bounded by windows.
+            if let Kind::Subscribed { ticket, .. } = &mail.kind {
+                self.send_after(*ticket, to, mail.kind);
+                continue;
+            }
             let best_effort = matches!(mail.kind, Kind::Push { packet_id: 0, .. });
             if to == self.id {
                 self.local.push_back(mail.kind);
-            } else if best_effort && self.outboxes[to.index()].is_over() {
+            } else if best_effort && self.outbox(to).is_over() {
                 self.counters().dropped(DropReason::PeerBuffer, 1);
             } else {
-                self.outboxes[to.index()].push(Mail { read_at, ..mail });
+                self.outbox(to).push(Mail { read_at, ..mail });
             }
         }
         if mails.capacity() <= SPARE_MAILS_MAX {

@@ -98,7 +98,7 @@ impl Shard {
         };
         // A QoS 2 PUBLISH of a session that is kept is committed with its packet
         // id, and routed then: else a crash in between would lose or repeat it.
-        if durable && qos == QoS::ExactlyOnce && self.journal.is_some() {
+        if durable && qos == QoS::ExactlyOnce && self.keeps() {
             let message = Arc::clone(draft.share());
             self.scratch = scratch;
             return self.take_in(slot, me, packet.packet_id, message);
@@ -115,7 +115,7 @@ impl Shard {
             && let Some(conn) = self.conns.at_mut(slot)
         {
             let partition = PartitionId::of(conn.hash);
-            let home = partition.shard(self.node.shards);
+            let home = self.node.home(partition).unwrap_or(self.id);
             let session = conn.session_key(self.id, home, slot);
             conn.active().incoming.push(packet.packet_id);
             self.counters().inflight[0].add(1);
@@ -123,8 +123,10 @@ impl Shard {
                 source.confirms += 1;
                 let packet_id = packet.packet_id;
                 let (held, message, confirm) = (true, None, Some(confirm));
-                self.send(home, Kind::Incoming { session, packet_id, held, message, confirm });
-                self.press(home, me);
+                let conn = me;
+                let kind = Kind::Incoming { session, conn, packet_id, held, message, confirm };
+                self.send_home(partition, kind);
+                self.press_home(partition, me);
             }
         }
         if qos != QoS::AtMostOnce {
@@ -141,7 +143,8 @@ impl Shard {
         let token = self.next_token(slot);
         let Some(conn) = self.conns.at_mut(slot) else { return };
         let v5 = conn.version == Version::V5;
-        let home = PartitionId::of(conn.hash).shard(self.node.shards);
+        let partition = PartitionId::of(conn.hash);
+        let home = self.node.home(partition).unwrap_or(self.id);
         let session = conn.session_key(self.id, home, slot);
         conn.active().incoming.push(packet_id);
         self.counters().inflight[0].add(1);
@@ -150,9 +153,12 @@ impl Shard {
             false => ReasonCode::Success,
         };
         let (held, message, confirm) = (true, Some(message), Some(Confirm { conn: me, token }));
-        self.send(home, Kind::Incoming { session, packet_id, held, message, confirm });
+        let conn = me;
+        let kind = Kind::Incoming { session, conn, packet_id, held, message, confirm };
+        self.send_home(partition, kind);
         self.press_journal(home, me);
-        self.press(home, me);
+        self.press_partition(partition, me);
+        self.press_home(partition, me);
         self.answer_publish(slot, QoS::ExactlyOnce, packet_id, reason, 1);
     }
 

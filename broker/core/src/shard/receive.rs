@@ -15,6 +15,10 @@ use crate::outgoing::Acked;
 impl Shard {
     /// Bytes from a socket: what was kept, and what came. Handles whole packets
     /// until there are none, or the connection has to wait.
+    ///
+    /// In a cluster `now` has to be of a clock that was read after the socket was,
+    /// not at the begin of the turn: a process that has stood still between the
+    /// two must not take what it knew of the other nodes to be true still (R1).
     pub fn receive(&mut self, now: Millis, slot: u32, bytes: &[u8]) -> Received {
         let limits = self.node.limits();
         let packet_bytes_max = limits.packet_bytes_max;
@@ -38,6 +42,11 @@ impl Shard {
                 Ok(Some(frame)) => {
                     // Until it is admitted, `seen` is the accept.
                     let first = conn.phase == Phase::HalfOpen;
+                    if self.is_early(now, &frame) && !first {
+                        self.wait_for_routes(slot);
+                        return Received { consumed, then: Then::Pause };
+                    }
+                    let Some(conn) = self.conns.at_mut(slot) else { continue };
                     if !first {
                         conn.seen = tick_of(now);
                     }

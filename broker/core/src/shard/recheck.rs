@@ -35,17 +35,18 @@ impl Shard {
     /// Holds the subscriptions of one client against the rules.
     pub(super) fn recheck_one(&mut self, now: Millis, slot: u32) {
         let node = Arc::clone(&self.node);
-        let (id, shards) = (self.id, self.node.shards);
+        let id = self.id;
         let Some(conn) = self.conns.at_mut(slot).filter(|conn| conn.phase == Phase::Live) else {
             return;
         };
-        let home = PartitionId::of(conn.hash).shard(shards);
+        let partition = PartitionId::of(conn.hash);
+        let home = node.home(partition).unwrap_or(id);
         let session = conn.session_key(id, home, slot);
         if conn.session_durable {
             let Who { client, user } = conn.who();
             let (client, user) = (client.into(), user.map(Into::into));
             let request = RecheckRequest { session, client, user };
-            return self.send(home, Kind::Recheck(Box::new(request)));
+            return self.send_home(partition, Kind::Recheck(Box::new(request)));
         }
         let mut denied: Vec<Arc<str>> = Vec::new();
         conn.subscriptions.each(|text, _| {
@@ -63,7 +64,7 @@ impl Shard {
             if let Some(active) = active {
                 active.catchup.forget(&text);
             }
-            subscriptions.unsubscribe(session, &text, &node, counters);
+            subscriptions.unsubscribe(session, &text, Some(&node.index), counters);
         }
         self.release_deferred(now, slot);
     }
@@ -73,7 +74,7 @@ impl Shard {
         let RecheckRequest { session, client, user } = request;
         let who = Who { client, user: user.as_deref() };
         let SessionKey { slot, .. } = *session;
-        let at = usize::from(PartitionId::split(slot).0.0) / usize::from(self.node.shards);
+        let at = self.local_number(PartitionId::split(slot).0);
         self.with_partition(now, at, |partition, cx| partition.recheck(now, *session, who, cx));
     }
 }

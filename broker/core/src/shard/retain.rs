@@ -9,7 +9,7 @@ use super::receive::qos_of;
 use super::{Shard, has_room};
 use crate::conn::{Conn, Phase};
 use crate::delivery::Delivery;
-use crate::ids::{ConnRef, Millis, PartitionId, ShardId};
+use crate::ids::{ConnRef, Millis, PARTITIONS, PartitionId, SessionKey};
 use crate::limits::{REPLAY_BATCH_MAX, REPLAY_BYTES_MAX, REPLAYS_MAX, STEP_ITEMS_MAX};
 use crate::mail::{Kind, Replay};
 use crate::message::Message;
@@ -39,9 +39,14 @@ impl Shard {
         }
     }
 
+    /// Keeps one of a partition's image, whatever its time.
+    pub(super) fn keep_retained(&mut self, message: &Arc<Message>) {
+        self.retain(0, message, false);
+    }
+
     /// Notes which partition a topic is written with.
     fn note_retained(&mut self, topic: &str, there: bool) {
-        if self.journal.is_none() || topic.starts_with("$SYS/") {
+        if (self.journal.is_none() && !self.is_replicated()) || topic.starts_with("$SYS/") {
             return;
         }
         let at = self.local_number(self.node.retained_partition(topic));
@@ -64,7 +69,7 @@ impl Shard {
             && bytes.saturating_sub(old.unwrap_or(0)) <= limits.retained_bytes_max
     }
 
-    fn count_retained(&self, message: &Message, more: bool) {
+    pub(super) fn count_retained(&self, message: &Message, more: bool) {
         let (counters, totals) = (self.counters(), &self.node.totals);
         let bytes = message.bytes() as u64;
         if more {
@@ -93,10 +98,22 @@ impl Shard {
 
     /// One batch of the retained messages that a subscription asks for.
     fn answer(&mut self, now: Millis, mut replay: Box<Replay>, budget: &mut usize) {
+        // A leader's replicas have its messages too, and do not answer for it.
+        let all = self.node.is_alone();
         let mut cursor = match replay.cursor.take() {
-            Some(cursor) => cursor,
-            None => Cursor::new(Arc::clone(&replay.filter)),
+            Some(cursor) if all || replay.keeper == self.id => cursor,
+            // Not begun, or begun with a leader that is none any more.
+            Some(_) | None => {
+                (replay.asked, replay.keeper) = (replay.left, self.id);
+                Cursor::new(Arc::clone(&replay.filter))
+            }
         };
+        if !all || replay.asked == replay.left {
+            replay.asked &= self.kept(replay.is_system());
+        }
+        if replay.asked == 0 {
+            return; // all of it has moved, and is asked for again
+        }
         let mut messages = Vec::new();
         let mut ended = false;
         let mut bytes = 0;
@@ -107,7 +124,8 @@ impl Shard {
         while messages.len() < most && bytes < REPLAY_BYTES_MAX {
             match cursor.next(&self.retained, budget) {
                 Step::Item(_, message) => {
-                    if !message.expired(now) {
+                    let keeper = || self.node.retained_partition(message.topic());
+                    if !message.expired(now) && (all || replay.asked & keeper().bit() != 0) {
                         bytes += message.bytes();
                         messages.push(Arc::clone(message));
                     }
@@ -119,14 +137,12 @@ impl Shard {
                 }
             }
         }
-        let mut more = true;
-        if !ended {
-            replay.cursor = Some(cursor);
-        } else if replay.exact || replay.shard.0 + 1 >= self.node.shards {
-            more = false;
+        if ended {
+            replay.left &= !replay.asked;
         } else {
-            replay.shard = ShardId(replay.shard.0 + 1);
+            replay.cursor = Some(cursor);
         }
+        let more = replay.left != 0;
         self.send(replay.owner.shard, Kind::Answer { replay, messages, more });
     }
 
@@ -153,6 +169,9 @@ impl Shard {
                 message,
             });
         let owner = replay.owner;
+        if !self.node.is_alone() && !self.asked.is_back(&replay) {
+            return; // it came late, and was asked for again
+        }
         if owner.durable {
             let (partition, _) = PartitionId::split(owner.slot);
             let deliveries: Vec<Delivery> = deliveries.collect();
@@ -166,7 +185,7 @@ impl Shard {
                 let change = Change::Retained { session: owner, filter, serial, deliveries };
                 self.propose(now, partition, change);
             }
-            let at = usize::from(partition.0) / usize::from(self.node.shards);
+            let at = self.local_number(partition);
             self.with_partition(now, at, |partition, cx| {
                 partition.replay_on(now, replay, more, cx)
             });
@@ -191,8 +210,8 @@ impl Shard {
             self.deliver_one(now, slot, delivery);
         }
         let Some(conn) = self.live(owner.slot, owner.generation) else { return };
-        conn.active().catchup.back(replay, more);
-        self.resume_replays(slot);
+        conn.active().catchup.back(replay, more, false);
+        self.resume_replays(now, slot);
         self.release_deferred(now, slot);
         if let Some(conn) = self.conns.at_mut(slot) {
             conn.rest(); // a million subscribers were busy once
@@ -228,12 +247,18 @@ impl Shard {
     }
 
     /// A durable half asks for the next batch when the socket has room.
-    pub(super) fn pace(&mut self, at: ConnRef, replay: Box<Replay>) {
+    pub(super) fn pace(&mut self, now: Millis, at: ConnRef, replay: Box<Replay>) {
         if let Some(conn) = self.conn(at)
             && conn.phase == Phase::Live
         {
-            conn.active().paced.push(replay);
-            self.resume_replays(at.slot);
+            // One that is asked for again takes the place of the lost one.
+            let paced = &mut conn.active().paced;
+            let same = |old: &Replay| (old.owner, old.serial) == (replay.owner, replay.serial);
+            match paced.iter().position(|old| same(old)) {
+                Some(at) => paced[at] = replay,
+                None => paced.push(replay),
+            }
+            self.resume_replays(now, at.slot);
         } else {
             self.return_replay(at, replay);
         }
@@ -247,40 +272,101 @@ impl Shard {
 
     /// One is back with its durable half.
     pub(super) fn replay_returned(&mut self, now: Millis, conn: ConnRef, replay: Box<Replay>) {
+        if !self.node.is_alone() && !self.asked.is_back(&replay) {
+            return;
+        }
         let (partition, _) = PartitionId::split(replay.owner.slot);
         let at = self.local_number(partition);
         self.with_partition(now, at, |partition, cx| partition.take_back(now, conn, replay, cx));
     }
 
     /// Asks for the next batches once nothing waits in front of them.
-    pub(super) fn resume_replays(&mut self, slot: u32) {
+    pub(super) fn resume_replays(&mut self, now: Millis, slot: u32) {
         let Some(conn) = self.conns.at_mut(slot) else { return };
         let room = has_room(conn, self.node.limits())
             && conn.output.as_ref().is_none_or(|o| o.len() < crate::limits::PRESSED_BYTES);
         let Some(active) = &mut conn.active else { return };
         let half = self.node.limits().queue_messages_max as usize / 2;
         let waiting = !active.held.is_empty() || active.outgoing.load().0 > half;
-        if !room || waiting || (!active.catchup.is_on() && active.paced.is_empty()) {
+        // It waits behind a SUBACK that waits for the other nodes.
+        let waits = conn.pause & crate::conn::pause::REPLY != 0;
+        let early = waits && conn.session_durable && !self.node.is_alone();
+        if !room || early || waiting || (!active.catchup.is_on() && active.paced.is_empty()) {
             return;
         }
         for replay in std::mem::take(&mut active.paced) {
-            self.send(replay.shard, Kind::Query(replay));
+            self.ask_keeper(replay);
         }
         loop {
             let Some(conn) = self.conns.at_mut(slot) else { return };
             let Some(active) = &mut conn.active else { return };
-            let Some(replay) = active.catchup.next(self.node.limits()) else { return };
-            self.send(replay.shard, Kind::Query(replay));
+            let Some(mut replay) = active.catchup.next(self.node.limits()) else { return };
+            if !self.node.is_alone() {
+                self.asked.leave(now, &mut replay);
+            }
+            self.ask_keeper(replay);
         }
+    }
+
+    /// Has what did not come back asked for again.
+    pub(super) fn replay_again(&mut self, now: Millis) {
+        for replay in self.asked.overdue(now) {
+            let SessionKey { durable, slot, generation, .. } = replay.owner;
+            let replay = Box::new(replay);
+            if durable {
+                let at = self.local_number(PartitionId::split(slot).0);
+                self.with_partition(now, at, |partition, cx| {
+                    partition.take_back(now, ConnRef::NOBODY, replay, cx);
+                });
+            } else if let Some(conn) = self.live(slot, generation) {
+                let wanted = conn.subscriptions.holds(&replay.filter);
+                conn.active().catchup.back(replay, wanted, false);
+                self.resume_replays(now, slot);
+                self.release_deferred(now, slot);
+            }
+        }
+    }
+
+    /// Replays of sessions of this shard that are away, at another node perhaps.
+    pub fn open_replays(&self) -> usize {
+        self.asked.len()
+    }
+
+    /// Asks whoever keeps the next of what it is about.
+    fn ask_keeper(&mut self, replay: Box<Replay>) {
+        let partition = replay.next();
+        match replay.is_system() {
+            true => self.send(self.node.place(partition), Kind::Query(replay)),
+            false => self.send_home(partition, Kind::Query(replay)),
+        }
+    }
+
+    /// The partitions whose retained messages this shard has to answer for.
+    fn kept(&self, system: bool) -> u64 {
+        let kept = |p: &PartitionId| match system {
+            true => self.node.place(*p) == self.id,
+            false => self.leads(*p),
+        };
+        (0..PARTITIONS).map(|p| PartitionId(p as u8)).filter(kept).fold(0, |set, p| set | p.bit())
     }
 
     /// Drops a bounded number of expired retained messages.
     pub(super) fn sweep_retained(&mut self, now: Millis) {
         let mut gone = Vec::new();
-        self.retained.sweep(
-            &mut self.retained_sweep,
+        let Shard { retained, retained_sweep, partitions, node, journals, .. } = self;
+        // Replicas have no clock but their records: what they may still write
+        // with their state is kept until one of them says that its time is over.
+        let told = |message: &Message| {
+            let partition = node.retained_partition(message.topic());
+            let at = usize::from(partition.0) / usize::from(node.shards);
+            journals.is_empty()
+                || crate::mail::is_system(message.topic())
+                || partitions.get(at).is_some_and(|p| message.expired(p.time(node)))
+        };
+        retained.sweep(
+            retained_sweep,
             STEP_ITEMS_MAX,
-            |_, message| message.expired(now),
+            |_, message| message.expired(now) && told(message),
             |_, message| gone.push(message),
         );
         for message in gone {

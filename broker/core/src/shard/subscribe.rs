@@ -56,28 +56,49 @@ impl Shard {
         }
         let id = packet.subscription_id.unwrap_or(0);
         let Some(conn) = self.conns.at_mut(slot) else { return };
-        let home = PartitionId::of(conn.hash).shard(node.shards);
+        let partition = PartitionId::of(conn.hash);
+        let home = node.home(partition).unwrap_or(self.id);
         let session = conn.session_key(self.id, home, slot);
         let me = conn.reference(self.id, slot);
         if conn.session_durable {
             conn.pause |= pause::REPLY;
             let packet_id = packet.packet_id;
-            let request = SubscribeRequest { session, conn: me, packet_id, id, filters };
-            return self.send(home, Kind::Subscribe(Box::new(request)));
+            let barrier = !conn.local_barrier;
+            let request = SubscribeRequest { session, conn: me, packet_id, id, filters, barrier };
+            return self.send_home(partition, Kind::Subscribe(Box::new(request)));
         }
         let client = conn.hash;
         let counters = &node.counters[self.id.index()];
-        let (codes, replays) = conn.subscriptions.subscribe(session, id, &filters, &node, counters);
+        let index = Some(&node.index);
+        let (codes, replays) =
+            conn.subscriptions.subscribe(session, id, &filters, &node, index, counters);
+        let replays = replays.into_iter().map(|replay| Replay { client, ..replay });
+        let ticket = match conn.local_barrier {
+            true => 0,
+            false => filters.iter().map(|f| node.index.ticket(session, &f.text)).max().unwrap_or(0),
+        };
+        if !node.index.has_passed(ticket) {
+            // Retained messages are asked for behind the SUBACK: what replaces one
+            // before the other nodes know of the filter is not missed.
+            conn.pause |= pause::REPLY;
+            self.waiting.replays.insert(me, replays.collect());
+            let packet_id = packet.packet_id;
+            let kind = Kind::Subscribed { conn: me, packet_id, codes, ticket };
+            return self.send_after(ticket, self.id, kind);
+        }
         for replay in replays {
-            conn.active().catchup.add(Replay { client, ..replay });
+            conn.active().catchup.add(replay);
         }
         self.say_suback(slot, packet.packet_id, &codes);
-        self.resume_replays(slot);
+        self.resume_replays(now, slot);
     }
 
     fn check_filter(&self, slot: u32, filter: &Filter<'_>) -> Result<(), ReasonCode> {
         let settings = &self.node.settings;
         let durable = self.conns.at(slot).is_some_and(|conn| conn.session_durable);
+        if self.node.index.is_over() {
+            return Err(ReasonCode::QuotaExceeded);
+        }
         if durable && self.node.room() == Room::None {
             return Err(ReasonCode::QuotaExceeded);
         }
@@ -98,7 +119,8 @@ impl Shard {
     pub(super) fn unsubscribe(&mut self, now: Millis, slot: u32, packet: &Unsubscribe<'_>) {
         let node = Arc::clone(&self.node);
         let Some(conn) = self.conns.at_mut(slot) else { return };
-        let home = PartitionId::of(conn.hash).shard(node.shards);
+        let partition = PartitionId::of(conn.hash);
+        let home = node.home(partition).unwrap_or(self.id);
         let session = conn.session_key(self.id, home, slot);
         let me = conn.reference(self.id, slot);
         if conn.session_durable {
@@ -106,7 +128,7 @@ impl Shard {
             let filters = packet.filters.map(Into::into).collect();
             let packet_id = packet.packet_id;
             let request = UnsubscribeRequest { session, conn: me, packet_id, filters };
-            return self.send(home, Kind::Unsubscribe(Box::new(request)));
+            return self.send_home(partition, Kind::Unsubscribe(Box::new(request)));
         }
         let counters = &node.counters[self.id.index()];
         let codes: Vec<ReasonCode> = packet
@@ -115,7 +137,7 @@ impl Shard {
                 if let Some(active) = &mut conn.active {
                     active.catchup.forget(text);
                 }
-                conn.subscriptions.unsubscribe(session, text, &node, counters)
+                conn.subscriptions.unsubscribe(session, text, Some(&node.index), counters)
             })
             .collect();
         self.say_unsuback(slot, packet.packet_id, &codes);
@@ -123,20 +145,42 @@ impl Shard {
     }
 
     /// The durable half has subscribed.
-    pub(super) fn subscribed(&mut self, at: ConnRef, packet_id: u16, codes: &[ReasonCode]) {
+    pub(super) fn subscribed(
+        &mut self,
+        now: Millis,
+        at: ConnRef,
+        packet_id: u16,
+        codes: &[ReasonCode],
+    ) {
+        let replays = self.waiting.replays.remove(&at).unwrap_or_default();
         let Some(conn) = self.conn(at) else { return };
         if conn.phase == Phase::Live {
+            for replay in replays {
+                conn.active().catchup.add(replay);
+            }
             self.say_suback(at.slot, packet_id, codes);
             self.unpause(at.slot, pause::REPLY);
+            if !self.node.is_alone() {
+                self.resume_replays(now, at.slot);
+            }
         }
     }
 
     /// The durable half has unsubscribed.
-    pub(super) fn unsubscribed(&mut self, at: ConnRef, packet_id: u16, codes: &[ReasonCode]) {
+    pub(super) fn unsubscribed(
+        &mut self,
+        now: Millis,
+        at: ConnRef,
+        packet_id: u16,
+        codes: &[ReasonCode],
+    ) {
         let Some(conn) = self.conn(at) else { return };
         if conn.phase == Phase::Live {
             self.say_unsuback(at.slot, packet_id, codes);
             self.unpause(at.slot, pause::REPLY);
+            if !self.node.is_alone() {
+                self.resume_replays(now, at.slot);
+            }
         }
     }
 

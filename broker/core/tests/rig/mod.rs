@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tidegate_codec::{Version, frame};
 use tidegate_core::access::{Access, Open};
-use tidegate_core::ids::ShardId;
+use tidegate_core::ids::{Member, ShardId};
 use tidegate_core::journal::{Batch, Entry};
 use tidegate_core::mail::Mail;
 use tidegate_core::settings::Settings;
@@ -102,6 +102,28 @@ impl Rig {
         rig.shards.iter_mut().for_each(Shard::keep);
         rig.disk = Some(Disk { epoch: EPOCH, ..Disk::default() });
         rig
+    }
+
+    /// A member of a cluster, whose clock is `ahead` of that of the first. What
+    /// it sends to others is for the caller to carry. Nothing is said of routes:
+    /// nobody waits for that.
+    pub fn member(shards: u16, settings: Settings, member: Member, ahead: u64) -> Rig {
+        let rig = Rig::routed(shards, settings, member, ahead);
+        rig.node.set_covered(Some(u64::MAX));
+        rig.node.index.pass(u64::MAX);
+        rig
+    }
+
+    /// The same, whose routes the caller carries too.
+    pub fn routed(shards: u16, settings: Settings, member: Member, ahead: u64) -> Rig {
+        let node = Node::kept(settings, shards, SEED, Box::new(Open), EPOCH - ahead);
+        Rig::of(Arc::new(node.in_cluster(member)), NOW + ahead)
+    }
+
+    /// From now on its state is written.
+    pub fn keep(&mut self, ahead: u64) {
+        self.shards.iter_mut().for_each(Shard::keep);
+        self.disk = Some(Disk { epoch: EPOCH - ahead, ..Disk::default() });
     }
 
     /// The node ends without a word and starts again, with as many shards as
@@ -457,6 +479,18 @@ pub fn connect(rig: &mut Rig, shard: usize, id: &str, clean: bool) -> Client {
     let client = rig.open(shard);
     let mut packet = vec![0x10, 12 + id.len() as u8, 0, 4, b'M', b'Q', b'T', b'T', 4];
     packet.extend([if clean { 2 } else { 0 }, 0, 0, 0, id.len() as u8]);
+    packet.extend(id.as_bytes());
+    rig.send(client, &packet);
+    client
+}
+
+/// A CONNECT of 5.0 with a session that outlives it by so many seconds.
+pub fn connect_v5(rig: &mut Rig, shard: usize, id: &str, clean: bool, expiry: u32) -> Client {
+    let client = rig.open(shard);
+    let mut packet = vec![0x10, 18 + id.len() as u8, 0, 4, b'M', b'Q', b'T', b'T', 5];
+    packet.extend([if clean { 2 } else { 0 }, 0, 0, 5, 0x11]);
+    packet.extend(expiry.to_be_bytes());
+    packet.extend([0, id.len() as u8]);
     packet.extend(id.as_bytes());
     rig.send(client, &packet);
     client

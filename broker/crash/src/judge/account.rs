@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::Tally;
-use crate::cast::{Cast, ClientId, FilterId, MessageId, TopicId};
+use super::{SECOND, Tally};
+use crate::cast::{Cast, ClientId, FilterId, Lasting, MessageId, TopicId};
 use crate::history::{Event, What};
 
 /// What became of a message on its publisher's side.
@@ -52,6 +52,11 @@ pub(crate) struct Delivery {
     pub(crate) suppressed: bool,
     pub(crate) expiry: Option<u32>,
 }
+
+/// What was acknowledged so long before the end of an ephemeral subscriber's
+/// connection has to have come. A node that was cut off or paused keeps its
+/// clients' connections for a while, and has nothing to send them.
+const EPHEMERAL: u64 = 10 * SECOND;
 
 /// The history, sorted.
 #[derive(Debug)]
@@ -146,9 +151,17 @@ impl Account {
                         tally.repeated += u64::from(*times > 1);
                     }
                 }
+                // An ephemeral session ends with its connection.
+                What::Closed { client, .. } if cast.of(client).lasting == Lasting::Not => {
+                    for span in spans.iter_mut().filter(|span| span.client == client) {
+                        span.ending.get_or_insert(at.saturating_sub(EPHEMERAL));
+                        span.ended.get_or_insert(at);
+                    }
+                }
                 What::Ready
                 | What::Down
                 | What::SyncBroken
+                | What::Done { .. }
                 | What::ConnectSent { will: None, .. }
                 | What::Connected { .. }
                 | What::Refused { .. }

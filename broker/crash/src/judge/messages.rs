@@ -1,11 +1,13 @@
 //! Messages: lost, doubled, out of order, from nowhere, too late, too early
 //! acknowledged.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::account::{Account, Delivery};
+use super::account::{Account, Delivery, Span};
 use super::{Concern, Rule, SECOND, Verdict};
-use crate::cast::{Cast, ClientId, Kind, LONG_EXPIRY_SECONDS, Message, MessageId, TopicId};
+use crate::cast::{
+    Cast, ClientId, FilterId, Kind, LONG_EXPIRY_SECONDS, Lasting, Message, MessageId, TopicId,
+};
 use crate::history::{Event, What};
 
 /// By how much a clock of whole seconds and a busy machine may be off.
@@ -13,6 +15,7 @@ const SLACK: u64 = 2 * SECOND;
 
 pub(crate) fn judge(cast: &Cast, events: &[Event], account: &Account, verdict: &mut Verdict) {
     lost(cast, account, verdict);
+    shared(cast, account, verdict);
     deliveries(cast, account, verdict);
     answered(cast, account, verdict);
     synced(cast, events, account, verdict);
@@ -33,7 +36,10 @@ fn lost(cast: &Cast, account: &Account, verdict: &mut Verdict) {
         let fate = account.fate(id);
         let (Some(sent), Some(acked)) = (fate.first_sent, fate.acked) else { continue };
         let rule = if message.kind == Kind::Probe { Rule::Subscription } else { Rule::Loss };
-        for span in account.spans(message.topic).iter().filter(|span| span.owes(sent, acked)) {
+        // What was granted at QoS 0 is owed to nobody.
+        let owed = |span: &&Span| span.granted > 0 && !cast.is_shared(span.filter);
+        let own = account.spans(message.topic).iter().filter(owed);
+        for span in own.filter(|span| span.owes(sent, acked)) {
             verdict.check(rule);
             if account.got(span.client, id) > 0 {
                 continue;
@@ -48,6 +54,49 @@ fn lost(cast: &Cast, account: &Account, verdict: &mut Verdict) {
                 cast.filter_name(span.filter),
             );
             verdict.breach(rule, Concern::of(id, span.client), what);
+        }
+    }
+}
+
+/// A share group gets what it is owed, and QoS 2 only one of its members.
+/// [MQTT-4.8.2-4]: the session of the one who has it, and no other.
+fn shared(cast: &Cast, account: &Account, verdict: &mut Verdict) {
+    for (id, message) in cast.messages().filter(|(_, message)| message.kind.is_owed()) {
+        let fate = account.fate(id);
+        let (Some(sent), Some(acked)) = (fate.first_sent, fate.acked) else { continue };
+        let spans = account.spans(message.topic);
+        let groups: BTreeSet<FilterId> =
+            spans.iter().map(|span| span.filter).filter(|&of| cast.is_shared(of)).collect();
+        for group in groups {
+            let members = || spans.iter().filter(|span| span.filter == group);
+            // To an ephemeral member it may be lost with the member's session.
+            let stays = |span: &&Span| cast.of(span.client).lasting != Lasting::Not;
+            if !members().filter(stays).any(|span| span.owes(sent, acked)) {
+                continue;
+            }
+            verdict.check(Rule::Shared);
+            let clients: BTreeSet<ClientId> = members().map(|span| span.client).collect();
+            let got: u32 = clients.iter().map(|&client| account.got(client, id)).sum();
+            let lasting = members().all(|span| stays(&span));
+            if got == 1 || got > 1 && !(message.qos == 2 && lasting) {
+                continue;
+            }
+            // One whose connection ended meanwhile may have had it, and took it along.
+            let may = |span: &&Span| span.allows(sent, acked) && !span.owes(sent, acked);
+            if got == 0 && members().any(|span| !stays(&span) && may(&span)) {
+                continue;
+            }
+            let what = format!(
+                "{id}, QoS {} of {} on {}, acknowledged at {:.3} s, came {got} times to {}",
+                message.qos,
+                cast.of(message.publisher).name,
+                cast.topic_name(message.topic),
+                acked as f64 / 1e6,
+                cast.filter_name(group),
+            );
+            let one = clients.iter().copied().find(|&client| account.got(client, id) > 0);
+            let concern = Concern::of(id, one.unwrap_or(message.publisher));
+            verdict.breach(Rule::Shared, concern, what);
         }
     }
 }
@@ -79,7 +128,10 @@ fn deliveries(cast: &Cast, account: &Account, verdict: &mut Verdict) {
         if let Kind::Expiring { seconds } = message.kind {
             expiry(cast, account, delivery, seconds, verdict);
         }
-        if !ordered(message.kind) {
+        // What a member of a group has left behind comes to another one late.
+        let mut spans = account.spans(message.topic).iter();
+        let shares = |span: &Span| span.client == delivery.client && cast.is_shared(span.filter);
+        if !ordered(message.kind) || spans.any(shares) {
             continue;
         }
         verdict.check(Rule::Order);

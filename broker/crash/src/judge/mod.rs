@@ -7,6 +7,7 @@
 
 mod account;
 mod messages;
+pub(crate) mod resumed;
 mod retained;
 mod sessions;
 #[cfg(test)]
@@ -36,6 +37,8 @@ pub(crate) enum Rule {
     Duplicate,
     /// Order per publisher, topic and QoS.
     Order,
+    /// A share group gets each message, and QoS 2 once.
+    Shared,
     /// An acknowledged subscription is there at the end.
     Subscription,
     /// Nothing comes from a filter after its UNSUBACK.
@@ -58,6 +61,8 @@ pub(crate) enum Rule {
     Synced,
     /// A full disk refuses durable publishes, nothing else, and not for ever.
     Pressure,
+    /// After a fault acknowledgements come again in time.
+    Resumed,
     /// Every publish is answered in the end.
     Answered,
     /// No packet that nobody sent.
@@ -68,10 +73,11 @@ pub(crate) enum Rule {
 
 impl Rule {
     /// Every rule, in the order of the table.
-    pub(crate) const ALL: [Rule; 17] = [
+    pub(crate) const ALL: [Rule; 19] = [
         Rule::Loss,
         Rule::Duplicate,
         Rule::Order,
+        Rule::Shared,
         Rule::Subscription,
         Rule::Unsubscribed,
         Rule::Quality,
@@ -83,6 +89,7 @@ impl Rule {
         Rule::Expiry,
         Rule::Synced,
         Rule::Pressure,
+        Rule::Resumed,
         Rule::Answered,
         Rule::Intact,
         Rule::Process,
@@ -94,6 +101,7 @@ impl Rule {
             Rule::Loss => "loss",
             Rule::Duplicate => "duplicate",
             Rule::Order => "order",
+            Rule::Shared => "shared",
             Rule::Subscription => "subscription",
             Rule::Unsubscribed => "unsubscribed",
             Rule::Quality => "quality",
@@ -105,6 +113,7 @@ impl Rule {
             Rule::Expiry => "expiry",
             Rule::Synced => "synced",
             Rule::Pressure => "pressure",
+            Rule::Resumed => "resumed",
             Rule::Answered => "answered",
             Rule::Intact => "intact",
             Rule::Process => "process",
@@ -116,6 +125,7 @@ impl Rule {
         match self {
             Rule::Loss => "acknowledged messages reach whom they are owed to",
             Rule::Duplicate => "QoS 2 reaches the application once",
+            Rule::Shared => "a share group gets each message, and QoS 2 once",
             Rule::Order => "order per publisher, topic and QoS",
             Rule::Subscription => "acknowledged subscriptions are there at the end",
             Rule::Unsubscribed => "nothing from a filter after its UNSUBACK",
@@ -128,6 +138,7 @@ impl Rule {
             Rule::Expiry => "expired messages stay away, the rest counts down",
             Rule::Synced => "no acknowledgement while no sync succeeds",
             Rule::Pressure => "a full disk refuses durable publishes, nothing else",
+            Rule::Resumed => "acknowledgements come again in time after a fault",
             Rule::Answered => "every publish is answered in the end",
             Rule::Intact => "packets and payloads intact",
             Rule::Process => "the process starts, stays and ends as it should",
@@ -238,9 +249,10 @@ impl Verdict {
     }
 }
 
-/// Judges a history, whose events are in the order of time.
-pub(crate) fn judge(cast: &Cast, events: &[Event]) -> Verdict {
-    let lives = Lives::read(events);
+/// Judges a history, whose events are in the order of time. `grace`: what a
+/// cluster has to find out that one of its own is gone, in microseconds.
+pub(crate) fn judge(cast: &Cast, events: &[Event], grace: u64) -> Verdict {
+    let lives = Lives::read(events, grace);
     let account = Account::read(cast, events);
     let mut verdict = Verdict { tally: account.tally, ..Verdict::default() };
     verdict.tally.lives = lives.count() as u64;

@@ -87,7 +87,7 @@ fn connected(
             let counted = lives.settles(left);
             let wanted = if at.saturating_sub(left) + SECOND < seconds * SECOND {
                 Some(true)
-            } else if at > counted.saturating_add((seconds + 2) * SECOND) {
+            } else if at > counted.saturating_add((seconds + 2) * SECOND + lives.grace()) {
                 Some(false)
             } else {
                 None

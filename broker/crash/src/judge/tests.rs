@@ -135,7 +135,7 @@ impl Tale {
     }
 
     fn verdict(&self) -> Verdict {
-        judge(&self.cast, &self.events)
+        judge(&self.cast, &self.events, 0)
     }
 
     /// This rule was broken so often, was looked at, and no other was broken.
@@ -174,6 +174,17 @@ fn an_acknowledged_message_that_never_comes_is_lost() {
         tale.restarts();
         tale.breaks(Rule::Loss, 1);
     }
+}
+
+#[test]
+fn a_subscriber_at_qos_0_is_owed_nothing() {
+    let mut tale = Tale::new();
+    tale.unsubscribes(tale.bob);
+    let (client, filter) = (tale.bob, tale.filter);
+    tale.happens(What::SubscribeSent { client, filter });
+    tale.happens(What::Subscribed { client, filter, granted: 0 });
+    tale.publishes("a", 1, Kind::Plain);
+    tale.breaks(Rule::Answered, 0);
 }
 
 #[test]
@@ -561,4 +572,96 @@ fn a_packet_that_nobody_sent_is_seen() {
     tale.happens(What::Damaged { client: tale.bob });
     let verdict = tale.verdict();
     assert_eq!(verdict.row(Rule::Intact).breaches, 1);
+}
+
+/// Members of a share group beside Bob, who takes what they take.
+fn group(tale: &mut Tale, lasting: [Lasting; 2]) -> [ClientId; 2] {
+    tale.unsubscribes(tale.bob);
+    tale.filter = tale.cast.filter("$share/g/+");
+    let mut names = ["carol", "dave"].into_iter();
+    lasting.map(|lasting| {
+        let member = tale.cast.client(names.next().unwrap_or_default(), V5, lasting);
+        tale.connects(member, false);
+        tale.subscribes(member);
+        member
+    })
+}
+
+#[test]
+fn a_share_group_that_gets_nothing_or_qos_2_twice_is_seen() {
+    for (times, breaches) in [(0, 1), (1, 0), (2, 1)] {
+        let mut tale = Tale::new();
+        let members = group(&mut tale, [Lasting::Always; 2]);
+        let message = tale.publishes("a", 2, Kind::Plain);
+        for member in members.into_iter().take(times) {
+            tale.gets(member, message, 2);
+        }
+        tale.breaks(Rule::Shared, breaches);
+    }
+}
+
+#[test]
+fn what_a_lost_member_may_have_had_may_come_to_another_one() {
+    let mut tale = Tale::new();
+    let members = group(&mut tale, [Lasting::Always, Lasting::Not]);
+    let message = tale.publishes("a", 2, Kind::Plain);
+    for member in members {
+        tale.gets(member, message, 2);
+    }
+    let at_least_once = tale.publishes("a", 1, Kind::Plain);
+    for member in members {
+        tale.gets(member, at_least_once, 1);
+    }
+    tale.breaks(Rule::Shared, 0);
+}
+
+#[test]
+fn what_a_lost_member_has_taken_along_is_not_lost_but_what_it_has_not_is() {
+    for (seconds, breaches) in [(2, 0), (12, 1)] {
+        let mut tale = Tale::new();
+        let [_, dave] = group(&mut tale, [Lasting::Always, Lasting::Not]);
+        tale.publishes("a", 2, Kind::Plain);
+        tale.passes(seconds);
+        tale.leaves(dave, End::Broker);
+        tale.breaks(Rule::Shared, breaches);
+    }
+}
+
+/// Carol's session ends with her connection, so many seconds after a publish
+/// that does not reach her.
+fn ephemeral(seconds: u64) -> Tale {
+    let mut tale = Tale::new();
+    tale.unsubscribes(tale.bob);
+    let carol = tale.cast.client("carol", V5, Lasting::Not);
+    tale.connects(carol, false);
+    tale.subscribes(carol);
+    tale.publishes("a", 1, Kind::Plain);
+    tale.passes(seconds);
+    tale.leaves(carol, End::Broker);
+    tale.connects(carol, false);
+    tale.subscribes(carol);
+    tale
+}
+
+#[test]
+fn an_ephemeral_subscriber_is_owed_what_came_well_before_the_end_of_its_connection() {
+    ephemeral(12).breaks(Rule::Loss, 1);
+    let mut tale = ephemeral(2);
+    assert_eq!(tale.verdict().breaches(), 0);
+    // And again in its next session.
+    tale.publishes("a", 1, Kind::Plain);
+    tale.breaks(Rule::Loss, 1);
+}
+
+#[test]
+fn a_cluster_has_time_to_notice_that_a_connection_is_gone_but_not_for_ever() {
+    for (seconds, times) in [(4, 0), (14, 1)] {
+        let mut tale = Tale::new();
+        let (carol, _) = tale.mortal(0);
+        tale.leaves(carol, End::Dropped);
+        tale.passes(seconds);
+        tale.happens(What::ReadEnded { client: carol, whole: false });
+        let verdict = judge(&tale.cast, &tale.events, 8 * SECOND);
+        assert_eq!(verdict.row(Rule::Will).breaches, times, "after {seconds} s");
+    }
 }

@@ -106,7 +106,7 @@ pub(crate) fn judge(
             }
             continue;
         }
-        let due = lives.settles(ended).saturating_add(delay);
+        let due = lives.settles(ended).saturating_add(delay + lives.grace());
         if lives.up_for(STRETCH, due, back) {
             breach(Rule::Will, came.is_none().then(|| "never came".to_owned()));
         }

@@ -29,7 +29,8 @@ pub(crate) const LAST_WORDS: Duration = Duration::from_millis(20);
 /// A run that is over.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    pub(crate) scenario: Scenario,
+    /// Of the scenario.
+    pub(crate) name: &'static str,
     pub(crate) cast: Cast,
     pub(crate) events: Vec<Event>,
     pub(crate) verdict: Verdict,
@@ -98,7 +99,7 @@ impl Set {
         let Set { scenario, stage, dir, .. } = self;
         let (cast, history) = (stage.world.cast, stage.world.history);
         let events = history.into_events();
-        let mut verdict = judge(&cast, &events);
+        let mut verdict = judge(&cast, &events, 0);
         further(&mut verdict);
         let board = board(&self.board);
         verdict.check(Rule::Process);
@@ -114,7 +115,7 @@ impl Set {
             ("events".to_owned(), json!(events.len())),
             ("seconds".to_owned(), json!(self.began.elapsed().as_secs())),
         ]);
-        Outcome { scenario, cast, events, verdict, told: self.told, dir }
+        Outcome { name: scenario.name(), cast, events, verdict, told: self.told, dir }
     }
 }
 
@@ -124,7 +125,7 @@ pub(crate) fn run_dir(options: &Options, scenario: Scenario) -> PathBuf {
     options.data.join(name)
 }
 
-fn config() -> String {
+pub(crate) fn config() -> String {
     // Room for everything: a limit that is reached drops messages rightly.
     "[node]\ndrain_seconds = 2\n[limits]\nqueue_messages_max = 10000000\nqueue_bytes_max = 17179869184\n\
      [mqtt]\nsys_interval_seconds = 0\n\

@@ -22,9 +22,6 @@ use crate::volume::Volume;
 /// Size of the file system.
 const BYTES: u64 = 64 << 20;
 
-/// `store.disk_stop_percent`, above which sessions are refused as well.
-const STOPS_AT: u64 = 95;
-
 /// How long the broker may take to see that the disk is full, or is not.
 const NOTICE: Duration = Duration::from_secs(15);
 
@@ -83,7 +80,7 @@ pub(crate) fn run(options: &Options, scenario: Scenario) -> Result<Result<Outcom
             squeeze(&mut set, &places, percent, retained, &mut findings)?;
         }
         if scenario == Scenario::Full {
-            kill_while_full(&mut set, &mut killer, &volume)?;
+            kill_while_full(&mut set, &mut killer, &volume, &mut findings)?;
         }
         volume.relieve()?;
         relief(&mut set, &places, &mut findings)?;
@@ -165,7 +162,9 @@ fn squeeze(
     };
     let refused = set.stage.play_until(NOTICE, all)?;
     let what = format!("at {percent} %: 5.0 is told 0x97, 3.1.1 is closed");
-    findings.note_unless_full(set, what, refused);
+    findings.note(what, refused);
+    // What was taken before, and not answered, is answered to who comes back.
+    set.stage.play(Duration::from_secs(1))?;
     let (acked, heard) = (acks(set), set.stage.lines[places.hearer].session.got);
     set.stage.play(WATCH)?;
     let (acked, heard) = (acks(set) - acked, set.stage.lines[places.hearer].session.got - heard);
@@ -179,23 +178,22 @@ fn squeeze(
     let fetches =
         set.stage.play_until(NOTICE, |stage| stage.lines[places.absent].session.got > got)?;
     let what = format!("at {percent} %: a session fetches what waits for it");
-    if percent < STOPS_AT {
-        findings.note(what, fetches);
-    } else {
-        // Its CONNECT is durable work itself.
-        set.told.insert(what, fetches.into());
-    }
+    findings.note(what, fetches);
     Ok(())
 }
 
-/// Killed and started without a block to write to. That it starts is more
-/// than is promised, and told; that it loses nothing is judged.
-fn kill_while_full(set: &mut Set, killer: &mut Killer, volume: &Volume) -> Result<()> {
+/// Killed and started without a block to write to: it starts, and serves.
+fn kill_while_full(
+    set: &mut Set,
+    killer: &mut Killer,
+    volume: &Volume,
+    findings: &mut Findings,
+) -> Result<()> {
     killer.kill()?;
     set.stage.play(LAST_WORDS)?;
     killer.start_badly()?;
     let starts = killer.process().is_some_and(|process| process.ended().is_none());
-    set.told.insert("starts_on_a_full_disk".into(), starts.into());
+    findings.note("it starts on a full disk".to_owned(), starts);
     if starts {
         set.stage.play(Duration::from_secs(1))?;
         return Ok(());
@@ -220,18 +218,6 @@ fn relief(set: &mut Set, places: &Places, findings: &mut Findings) -> Result<()>
 impl Findings {
     fn note(&mut self, what: String, good: bool) {
         self.0.push((what, good));
-    }
-
-    /// Judged between the marks. Where the log itself has met ENOSPC, who waits
-    /// for the record that did not fit waits for space, and that is only told.
-    fn note_unless_full(&mut self, set: &mut Set, what: String, good: bool) {
-        match set.scenario {
-            Scenario::Full => drop(set.told.insert(what, good.into())),
-            Scenario::Kill
-            | Scenario::PowerCut
-            | Scenario::DiskWatermarks
-            | Scenario::FsyncFails => self.note(what, good),
-        }
     }
 
     fn judge(&self, verdict: &mut Verdict) {

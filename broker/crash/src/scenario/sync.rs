@@ -144,10 +144,8 @@ impl Seen {
         self.rounds += 1;
         *self.ends.entry(format!("{failing:?}: {status}")).or_default() += 1;
         self.slowest = self.slowest.max(took);
-        // Who refuses to start says why and has failed like any other command.
-        let refused = failing == Failing::SyncInStart && status.code() == Some(1);
         let own = status.code().is_some_and(|code| !TAKEN.contains(&code));
-        if !own && !refused {
+        if !own {
             self.faults.push(format!("{failing:?} failed, and the process ended with {status}"));
         }
     }

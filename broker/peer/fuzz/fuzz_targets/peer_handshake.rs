@@ -63,6 +63,8 @@ fn local() -> Local {
         nonce: Nonce([0x5A; 32]),
         kind: ConnectionKind::Data,
         stripe: 1,
+        stripes: 2,
+        session: 1,
         auth: AuthMethod::Secret,
         lane_credit: 1 << 16,
         link_credit: 1 << 20,

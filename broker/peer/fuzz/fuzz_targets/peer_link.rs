@@ -73,6 +73,8 @@ fn established(kind: ConnectionKind) -> Established {
         nonce: Nonce([2; 32]),
         kind,
         stripe: 0,
+        stripes: 1,
+        session: 1,
         auth: AuthMethod::Secret,
         lane_credit: 1 << 16,
         link_credit: 1 << 20,

@@ -22,6 +22,8 @@ pub(crate) fn hello(node: u64, nonce: u8) -> Hello {
         nonce: Nonce([nonce; 32]),
         kind: ConnectionKind::Data,
         stripe: 1,
+        stripes: 2,
+        session: 0x5E55,
         auth: AuthMethod::Secret,
         lane_credit: 1 << 20,
         link_credit: 32 << 20,
@@ -172,6 +174,9 @@ fn hot() -> Vec<(&'static str, Lane, Message)> {
         batch: 8,
         acks: vec![acked, Acked { kind: AckKind::Pubrec, session: 13, ..acked }],
     };
+    let shard = MailClass::Shard(3);
+    let answer =
+        Answer { request: 9, outcome: AnswerOutcome::Done, code: 0, body: text("what was asked") };
     let grant = Grant { lane: enqueue, limit: 3_145_728 };
     vec![
         ("hello", link, Message::Hello(hello(1, 0xAA))),
@@ -219,6 +224,34 @@ fn hot() -> Vec<(&'static str, Lane, Message)> {
         ("enqueue_ack_not_leader", enqueue, Message::EnqueueAck(not_leader)),
         ("deliver", deliver, Message::Deliver(delivery)),
         ("ack", deliver, Message::Ack(acks)),
+        (
+            "call",
+            Lane::new(LaneClass::Call, 17),
+            Message::Call(Call {
+                request: 9,
+                group: 17,
+                what: 3,
+                timeout_ms: 1_500,
+                body: text("a question"),
+            }),
+        ),
+        ("answer", Lane::new(LaneClass::Answer, 17), Message::Answer(answer.clone())),
+        (
+            "answer_refused",
+            Lane::new(LaneClass::Answer, 17),
+            Message::Answer(Answer { outcome: AnswerOutcome::Refused, code: 7, ..answer }),
+        ),
+        ("mail", shard.lane(), Message::Mail(Mail { class: shard, body: text("to a shard") })),
+        (
+            "mail_routes",
+            MailClass::Routes.lane(),
+            Message::Mail(Mail { class: MailClass::Routes, body: text("a route") }),
+        ),
+        (
+            "mail_meta",
+            MailClass::Meta.lane(),
+            Message::Mail(Mail { class: MailClass::Meta, body: Bytes::new() }),
+        ),
     ]
 }
 

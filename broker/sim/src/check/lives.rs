@@ -12,6 +12,9 @@ use crate::history::{Event, History, MessageId, NODE};
 /// What both ends of a wire may need to notice something.
 pub(super) const SLACK_MS: u64 = 400;
 
+/// What is not waited for is durable after this at the latest.
+pub(super) const LAZY_MS: u64 = 2_000;
+
 /// A session of a client, from its CONNACK to its end.
 #[derive(Debug)]
 pub(super) struct Life {

@@ -39,8 +39,7 @@ pub(super) fn check(history: &History, lives: &Lives, failures: &mut Vec<Failure
             {
                 if before.conn == receipt.conn {
                     failures.push(say("C3", "on the same connection", before));
-                } else if !receipt.dup && history.calm {
-                    // What was sent before a crash is not always known.
+                } else if !receipt.dup {
                     failures.push(say("C3", "without DUP", before));
                 }
             }

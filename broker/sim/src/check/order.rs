@@ -27,14 +27,18 @@ pub(super) fn check(history: &History, lives: &Lives, failures: &mut Vec<Failure
             if message.will.is_some() || sent.tainted || expires || !seen.insert(id) {
                 continue;
             }
-            // One that was sent again, or routed again after a crash, may come
-            // to a subscription that was not there yet when it came first.
+            // One that was sent again, or (the broker's own at QoS 2) routed again
+            // after a crash, may come to a subscription that was not there yet
+            // when it came first, or to one that was not there then any more.
             let sure = |sub: &super::lives::Sub| {
                 sub.granted.is_some_and(|granted| granted < first)
+                    && sub.ending.is_none_or(|ending| ending > receipt.at)
                     && sub.qos >= receipt.qos
                     && tidegate_codec::matches(sub.filter, &message.topic)
             };
-            if (sent.sends > 1 || !history.calm) && !life.subs.iter().any(sure) {
+            let again = sent.sends > 1
+                || (message.qos == 2 && history.crashes(first, receipt.at).next().is_some());
+            if again && !life.subs.iter().any(sure) {
                 continue;
             }
             let key = (message.publisher, &*message.topic, message.qos, receipt.qos);

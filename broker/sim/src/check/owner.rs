@@ -17,10 +17,8 @@ pub(super) fn check(history: &History, failures: &mut Vec<Failure>) {
     }
     let lives = Lives::of(history);
     let mut open: HashMap<usize, Vec<u32>> = HashMap::new();
-    let crash = history.iter().filter(|(_, entry)| entry.event == Event::Crash).last();
-    let crash = crash.map_or(0, |(at, _)| at);
     for (&number, conn) in &lives.conns {
-        if conn.closed.is_none() && conn.sent >= crash {
+        if conn.closed.is_none() {
             open.entry(conn.client).or_default().push(number);
         }
     }

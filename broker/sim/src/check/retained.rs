@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use super::Failure;
-use super::lives::{Life, Lives};
-use crate::history::{History, MessageId};
+use super::lives::{LAZY_MS, Life, Lives};
+use crate::history::{Event, History, MessageId};
 
 struct Write {
     id: MessageId,
@@ -14,6 +14,9 @@ struct Write {
     done: Option<usize>,
     /// From here on it is known to have had effect.
     seen: Option<usize>,
+    /// Here it may have been lost with the node: at QoS 0 nobody was promised
+    /// that it is kept.
+    lost: Option<usize>,
     clear: bool,
     expires: bool,
 }
@@ -32,11 +35,14 @@ pub(super) fn check(history: &History, lives: &Lives, failures: &mut Vec<Failure
         // latest when the exchange is over.
         let done = if message.qos == 2 { sent.completed } else { sent.acked };
         let seen = seen.get(&id).copied();
+        let seen = seen.into_iter().chain(done).min();
+        let lost = seen.filter(|_| message.qos == 0).and_then(|seen| loss(history, seen));
         topics.entry(&message.topic).or_default().push(Write {
             id,
             first,
             done,
-            seen: seen.into_iter().chain(done).min(),
+            seen,
+            lost,
             clear: message.clear,
             expires: message.expiry.is_some(),
         });
@@ -53,6 +59,17 @@ fn is_over<'w>(write: &Write, writes: &'w [Write], at: usize) -> Option<&'w Writ
     writes.iter().find(|other| {
         write.done.is_some_and(|done| done < other.first)
             && other.seen.is_some_and(|seen| seen < at)
+            && other.lost.is_none_or(|lost| lost > at)
+    })
+}
+
+/// The first end of the node after which what was seen and not waited for may
+/// be gone.
+fn loss(history: &History, seen: usize) -> Option<usize> {
+    let soon = history.entries[seen].ms + LAZY_MS;
+    (seen..history.entries.len()).find(|&at| {
+        let entry = &history.entries[at];
+        entry.event == Event::Crash && (entry.ms < soon || history.full)
     })
 }
 
@@ -75,8 +92,9 @@ fn check_life(topic: &str, writes: &[Write], life: &Life, failures: &mut Vec<Fai
         }
     }
     // One that did not move, and got an answer: there has to be a value if the
-    // topic certainly has one.
-    let granted = life.subs.iter().filter(asks).any(|sub| sub.granted.is_some());
+    // topic certainly has one. An UNSUBSCRIBE ends what is on its way.
+    let stays = |sub: &super::lives::Sub| sub.granted.is_some() && sub.ending.is_none();
+    let granted = life.subs.iter().filter(asks).any(stays);
     if life.to != usize::MAX || life.conns != 1 || !granted {
         return;
     }

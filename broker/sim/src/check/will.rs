@@ -2,11 +2,8 @@
 //! ended with a farewell or not at all.
 
 use super::Failure;
-use super::lives::{Conn, Lives, SLACK_MS};
+use super::lives::{Conn, LAZY_MS, Lives, SLACK_MS};
 use crate::history::{Event, History, MessageId};
-
-/// What is not waited for is durable after this at the latest.
-const LAZY_MS: u64 = 2_000;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Due {
@@ -48,10 +45,7 @@ fn due(history: &History, lives: &Lives, conn: &Conn) -> Due {
     let delay = delay_of(history, conn.will);
     let next = lives.conns.values().find(|o| o.client == conn.client && o.sent > conn.sent);
     let next_sent = next.map_or(usize::MAX, |next| next.sent);
-    let crashes = |from: usize, to: usize| {
-        let to = to.min(entries.len());
-        entries[from.min(to)..to].iter().any(|entry| entry.event == Event::Crash)
-    };
+    let crashes = |from: usize, to: usize| history.crashes(from, to).next().is_some();
     if entries[end].event == Event::Disconnect {
         let Some(closed) = conn.closed.filter(|&closed| closed < next_sent) else {
             return Due::Perhaps; // it may never have been read
@@ -68,6 +62,17 @@ fn due(history: &History, lives: &Lives, conn: &Conn) -> Due {
     }
     if delay == 0 {
         return Due::Yes;
+    }
+    // A CONNECT that was sent before and overtaken on its way may have come
+    // afterwards, and gone on with the session inside the delay.
+    let overtaken = |other: &&Conn| {
+        other.client == conn.client
+            && other.sent < conn.sent
+            && other.connack.is_none_or(|at| at > conn.sent)
+            && other.closed.is_none_or(|at| Some(at) > conn.connack)
+    };
+    if lives.conns.values().any(|other| overtaken(&other)) {
+        return Due::Perhaps;
     }
     // It comes if nobody came back in time.
     let Some(next) = next else { return Due::Perhaps };

@@ -75,7 +75,8 @@ impl Driver {
         };
         let [messages_per_second, bytes_per_second] = door.admission.client_rates();
         let guarded = self.shared.is_guarded(door);
-        let opening = Opening { guarded, messages_per_second, bytes_per_second };
+        let local_barrier = false;
+        let opening = Opening { guarded, messages_per_second, bytes_per_second, local_barrier };
         let Ok(conn) = self.core.open_as(now, opening) else {
             door.admission.leave();
             return Err(None);

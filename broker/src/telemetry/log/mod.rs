@@ -186,7 +186,15 @@ impl Log {
 
     fn env_filter(&self) -> anyhow::Result<EnvFilter> {
         let level = self.level.directive();
-        let ours = format!("{level},{LOG_TARGET}=trace,{ANNOUNCE_TARGET}=info,{}", self.filter);
+        // At info it tells of each heartbeat of each group.
+        let theirs = match self.level {
+            LogLevel::Error => level,
+            LogLevel::Warn | LogLevel::Info | LogLevel::Debug | LogLevel::Trace => "warn",
+        };
+        let ours = format!(
+            "{level},openraft={theirs},{LOG_TARGET}=trace,{ANNOUNCE_TARGET}=info,{}",
+            self.filter
+        );
         EnvFilter::builder().parse(ours).context("log.filter")
     }
 }

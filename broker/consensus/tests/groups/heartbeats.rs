@@ -1,0 +1,68 @@
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tidegate_consensus::{CallKind, META};
+use tokio::time::sleep;
+
+use crate::rig::Rig;
+
+fn groups() -> Vec<u16> {
+    (0..64).chain([META]).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn sixty_four_groups_elect_spread_and_beat_in_one_message_a_peer() {
+    let rig = Rig::new(1, 3, 3, &groups()).await;
+    let mut leaders = BTreeSet::new();
+    for group in groups() {
+        leaders.insert(rig.commit(group, "a").await);
+    }
+    assert_eq!(leaders.len(), 3, "who gives a group its voters leads it first");
+    for group in groups() {
+        rig.reaches(&[1, 2, 3], group, "a").await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    let terms: Vec<u64> = groups().iter().map(|group| rig.status(1, *group).term).collect();
+    let before = (rig.calls(CallKind::Heartbeats), rig.calls(CallKind::Append));
+
+    sleep(Duration::from_secs(4)).await;
+    let beats = rig.calls(CallKind::Heartbeats) - before.0;
+    // 20 ticks, three nodes, two peers each.
+    assert!((114..=126).contains(&beats), "{beats} messages");
+    assert_eq!(rig.calls(CallKind::Append), before.1, "nothing else is said");
+    let now: Vec<u64> = groups().iter().map(|group| rig.status(1, *group).term).collect();
+    assert_eq!(terms, now, "and nobody thinks of an election");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_group_that_is_not_there_holds_up_no_other() {
+    let rig = Rig::new(2, 3, 3, &[1, 2, 3]).await;
+    for group in [1, 2, 3] {
+        rig.commit(group, "a").await;
+    }
+    rig.groups(2).close(2).await;
+    sleep(Duration::from_secs(5)).await;
+    let terms = [1, 3].map(|group| rig.status(1, group).term);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(terms, [1, 3].map(|group| rig.status(1, group).term));
+    rig.commit_but(2, "b", &[2]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_leaders_of_a_node_that_dies_are_replaced_within_the_time() {
+    let mut rig = Rig::new(3, 3, 3, &groups()).await;
+    for group in groups() {
+        rig.commit(group, "a").await;
+    }
+    rig.crash(1).await;
+    let begun = tokio::time::Instant::now();
+    for group in groups() {
+        rig.leader(group).await;
+    }
+    assert!(begun.elapsed() < Duration::from_millis(2_300), "{:?}", begun.elapsed());
+    rig.start(1).await;
+    for group in groups() {
+        rig.commit(group, "b").await;
+        rig.reaches(&[1, 2, 3], group, "b").await;
+    }
+}

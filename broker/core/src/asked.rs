@@ -1,0 +1,101 @@
+//! Replays that are on their way between nodes, where they may be lost.
+//!
+//! The shard of a replay's owner keeps a copy of each until it is back. One that
+//! is not back in time is given back to its owner as it was, who asks again; what
+//! is then still found of it is of an earlier leg, and not taken. A node that is
+//! alone keeps none.
+
+use std::collections::BTreeMap;
+
+use crate::ids::{Millis, SessionKey};
+use crate::limits::ASK_AGAIN_MS;
+use crate::mail::Replay;
+
+/// Bounded by the replays that a session may have on their way.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    /// By owner and serial.
+    away: BTreeMap<(SessionKey, u64), (Replay, Millis)>,
+    /// Nothing is overdue before this.
+    due: Millis,
+}
+
+impl Asked {
+    /// A replay leaves.
+    pub(crate) fn leave(&mut self, now: Millis, replay: &mut Replay) {
+        replay.leg = replay.leg.wrapping_add(1);
+        if self.away.is_empty() {
+            self.due = now + ASK_AGAIN_MS;
+        }
+        self.away.insert((replay.owner, replay.serial), (replay.clone(), now));
+    }
+
+    /// One is back; whether it is the one that left last.
+    pub(crate) fn is_back(&mut self, replay: &Replay) -> bool {
+        let key = (replay.owner, replay.serial);
+        let known = self.away.get(&key).is_some_and(|(copy, _)| copy.leg == replay.leg);
+        known && self.away.remove(&key).is_some()
+    }
+
+    /// When to look for those that are overdue.
+    #[inline]
+    pub(crate) fn due(&self) -> Option<Millis> {
+        (!self.away.is_empty()).then_some(self.due)
+    }
+
+    /// Those that have been away for too long.
+    pub(crate) fn overdue(&mut self, now: Millis) -> Vec<Replay> {
+        if self.due().is_none_or(|due| due > now) {
+            return Vec::new();
+        }
+        self.due = now + ASK_AGAIN_MS;
+        let late = |left: Millis| left + ASK_AGAIN_MS <= now;
+        let keys: Vec<_> =
+            self.away.iter().filter(|(_, (_, left))| late(*left)).map(|(&key, _)| key).collect();
+        keys.iter().filter_map(|key| Some(self.away.remove(key)?.0)).collect()
+    }
+
+    /// How many are away.
+    pub(crate) fn len(&self) -> usize {
+        self.away.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ShardId;
+    use crate::index::Options;
+
+    fn replay(serial: u64) -> Replay {
+        Replay {
+            owner: SessionKey { shard: ShardId(64), durable: false, slot: 1, generation: 1 },
+            filter: "#".into(),
+            left: 1,
+            asked: 0,
+            keeper: ShardId::default(),
+            cursor: None,
+            options: Options::default(),
+            id: 0,
+            client: 0,
+            serial,
+            leg: 0,
+        }
+    }
+
+    #[test]
+    fn what_does_not_come_back_is_overdue_once_and_then_comes_too_late() {
+        let mut asked = Asked::default();
+        let (mut lost, mut quick) = (replay(1), replay(2));
+        asked.leave(0, &mut lost);
+        asked.leave(0, &mut quick);
+        assert!(asked.is_back(&quick));
+        assert!(!asked.is_back(&quick), "once");
+        assert!(asked.overdue(ASK_AGAIN_MS - 1).is_empty());
+        let mut again = asked.overdue(ASK_AGAIN_MS).remove(0);
+        assert_eq!((again.serial, asked.len()), (1, 0));
+        asked.leave(ASK_AGAIN_MS, &mut again);
+        assert!(!asked.is_back(&lost), "an earlier leg");
+        assert!(asked.is_back(&again));
+    }
+}

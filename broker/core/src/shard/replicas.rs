@@ -1,0 +1,420 @@
+//! Partitions with replicas: the shell's end of each one's log.
+//!
+//! A shard of a node in a cluster follows its partitions until it is told to
+//! lead one. What it wants to have committed is taken with
+//! [`Shard::take_entry`]; every entry that the log has committed, of whomever,
+//! comes back to [`Shard::committed`], in order. Each partition has its own
+//! journal: one whose entries are not committed holds up nobody else.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::Shard;
+use crate::conn::pause;
+use crate::ids::{ConnRef, Member, Millis, PartitionId, ShardId};
+use crate::index::Targets;
+use crate::journal::{Batch, Journal};
+use crate::limits::PARTITION_JOURNAL_BYTES_MAX;
+use crate::mail::{Confirm, Kind};
+use crate::partition::{Context, Header, Image, Partition, RecordError};
+
+/// Bytes of an entry's header.
+const HEADER_BYTES: usize = 18;
+/// Bytes in front of each of its records.
+const RECORD_BYTES: usize = 12;
+
+/// What became of a committed entry.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Applied {
+    /// It is of the present leadership of this shard: what waited for it goes on.
+    Own,
+    /// It is of another leader, and so many records of it were taken.
+    Followed(usize),
+    /// It does not count, for no replica: it is of a leadership whose time was
+    /// over, or one in front of it was lost.
+    Void,
+    /// This shard leads no longer, though nobody has said so: another leader's
+    /// entry counts, or one of its own does not. The partition is to be reset,
+    /// and read back from its image and log.
+    Deposed,
+}
+
+impl Batch {
+    /// The payload of a log entry.
+    fn entry(&self, header: Header) -> Vec<u8> {
+        let bytes = HEADER_BYTES + self.entries.len() * RECORD_BYTES + self.bodies.len();
+        let mut out = Vec::with_capacity(bytes);
+        out.extend_from_slice(&header.member.0.to_le_bytes());
+        out.extend_from_slice(&header.epoch.to_le_bytes());
+        out.extend_from_slice(&header.number.to_le_bytes());
+        for (entry, body) in self.records() {
+            out.extend_from_slice(&entry.index.to_le_bytes());
+            out.extend_from_slice(&(body.len() as u32).to_le_bytes());
+            out.extend_from_slice(body);
+        }
+        out
+    }
+}
+
+/// Reads the header of an entry; with the records behind it.
+fn header(payload: &[u8]) -> Result<(Header, &[u8]), RecordError> {
+    let (head, records) =
+        payload.split_at_checked(HEADER_BYTES).ok_or(RecordError::Short("header"))?;
+    let number = |at: usize, n: usize| {
+        head[at..at + n].iter().rev().fold(0u64, |number, byte| number << 8 | u64::from(*byte))
+    };
+    let member = Member(number(0, 2) as u16);
+    Ok((Header { member, epoch: number(2, 8), number: number(10, 8) }, records))
+}
+
+/// The next record of an entry: index and body; with what is behind it.
+fn record(rest: &[u8]) -> Result<(u64, &[u8], &[u8]), RecordError> {
+    let (index, rest) = rest.split_first_chunk::<8>().ok_or(RecordError::Short("index"))?;
+    let (length, rest) = rest.split_first_chunk::<4>().ok_or(RecordError::Short("length"))?;
+    let length = u32::from_le_bytes(*length) as usize;
+    let (body, rest) = rest.split_at_checked(length).ok_or(RecordError::Short("record"))?;
+    Ok((u64::from_le_bytes(*index), body, rest))
+}
+
+impl Shard {
+    /// From now on each partition has replicas, and follows until it is
+    /// promoted. To be called instead of [`Shard::keep`], before anything else.
+    pub fn replicate(&mut self) {
+        let id = self.id;
+        let follow = |p: &Partition| Partition::following(p.id(), id, 0);
+        self.partitions = self.partitions.iter().map(follow).collect();
+        self.journals = self.partitions.iter().map(|_| None).collect();
+        self.followed = self.partitions.iter().map(|_| Some(Box::default())).collect();
+    }
+
+    /// Whether the partitions have replicas.
+    #[inline]
+    pub(super) fn is_replicated(&self) -> bool {
+        !self.journals.is_empty()
+    }
+
+    /// Whether state outlives this process, here or elsewhere.
+    #[inline]
+    pub(super) fn keeps(&self) -> bool {
+        self.journal.is_some() || self.is_replicated()
+    }
+
+    /// The partitions with something to commit, and whether somebody waits for it.
+    pub fn entries(&self) -> impl Iterator<Item = (PartitionId, bool)> + '_ {
+        let journals = self.partitions.iter().zip(&self.journals);
+        journals
+            .filter_map(|(partition, journal)| Some((partition.id(), journal.as_ref()?.is_open()?)))
+    }
+
+    /// What a partition wants to have committed: the payload of one log entry,
+    /// and its number. Entries are to be proposed in order; one that cannot be
+    /// is the end of the leadership.
+    pub fn take_entry(&mut self, p: PartitionId) -> Option<(u64, Vec<u8>)> {
+        let batch = self.take_batch_of(p)?;
+        let epoch = self.partitions.get(self.local_number(p))?.epoch();
+        let member = self.node.member();
+        Some((batch.number, batch.entry(Header { member, epoch, number: batch.number })))
+    }
+
+    /// The same as records.
+    pub fn take_batch_of(&mut self, p: PartitionId) -> Option<Batch> {
+        let at = self.local_number(p);
+        let journal = self.journals.get_mut(at)?.as_mut()?;
+        let batch = journal.take();
+        if journal.bytes() >= PARTITION_JOURNAL_BYTES_MAX {
+            self.node.behind_of.fetch_or(p.bit(), Relaxed);
+        }
+        batch
+    }
+
+    /// The batch with this number is committed. Batches are told in order.
+    pub fn durable_of(&mut self, now: Millis, p: PartitionId, number: u64) {
+        let at = self.local_number(p);
+        let Some(Some(journal)) = self.journals.get_mut(at) else { return };
+        journal.durable(number, &[]);
+        if let Some(partition) = self.partitions.get_mut(at) {
+            partition.close_errands(journal);
+        }
+        let relieved = journal.bytes() < PARTITION_JOURNAL_BYTES_MAX / 2;
+        self.transit.leave();
+        self.with_partition(now, at, |partition, cx| partition.go_on(cx));
+        if relieved {
+            self.relieve_partition(p);
+        }
+        self.settle(now);
+    }
+
+    /// Bytes of a partition's records that are not committed.
+    pub fn journal_bytes_of(&self, p: PartitionId) -> usize {
+        let journal = self.journals.get(self.local_number(p)).and_then(Option::as_ref);
+        journal.map_or(0, |journal| journal.bytes())
+    }
+
+    /// An entry of a partition's log is committed: its payload. To be called
+    /// for each, in the order of the log, whoever proposed it.
+    ///
+    /// # Errors
+    /// It is no entry that this version knows. The partition can't go on.
+    pub fn committed(
+        &mut self,
+        now: Millis,
+        p: PartitionId,
+        payload: &[u8],
+    ) -> Result<Applied, RecordError> {
+        let (header, mut records) = header(payload)?;
+        let (first, _, _) = record(records)?;
+        let at = self.local_number(p);
+        let Some(partition) = self.partitions.get_mut(at) else { return Ok(Applied::Void) };
+        let counts = partition.admits(header, first);
+        let present = (self.node.member(), partition.epoch());
+        if partition.leads() {
+            if (header.member, header.epoch) != present {
+                return Ok(if counts { Applied::Deposed } else { Applied::Void });
+            }
+            if !counts {
+                return Ok(Applied::Deposed);
+            }
+            let mut next = first;
+            while !records.is_empty() {
+                let (index, _, rest) = record(records)?;
+                (next, records) = (index + 1, rest);
+            }
+            partition.take(header, next);
+            self.durable_of(now, p, header.number);
+            return Ok(Applied::Own);
+        }
+        if !counts {
+            return Ok(Applied::Void);
+        }
+        let (mut taken, mut next) = (0, first);
+        while !records.is_empty() {
+            let (index, body, rest) = record(records)?;
+            self.replay(now, p.0, index, 0, body)?;
+            (taken, next, records) = (taken + 1, index + 1, rest);
+        }
+        if let Some(partition) = self.partitions.get_mut(at) {
+            partition.take(header, next);
+        }
+        Ok(Applied::Followed(taken))
+    }
+
+    /// This shard leads the partition from now on: its log has applied the first
+    /// entry of the term. Then say so with [`Node::set_home`](crate::Node::set_home)
+    /// and [`Shard::home_moved`], and tell of each incarnation that is gone and
+    /// may have connections ([`Shard::members_of`]) with [`Shard::node_gone_of`].
+    pub fn promote(&mut self, now: Millis, p: PartitionId) {
+        let at = self.local_number(p);
+        let Some(counters) = self.followed.get_mut(at).and_then(Option::take) else { return };
+        self.counters().adopt(&counters);
+        if let Some(journal) = self.journals.get_mut(at) {
+            *journal = Some(Box::default());
+        }
+        self.transit.leave();
+        self.with_partition(now, at, |partition, cx| partition.promote(cx));
+        self.promoted.push(p);
+        self.settle(now);
+    }
+
+    /// Routes the errands of partitions that are led here since the last turn:
+    /// more than one may be, and their sessions are in the index by now.
+    pub(super) fn route_promoted(&mut self, now: Millis) {
+        for p in std::mem::take(&mut self.promoted) {
+            let at = self.local_number(p);
+            self.with_partition(now, at, |partition, cx| {
+                if partition.leads() {
+                    partition.route_again(cx);
+                }
+            });
+        }
+    }
+
+    /// Forgets all of a partition, which follows from now on with nothing. Say
+    /// first, with [`Node::set_home`](crate::Node::set_home), that it is not led
+    /// here; then its image and log are to be read back.
+    pub fn reset(&mut self, now: Millis, p: PartitionId) {
+        let at = self.local_number(p);
+        if !self.is_replicated() {
+            return;
+        }
+        let mut retained = std::mem::take(&mut self.retained_of[at]);
+        for topic in retained.drain() {
+            if let Some(old) = self.retained.remove(&topic) {
+                self.count_retained(&old, false);
+            }
+        }
+        let Shard { node, partitions, id, .. } = self;
+        let Some(partition) = partitions.get_mut(at) else { return };
+        if partition.leads() {
+            // The others keep what they know of it until the next leader speaks.
+            node.index.follow(p);
+        }
+        let (mut mails, mut errands) = (Vec::new(), Vec::new());
+        let (mut retains, mut fetches) = (Vec::new(), Vec::new());
+        partition.forget_all(&mut Context {
+            node,
+            counters: &node.counters[id.index()],
+            journal: None,
+            index: None,
+            mails: &mut mails,
+            errands: &mut errands,
+            retains: &mut retains,
+            fetches: &mut fetches,
+            position: None,
+            replaying: false,
+        });
+        *partition = Partition::following(p, *id, partition.epoch());
+        let undone = mails;
+        self.journals[at] = None;
+        self.followed[at] = Some(Box::default());
+        self.relieve_partition(p);
+        for (to, mail) in undone {
+            self.send(to, mail.kind);
+        }
+        self.settle(now);
+    }
+
+    /// The state of a partition for another replica, as of the last entry that
+    /// was committed. None: entries are on their way; ask again after the next.
+    pub fn image_of(&mut self, now: Millis, p: PartitionId) -> Option<Image> {
+        let at = self.local_number(p);
+        let Shard { node, partitions, journals, retained, retained_of, .. } = self;
+        let journal = journals.get_mut(at)?.as_deref_mut();
+        let settled = journal.is_none_or(|journal| journal.barrier().is_none());
+        let mut topics: Vec<&Arc<str>> = retained_of[at].iter().collect();
+        topics.sort_unstable();
+        let messages = topics.into_iter().filter_map(|topic| retained.get(topic));
+        let image = partitions.get_mut(at)?.image(settled, node, messages)?;
+        self.with_partition(now, at, |partition, cx| partition.thaw(cx));
+        self.settle(now);
+        Some(image)
+    }
+
+    /// Takes the next bytes of an image, cut anywhere, into a partition that was
+    /// reset; whether it is whole.
+    ///
+    /// # Errors
+    /// It is no image that this version knows. The partition is to be reset.
+    pub fn install(
+        &mut self,
+        now: Millis,
+        p: PartitionId,
+        bytes: &[u8],
+    ) -> Result<bool, RecordError> {
+        let at = self.local_number(p);
+        let outcome = self
+            .with_replayed(at, None, &mut Vec::new(), |partition, cx| partition.install(bytes, cx));
+        let Some(installed) = outcome.transpose()? else { return Ok(true) };
+        for message in installed.retained {
+            self.keep_retained(&message);
+        }
+        let _ = now;
+        Ok(installed.ended)
+    }
+
+    /// An incarnation is gone for good: in all partitions led here its
+    /// connections' claims end, and their wills are due in a moment. To be called
+    /// on every shard, behind [`Shard::member_lost`].
+    pub fn node_gone(&mut self, now: Millis, member: Member) {
+        self.forget_mail(member);
+        let led = self.partitions.iter().map(Partition::id).collect::<Vec<_>>();
+        for p in led {
+            self.node_gone_of(now, p, member);
+        }
+    }
+
+    /// The same in one partition, if it is led here.
+    pub fn node_gone_of(&mut self, now: Millis, p: PartitionId, member: Member) {
+        let at = self.local_number(p);
+        self.transit.leave();
+        self.with_partition(now, at, |partition, cx| partition.member_gone(now, member, cx));
+        self.settle(now);
+    }
+
+    /// The incarnations whose connections hold claims in a partition.
+    pub fn members_of(&self, p: PartitionId) -> Vec<Member> {
+        let partition = self.partitions.get(self.local_number(p));
+        partition.map_or(Vec::new(), |partition| partition.members().into_iter().collect())
+    }
+
+    /// The last record of a partition that every replica has, or will have.
+    pub fn index_of(&self, p: PartitionId) -> u64 {
+        let partition = self.partitions.get(self.local_number(p));
+        partition.map_or(0, |partition| partition.next() - 1)
+    }
+
+    /// A message of a publisher of this node, or of an errand, was not taken by a
+    /// partition that it had led. An errand goes again. A client cannot be told:
+    /// it is disconnected, and sends again what was not acknowledged.
+    pub(super) fn undone(&mut self, now: Millis, confirm: Confirm) {
+        match confirm.partition() {
+            Some(partition) => {
+                let at = self.local_number(partition);
+                self.with_partition(now, at, |partition, cx| {
+                    partition.route_anew(confirm.token, cx);
+                });
+            }
+            None => {
+                if self.conn(confirm.conn).is_some() {
+                    self.end_moved(now, confirm.conn.slot);
+                }
+            }
+        }
+    }
+
+    /// Pauses a publisher if a partition that its message goes to is behind.
+    #[inline]
+    pub(super) fn press_partitions(&mut self, targets: &Targets, publisher: ConnRef) {
+        let behind = self.node.behind_of.load(Relaxed);
+        if behind == 0 {
+            return;
+        }
+        let mut at = 0;
+        while at < targets.len() {
+            let (partition, end) = Partition::run_end(targets, at);
+            if behind & partition.bit() != 0 {
+                return self.pause_for_journal(publisher);
+            }
+            at = end;
+        }
+    }
+
+    /// Pauses a publisher whose messages go to a partition that is behind.
+    #[inline]
+    pub(super) fn press_partition(&mut self, partition: PartitionId, publisher: ConnRef) {
+        if self.node.behind_of.load(Relaxed) & partition.bit() != 0 {
+            self.pause_for_journal(publisher);
+        }
+    }
+
+    pub(super) fn pause_for_journal(&mut self, publisher: ConnRef) {
+        if publisher.shard != self.id {
+            return;
+        }
+        let Some(conn) = self.conn(publisher) else { return };
+        if conn.pause & pause::OUTBOX == 0 {
+            conn.pause |= pause::OUTBOX;
+            self.counters().mailbox_pauses.add(1);
+            self.journal_paused.push(publisher);
+        }
+    }
+
+    fn relieve_partition(&mut self, p: PartitionId) {
+        if self.node.behind_of.fetch_and(!p.bit(), Relaxed) & p.bit() != 0 {
+            for shard in 0..self.node.shards {
+                self.send(ShardId::of(self.id.member(), shard), Kind::Relieved);
+            }
+        }
+    }
+
+    /// The journal that a partition writes to.
+    pub(super) fn journal_of<'j>(
+        journals: &'j mut [Option<Box<Journal>>],
+        journal: &'j mut Option<Box<Journal>>,
+        at: usize,
+    ) -> Option<&'j mut Journal> {
+        match journals.get_mut(at) {
+            Some(own) => own.as_deref_mut(),
+            None => journal.as_deref_mut(),
+        }
+    }
+}

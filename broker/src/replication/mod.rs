@@ -1,0 +1,176 @@
+//! Partitions and mail across the nodes of a cluster: what the shards, the Raft
+//! groups and the connections between nodes have to do with each other.
+//!
+//! A shard hears of the cluster by [`Word`]s through its mailbox, in the order in
+//! which they were said: what a Raft group has committed, whether this node leads
+//! a partition, what other nodes' shards have sent. It answers through the
+//! [`Outlet`]: batches of records to be committed, and mail. Nothing here blocks
+//! a shard.
+
+pub(crate) mod homes;
+pub(crate) mod machine;
+pub(crate) mod post;
+pub(crate) mod routes;
+pub(crate) mod run;
+pub(crate) mod start;
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use tidegate_core::ids::{Member, PartitionId, ShardId};
+use tidegate_mesh::{MailClass, Peer, Room};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+/// Batches of one partition that may be on their way to their commit; what comes
+/// meanwhile makes one larger batch.
+pub(crate) const BATCHES_MAX: u32 = 64;
+/// Bytes of mail in one piece for another node.
+pub(crate) const MAIL_BYTES_MAX: usize = 256 << 10;
+
+/// What a shard is told of the cluster.
+pub(crate) enum Word {
+    /// An entry of a partition's Raft group was committed.
+    Committed {
+        /// Whose.
+        partition: PartitionId,
+        /// What the core of a leader gave out.
+        payload: Bytes,
+    },
+    /// This node leads the partition in this term: all that was committed before
+    /// has been said.
+    Promote(PartitionId, u64),
+    /// What is known of the partition is void: what follows is said from its
+    /// snapshot, or its beginning, on.
+    Reset(PartitionId),
+    /// The state of the partition is wanted as it is here.
+    Snapshot(PartitionId, oneshot::Sender<io::Result<Bytes>>),
+    /// The state of the partition is this.
+    Install(PartitionId, Bytes),
+    /// Mail of another node's shards for this one.
+    Mail {
+        /// Who sent it.
+        from: Member,
+        /// Parcels for this shard alone.
+        parcels: Vec<u8>,
+        /// Gives the sender its credit back.
+        room: Arc<Room>,
+    },
+    /// The partition has another leader: the node knows which.
+    HomeMoved(PartitionId),
+    /// The link to a member has broken: what was sent may not have come.
+    MemberLost(Member),
+    /// A member is no more, and will not come back under this number.
+    MemberGone(Member),
+    /// A link takes mail that it did not take before.
+    Writable,
+    /// More is known of the other nodes' routes, or they know more of this one's.
+    RoutesMoved,
+}
+
+impl fmt::Debug for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Word::Committed { partition, payload } => {
+                write!(f, "Committed({}, {} bytes)", partition.0, payload.len())
+            }
+            Word::Promote(partition, term) => write!(f, "Promote({}, {term})", partition.0),
+            Word::RoutesMoved => f.write_str("RoutesMoved"),
+            Word::Reset(partition) => write!(f, "Reset({})", partition.0),
+            Word::Snapshot(partition, _) => write!(f, "Snapshot({})", partition.0),
+            Word::Install(partition, bytes) => {
+                write!(f, "Install({}, {} bytes)", partition.0, bytes.len())
+            }
+            Word::Mail { from, parcels, .. } => {
+                write!(f, "Mail({}, {} bytes)", from.0, parcels.len())
+            }
+            Word::HomeMoved(partition) => write!(f, "HomeMoved({})", partition.0),
+            Word::MemberLost(member) => write!(f, "MemberLost({})", member.0),
+            Word::MemberGone(member) => write!(f, "MemberGone({})", member.0),
+            Word::Writable => f.write_str("Writable"),
+        }
+    }
+}
+
+/// What a shard says of one of its partitions.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// This entry wants to be committed.
+    Propose(PartitionId, Bytes),
+    /// Another leader's entry was committed: this node leads no longer.
+    Deposed(PartitionId),
+}
+
+/// Where shards hand out what is for the cluster. From any thread.
+pub(crate) struct Outlet {
+    said: mpsc::UnboundedSender<Said>,
+    /// Who can be reached now, by member.
+    peers: ArcSwap<HashMap<u16, Peer>>,
+    /// Members that are not down.
+    alive: ArcSwap<BTreeSet<u16>>,
+    /// Wakes the task of routes.
+    routes: Arc<Notify>,
+}
+
+impl fmt::Debug for Outlet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outlet").field("peers", &self.peers.load().len()).finish()
+    }
+}
+
+impl Outlet {
+    /// And where what is said comes out.
+    pub(crate) fn new() -> (Outlet, mpsc::UnboundedReceiver<Said>) {
+        let (said, heard) = mpsc::unbounded_channel();
+        let peers = ArcSwap::default();
+        (Outlet { said, peers, alive: ArcSwap::default(), routes: Arc::default() }, heard)
+    }
+
+    /// Says something of a partition. A shard has at most [`BATCHES_MAX`] entries
+    /// of a partition on their way, which bounds the channel.
+    pub(crate) fn say(&self, said: Said) {
+        // The end of the process may have begun.
+        let _ = self.said.send(said);
+    }
+
+    /// The index may have changed.
+    pub(crate) fn wake_routes(&self) {
+        self.routes.notify_one();
+    }
+
+    /// What wakes the task of routes.
+    pub(crate) fn routes(&self) -> Arc<Notify> {
+        Arc::clone(&self.routes)
+    }
+
+    /// Says which members are not down.
+    pub(crate) fn set_alive(&self, alive: BTreeSet<u16>) {
+        self.alive.store(Arc::new(alive));
+    }
+
+    /// Whether a member is believed to run.
+    pub(crate) fn is_alive(&self, member: Member) -> bool {
+        self.alive.load().contains(&member.0)
+    }
+
+    /// Says who can be reached.
+    pub(crate) fn set_peers(&self, peers: HashMap<u16, Peer>) {
+        self.peers.store(Arc::new(peers));
+    }
+
+    /// Whether a member would take mail of this shard now.
+    pub(crate) fn is_ready(&self, from: ShardId, to: Member) -> bool {
+        let class = MailClass::Shard(from.index() as u16);
+        self.peers.load().get(&to.0).is_some_and(|peer| peer.ready(class))
+    }
+
+    /// Sends mail; false: it was not taken, the link is over.
+    pub(crate) fn send(&self, from: ShardId, to: Member, parcels: Vec<u8>) -> bool {
+        let class = MailClass::Shard(from.index() as u16);
+        let peers = self.peers.load();
+        peers.get(&to.0).is_some_and(|peer| peer.send(class, parcels.into()).is_ok())
+    }
+}

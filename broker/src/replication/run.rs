@@ -1,0 +1,406 @@
+//! The task that moves partitions: opens their groups, and says to the shards
+//! what has become of them.
+//!
+//! One task for all partitions of a node. What it does for a partition is in the
+//! order in which it learned of it, and a group is closed before its shard is
+//! told to forget: no entry of before can come after.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidegate_consensus::{GroupId, GroupStatus, Groups, ProposeError, Transport};
+use tidegate_core::ids::{Member, PARTITIONS, PartitionId, ShardId};
+use tidegate_mesh::Peer;
+use tidegate_store::raft::{PartitionIndex, Writer};
+use tidegate_store::{Disk, Position};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tracing::{debug, info, warn};
+
+use super::homes::{self, Home, Homes};
+use super::machine::{Machine, say};
+use super::{Said, Word};
+use crate::shard::Shared;
+
+/// Entries behind a snapshot after which the next one is taken.
+const SNAPSHOT_ENTRIES: u64 = 8_192;
+/// How often that is looked at, and leaders are told again.
+const LOOK: Duration = Duration::from_secs(1);
+/// How soon a group that could not be opened is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What the cluster's metadata says, as far as partitions are concerned.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct View {
+    /// Nodes that have a number and are not down: node id by member.
+    pub(crate) members: BTreeMap<u16, u64>,
+    /// Replicas of each partition, the preferred leader first; empty: not placed.
+    pub(crate) wanted: Vec<Vec<u64>>,
+}
+
+/// What happens on the links.
+#[derive(Debug)]
+pub(crate) enum LinkEvent {
+    /// A member can be reached.
+    Up(Member, Peer),
+    /// It cannot any more: what was sent may not have come.
+    Down(Member),
+    /// Its link takes mail again.
+    Writable,
+    /// An announcement of its leaders.
+    Homes(Member, Bytes),
+}
+
+/// Hands an announcement to a peer.
+pub(crate) type Announce = Box<dyn Fn(&Peer, Bytes) + Send>;
+
+/// What the task works with.
+pub(crate) struct Replication<D: Disk, W: Writer, T: Transport> {
+    shared: Arc<Shared>,
+    groups: Groups<D, W, T>,
+    member: Member,
+    node: u64,
+    /// What each partition's records of the log were replayed into.
+    indexes: HashMap<u16, PartitionIndex>,
+    announce: Announce,
+    /// Gives back what lies before in the log.
+    remove_before: Box<dyn Fn(Position) + Send>,
+    /// Says whether this node may have clients.
+    ready: Box<dyn Fn(bool) + Send>,
+    peers: BTreeMap<u16, Peer>,
+    homes: Homes,
+    replicas: Vec<Replica>,
+    view: View,
+    /// Partitions whose group has something new.
+    changed: mpsc::UnboundedSender<PartitionId>,
+}
+
+/// What is known of one partition.
+#[derive(Debug, Default)]
+struct Replica {
+    open: bool,
+    /// The term in which the shard was told that it leads.
+    led: Option<u64>,
+    /// A snapshot is being written.
+    writing: Arc<AtomicBool>,
+}
+
+impl<D, W, T> Replication<D, W, T>
+where
+    D: Disk + Send + Sync + 'static,
+    D::File: Send + Sync,
+    W: Writer,
+    T: Transport,
+{
+    /// Runs until its inputs end.
+    #[expect(clippy::too_many_arguments, reason = "each is one of a node's parts")]
+    pub(crate) async fn run(
+        shared: Arc<Shared>,
+        groups: Groups<D, W, T>,
+        indexes: HashMap<u16, PartitionIndex>,
+        announce: Announce,
+        remove_before: Box<dyn Fn(Position) + Send>,
+        ready: Box<dyn Fn(bool) + Send>,
+        mut said: mpsc::UnboundedReceiver<Said>,
+        mut views: watch::Receiver<View>,
+        mut links: mpsc::UnboundedReceiver<LinkEvent>,
+    ) {
+        let (changed, mut changes) = mpsc::unbounded_channel();
+        let (failed, mut failures) = mpsc::unbounded_channel();
+        let member = shared.node.member();
+        let node = groups.node();
+        let replicas = (0..PARTITIONS).map(|_| Replica::default()).collect();
+        let mut own = Replication {
+            shared,
+            groups,
+            member,
+            node,
+            indexes,
+            announce,
+            remove_before,
+            ready,
+            peers: BTreeMap::new(),
+            homes: Homes::new(),
+            replicas,
+            view: View::default(),
+            changed,
+        };
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let view = views.borrow_and_update().clone();
+        own.see(view).await;
+        loop {
+            tokio::select! {
+                biased;
+                Some(event) = links.recv() => own.link(event),
+                Some(partition) = changes.recv() => own.look_at(partition).await,
+                Some(partition) = failures.recv() => own.demote(partition).await,
+                seen = views.changed() => {
+                    if seen.is_err() {
+                        return;
+                    }
+                    let view = views.borrow_and_update().clone();
+                    own.see(view).await;
+                }
+                said = said.recv() => match said {
+                    Some(Said::Propose(partition, payload)) => {
+                        own.propose(partition, payload, &failed);
+                    }
+                    Some(Said::Deposed(partition)) => own.demote(partition).await,
+                    None => return,
+                },
+                _ = look.tick() => own.look_after().await,
+            }
+        }
+    }
+
+    fn propose(
+        &self,
+        partition: PartitionId,
+        payload: Bytes,
+        failed: &mpsc::UnboundedSender<PartitionId>,
+    ) {
+        let outcome = self.groups.propose(group(partition), payload);
+        let failed = failed.clone();
+        tokio::spawn(async move {
+            match outcome.await {
+                Ok(_) => {}
+                Err(
+                    error @ (ProposeError::NotLeader { .. }
+                    | ProposeError::HandingOver
+                    | ProposeError::Lost
+                    | ProposeError::Closed
+                    | ProposeError::Busy
+                    | ProposeError::TooLarge { .. }),
+                ) => {
+                    debug!(partition = partition.0, %error, "a batch was not committed");
+                    // The next one must not be committed without this one.
+                    let _ = failed.send(partition);
+                }
+            }
+        });
+    }
+
+    /// The metadata has changed.
+    async fn see(&mut self, view: View) {
+        let gone: Vec<u16> =
+            self.view.members.keys().filter(|m| !view.members.contains_key(m)).copied().collect();
+        self.view = view;
+        if let Some(outlet) = &self.shared.outlet {
+            outlet.set_alive(self.view.members.keys().copied().collect());
+        }
+        for member in gone {
+            self.member_gone(Member(member));
+        }
+        for partition in all() {
+            let wanted = self.view.wanted.get(usize::from(partition.0));
+            let here = wanted.is_some_and(|replicas| replicas.contains(&self.node));
+            if here && !self.replicas[usize::from(partition.0)].open {
+                self.open(partition).await;
+            }
+        }
+    }
+
+    async fn open(&mut self, partition: PartitionId) {
+        let at = usize::from(partition.0);
+        let index = self.indexes.remove(&group(partition)).unwrap_or_default();
+        let machine = Machine::new(partition, Arc::clone(&self.shared));
+        if let Err(error) = self.groups.open(group(partition), index, machine).await {
+            warn!(partition = partition.0, %error, "the replica of a partition cannot be opened");
+            return;
+        }
+        self.replicas[at].open = true;
+        if let Some(mut status) = self.groups.watch(group(partition)) {
+            let changed = self.changed.clone();
+            tokio::spawn(async move {
+                while status.changed().await.is_ok() {
+                    status.borrow_and_update();
+                    if changed.send(partition).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        let wanted = self.view.wanted.get(at).cloned().unwrap_or_default();
+        let first = wanted.first() == Some(&self.node);
+        let fresh = self.groups.status(group(partition)).last.is_none();
+        // With the same set on each of them it does not matter who is the first.
+        if fresh && first {
+            let voters = wanted.iter().copied().collect();
+            if let Err(error) = self.groups.initialize(group(partition), voters).await {
+                debug!(partition = partition.0, %error, "a partition was not begun here");
+            }
+        }
+        let _ = self.changed.send(partition);
+    }
+
+    /// A group has something new.
+    async fn look_at(&mut self, partition: PartitionId) {
+        let at = usize::from(partition.0);
+        let GroupStatus { term, leads, .. } = self.groups.status(group(partition));
+        match self.replicas[at].led {
+            Some(led) if led == term && leads => {}
+            Some(_) => self.demote(partition).await,
+            None if leads => self.promote(partition, term),
+            None => {}
+        }
+    }
+
+    fn promote(&mut self, partition: PartitionId, term: u64) {
+        self.replicas[usize::from(partition.0)].led = Some(term);
+        let shard = partition.shard(self.member, self.shared.node.shards());
+        say(&self.shared, partition, Word::Promote(partition, term));
+        self.learn(Home { partition, term, shard });
+        debug!(partition = partition.0, term, "this node leads a partition");
+        let bytes = self.announcement(&[Home { partition, term, shard }]);
+        self.peers.values().for_each(|peer| (self.announce)(peer, bytes.clone()));
+    }
+
+    /// This node leads no more, or a batch of it was not committed: what the
+    /// shard has beyond the log is void.
+    async fn demote(&mut self, partition: PartitionId) {
+        let at = usize::from(partition.0);
+        if self.replicas[at].led.take().is_none() {
+            return;
+        }
+        debug!(partition = partition.0, "this node no longer leads a partition");
+        let own = partition.shard(self.member, self.shared.node.shards());
+        if self.shared.node.home(partition) == Some(own) {
+            self.set_home(partition, None);
+        }
+        self.groups.close(group(partition)).await;
+        say(&self.shared, partition, Word::Reset(partition));
+        let began = Instant::now();
+        loop {
+            let machine = Machine::new(partition, Arc::clone(&self.shared));
+            match self.groups.reopen(group(partition), machine).await {
+                Ok(()) => break,
+                Err(error) if began.elapsed() < Duration::from_secs(30) => {
+                    warn!(partition = partition.0, %error, "a replica cannot be opened again");
+                    sleep(RETRY).await;
+                }
+                Err(error) => {
+                    // As a new process it begins from what is on the disk.
+                    tracing::error!(partition = partition.0, %error, "a replica is lost");
+                    crate::telemetry::log::flush();
+                    std::process::exit(crate::node::EXIT_SHARD_FAILED);
+                }
+            }
+        }
+        let _ = self.changed.send(partition);
+    }
+
+    fn announcement(&self, homes: &[Home]) -> Bytes {
+        homes::encode(self.shared.node.shards() as u8, homes).into()
+    }
+
+    fn learn(&mut self, home: Home) {
+        if self.homes.learn(home) {
+            self.set_home(home.partition, Some(home.shard));
+        }
+    }
+
+    fn set_home(&self, partition: PartitionId, home: Option<ShardId>) {
+        self.shared.node.set_home(partition, home);
+        self.tell_all(|| Word::HomeMoved(partition));
+    }
+
+    fn tell_all(&self, word: impl Fn() -> Word) {
+        self.shared.mailboxes.iter().for_each(|mailbox| mailbox.say(word()));
+    }
+
+    fn link(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Up(member, peer) => {
+                (self.announce)(&peer, self.announcement(&self.homes.of(self.member)));
+                self.peers.insert(member.0, peer);
+                self.set_peers();
+                self.tell_all(|| Word::Writable);
+            }
+            LinkEvent::Down(member) => {
+                self.peers.remove(&member.0);
+                self.set_peers();
+                self.tell_all(|| Word::MemberLost(member));
+            }
+            LinkEvent::Writable => self.tell_all(|| Word::Writable),
+            LinkEvent::Homes(member, bytes) => match homes::decode(&bytes) {
+                Ok((shards, homes)) => {
+                    self.shared.node.peer_up(member, shards.into());
+                    // Each speaks for itself alone.
+                    homes
+                        .into_iter()
+                        .filter(|home| home.shard.member() == member)
+                        .for_each(|home| self.learn(home));
+                }
+                Err(error) => {
+                    warn!(member = member.0, %error, "an announcement was not understood");
+                }
+            },
+        }
+    }
+
+    fn set_peers(&self) {
+        if let Some(outlet) = &self.shared.outlet {
+            let peers = self.peers.iter().map(|(member, peer)| (*member, peer.clone()));
+            outlet.set_peers(peers.collect());
+        }
+    }
+
+    fn member_gone(&mut self, gone: Member) {
+        info!(member = gone.0, "a member of the cluster is gone");
+        self.shared.node.peer_gone(gone);
+        for partition in self.homes.forget(gone) {
+            self.set_home(partition, None);
+        }
+        self.tell_all(|| Word::MemberGone(gone));
+    }
+
+    /// What is due from time to time.
+    async fn look_after(&mut self) {
+        for partition in all() {
+            if !self.replicas[usize::from(partition.0)].open {
+                continue;
+            }
+            let group = group(partition);
+            let status = self.groups.status(group);
+            let index = |id: Option<tidegate_consensus::LogId>| id.map_or(0, |id| id.index);
+            let (applied, snapshot) = (index(status.applied), index(status.snapshot));
+            let writing = Arc::clone(&self.replicas[usize::from(partition.0)].writing);
+            if applied < snapshot + SNAPSHOT_ENTRIES || writing.swap(true, Ordering::AcqRel) {
+                continue;
+            }
+            // It asks the shard, which has other things to do: not in this task.
+            let (groups, number) = (self.groups.clone(), partition.0);
+            tokio::spawn(async move {
+                match groups.snapshot(group).await {
+                    Ok(Some(held)) => {
+                        if let Err(error) = groups.purge(group, held.index).await {
+                            debug!(partition = number, %error, "entries stay in the log");
+                        }
+                    }
+                    Ok(None) => {}
+                    Err(error) => debug!(partition = number, %error, "no snapshot"),
+                }
+                writing.store(false, Ordering::Release);
+            });
+        }
+        // Clients would wait for a partition that nobody leads.
+        (self.ready)(all().all(|partition| self.shared.node.home(partition).is_some()));
+        if let Some(oldest) = self.groups.oldest() {
+            (self.remove_before)(oldest);
+        }
+        let homes = self.announcement(&self.homes.of(self.member));
+        self.peers.values().for_each(|peer| (self.announce)(peer, homes.clone()));
+    }
+}
+
+fn all() -> impl Iterator<Item = PartitionId> {
+    (0..PARTITIONS).map(|partition| PartitionId(partition as u8))
+}
+
+fn group(partition: PartitionId) -> GroupId {
+    GroupId::from(partition.0)
+}

@@ -1,0 +1,287 @@
+//! The thread of partitions: their Raft groups, their mail, the routes.
+//!
+//! Apart from the thread of the membership, so that a burst of messages delays
+//! no lease; both share the connections between nodes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::Bytes;
+use tidegate_cluster::ids::{self as theirs, Incarnation, Life, NodeId};
+use tidegate_consensus::{CallKind, GroupId, Groups, Timers, Transport, TransportError};
+use tidegate_core::ids::{Member, PARTITIONS};
+use tidegate_mesh::{self as mesh, CallError, ConnectionKind, MailClass, Mesh, Peer, Request};
+use tidegate_store::raft::PartitionIndex;
+use tidegate_store::{FileDisk, Log};
+use tokio::sync::{mpsc, watch};
+use tracing::{error, warn};
+
+use super::routes::{self, RouteEvent};
+use super::run::{self, Replication};
+use super::{Said, post};
+use crate::cluster::{Cluster, LinkEvent, View};
+use crate::shard::Shared;
+use crate::store::desk::Desk;
+use crate::store::{Held, Store};
+
+/// Marks the calls of partitions among all calls between nodes.
+const PARTITION_CALL: u16 = 0x100;
+/// How long an answer is waited for: longer than an election, and than a disk
+/// that is slow for once.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// The same for a piece of a snapshot, which is slowed down on purpose.
+const BULK_PATIENCE: Duration = Duration::from_secs(60);
+/// Below the data directory.
+const SNAPSHOTS: &str = "snapshots";
+
+/// A future of any type.
+pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+/// Answers a call of another node: from whom, group, what, and the body.
+pub(crate) type Answering =
+    Box<dyn Fn(u64, GroupId, u16, Bytes) -> BoxFuture<Result<Bytes, (u16, String)>> + Send + Sync>;
+
+/// Whether a call of another node is for the partitions.
+pub(crate) fn is_ours(what: u16) -> bool {
+    what & PARTITION_CALL != 0
+}
+
+/// Raft's calls of partitions over the mesh.
+#[derive(Clone)]
+struct MeshTransport(Mesh);
+
+impl Transport for MeshTransport {
+    async fn call(
+        &self,
+        to: u64,
+        group: GroupId,
+        kind: CallKind,
+        body: Bytes,
+    ) -> Result<Bytes, TransportError> {
+        let (over, timeout) = match kind {
+            CallKind::Append => (ConnectionKind::Data, PATIENCE),
+            CallKind::Heartbeats | CallKind::Vote | CallKind::Transfer => {
+                (ConnectionKind::Control, PATIENCE)
+            }
+            CallKind::SnapshotOffer | CallKind::SnapshotChunk => {
+                (ConnectionKind::Bulk, BULK_PATIENCE)
+            }
+        };
+        let what = PARTITION_CALL | u16::from(kind.code());
+        let request = Request { over, group, what, body, timeout };
+        self.0.call(mesh::NodeId(to), request).await.map_err(|error| match error {
+            CallError::NotConnected => TransportError::Unreachable,
+            CallError::Lost | CallError::TimedOut => TransportError::Lost,
+            CallError::Full | CallError::Busy => TransportError::Busy,
+            CallError::TooLarge { .. } => TransportError::Malformed(error.to_string()),
+            CallError::Refused { code, .. } => {
+                TransportError::from_code(u8::try_from(code).unwrap_or(0))
+            }
+        })
+    }
+}
+
+/// What the thread works with.
+pub(crate) struct Parts {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) log: Log<FileDisk>,
+    /// What has to be held as long as the log is used.
+    pub(crate) held: Held,
+    pub(crate) mesh: Mesh,
+    /// What the shards say.
+    pub(crate) said: mpsc::UnboundedReceiver<Said>,
+    /// What happens between nodes.
+    pub(crate) links: mpsc::UnboundedReceiver<LinkEvent>,
+    /// Of this node, as all that is kept.
+    pub(crate) seed: u64,
+}
+
+/// Starts the thread; `answering` is given what answers the calls of others.
+///
+/// # Errors
+/// When the log cannot be read, or there can be no thread.
+pub(crate) fn start(
+    parts: Parts,
+    data_dir: &Path,
+    answering: impl FnOnce(Answering) + Send + 'static,
+) -> anyhow::Result<()> {
+    let indexes = read_back(&parts.log)?;
+    let path = data_dir.join(SNAPSHOTS);
+    let snapshots = FileDisk::open(&path).with_context(|| format!("{}", path.display()))?;
+    let reader = parts.log.reader();
+    let Parts { shared, store, cluster, log, held, mesh, said, mut links, seed } = parts;
+    let (desk, _) = Desk::start(log, store).context("cannot start the store's thread")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let run = async move {
+        let me = cluster.view().me;
+        let transport = MeshTransport(mesh);
+        let timers = Timers::default();
+        let groups = Groups::new(me.node.0, timers, reader, desk.clone(), snapshots, transport);
+        let answered = groups.clone();
+        answering(Box::new(move |from, group, what, body| {
+            let kind = u8::try_from(what & !PARTITION_CALL).ok().and_then(CallKind::from_code);
+            // What comes before the future keeps the order of calls.
+            let answer = kind.map(|kind| answered.handle(from, group, kind, body));
+            Box::pin(async move {
+                let unknown = || (0, "a call that this version does not know".to_owned());
+                let answer = answer.ok_or_else(unknown)?;
+                answer.await.map_err(|error| (error.code().into(), error.to_string()))
+            })
+        }));
+        let (tell_views, views) = watch::channel(run::View::default());
+        let (tell_links, run_links) = mpsc::unbounded_channel();
+        let (tell_routes, route_events) = mpsc::unbounded_channel();
+        let wake = shared.outlet.as_ref().map(super::Outlet::routes).unwrap_or_default();
+        tokio::spawn(routes::run(Arc::clone(&shared), seed, wake.clone(), route_events));
+        let sorted = Sorted {
+            shared: Arc::clone(&shared),
+            links: tell_links,
+            routes: tell_routes.clone(),
+            lives: HashMap::new(),
+        };
+        tokio::spawn(async move {
+            let mut sorted = sorted;
+            while let Some(event) = links.recv().await {
+                sorted.take(event);
+            }
+        });
+        tokio::spawn(look(Arc::clone(&cluster), tell_views, tell_routes));
+        let ready = move |ready| cluster.set_may_serve(ready);
+        let announce: run::Announce = Box::new(|peer: &Peer, bytes| {
+            // A link that is full hears of it with the next one, in a second.
+            let _ = peer.send(MailClass::Meta, bytes);
+        });
+        let remove_before = Box::new(move |position| desk.remove_before(position));
+        Replication::run(
+            shared,
+            groups,
+            indexes,
+            announce,
+            remove_before,
+            Box::new(ready),
+            said,
+            views,
+            run_links,
+        )
+        .await;
+        error!("the thread of partitions has ended");
+        drop(held);
+    };
+    thread::Builder::new()
+        .name("partitions".to_owned())
+        .spawn(move || runtime.block_on(run))
+        .context("cannot start the thread of partitions")?;
+    Ok(())
+}
+
+/// Where the entries of each partition lie.
+fn read_back(log: &Log<FileDisk>) -> anyhow::Result<HashMap<u16, PartitionIndex>> {
+    let mut indexes: HashMap<u16, PartitionIndex> = HashMap::new();
+    let mut scan = log.scan(log.first()).context("the log")?;
+    while let Some((at, record)) = scan.next_record().context("the log")? {
+        let index = indexes.entry(record.partition).or_default();
+        index.replay(at, &record).with_context(|| {
+            format!("the log: partition {}, position {}", record.partition, at.0)
+        })?;
+    }
+    Ok(indexes)
+}
+
+/// Sorts what happens between nodes.
+struct Sorted {
+    shared: Arc<Shared>,
+    links: mpsc::UnboundedSender<run::LinkEvent>,
+    routes: mpsc::UnboundedSender<RouteEvent>,
+    /// Of the members with a link.
+    lives: HashMap<u16, Life>,
+}
+
+impl Sorted {
+    fn take(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Up(member, peer) => {
+                let node = NodeId(peer.node().0);
+                let life = Life { node, incarnation: Incarnation(peer.incarnation()) };
+                self.lives.insert(member.0, life);
+                let _ = self.links.send(run::LinkEvent::Up(Member(member.0), peer.clone()));
+                let _ = self.routes.send(RouteEvent::Up(life, Member(member.0), peer));
+            }
+            LinkEvent::Down(member) => {
+                let _ = self.links.send(run::LinkEvent::Down(Member(member.0)));
+                if let Some(life) = self.lives.remove(&member.0) {
+                    let _ = self.routes.send(RouteEvent::Down(life));
+                }
+            }
+            LinkEvent::Writable(_, class) => match class {
+                MailClass::Shard(_) => {
+                    let _ = self.links.send(run::LinkEvent::Writable);
+                }
+                MailClass::Routes => {
+                    if let Some(outlet) = &self.shared.outlet {
+                        outlet.wake_routes();
+                    }
+                }
+                MailClass::Meta => {}
+            },
+            LinkEvent::Mail(member, class, body, room) => match class {
+                MailClass::Shard(_) => {
+                    let from = Member(member.0);
+                    if let Err(error) = post::deliver(&self.shared, from, &body, room) {
+                        warn!(member = member.0, %error, "mail of another node is damaged");
+                    }
+                }
+                MailClass::Routes => {
+                    if let Some(life) = self.lives.get(&member.0) {
+                        let _ = self.routes.send(RouteEvent::Said(*life, body, room));
+                    }
+                }
+                MailClass::Meta => {
+                    let _ = self.links.send(run::LinkEvent::Homes(Member(member.0), body));
+                    drop(room);
+                }
+            },
+        }
+    }
+}
+
+/// Tells what the metadata says, whenever it says something new.
+async fn look(
+    cluster: Arc<Cluster>,
+    views: watch::Sender<run::View>,
+    routes: mpsc::UnboundedSender<RouteEvent>,
+) {
+    let mut seen = cluster.watch();
+    let mut alive: BTreeSet<Life> = BTreeSet::new();
+    loop {
+        let view: Arc<View> = seen.borrow_and_update().clone();
+        let now: BTreeSet<Life> = view.members().map(|(_, life)| life).collect();
+        for gone in alive.difference(&now) {
+            let _ = routes.send(RouteEvent::Gone(*gone));
+        }
+        alive = now;
+        let me = view.me;
+        let serving = view.meta.lives_with_clients().filter(|life| *life != me).collect();
+        let _ = routes.send(RouteEvent::Serving(serving));
+        let members: BTreeMap<u16, u64> =
+            view.members().map(|(member, life)| (member.0, life.node.0)).collect();
+        let wanted = (0..PARTITIONS)
+            .map(theirs::PartitionId)
+            .map(|partition| view.meta.wanted(partition).iter().map(|node| node.0).collect());
+        let next = run::View { members, wanted: wanted.collect() };
+        views.send_if_modified(|view| {
+            let news = *view != next;
+            *view = next;
+            news
+        });
+        if seen.changed().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The shard's part in a cluster: what it is told of partitions and other nodes,
+//! and what it hands out to them.
+
+use std::io;
+
+use bytes::Bytes;
+use tidegate_core::Applied;
+use tidegate_core::ids::{Millis, PartitionId};
+use tokio::sync::oneshot;
+use tracing::{error, warn};
+
+use super::Driver;
+use crate::replication::{BATCHES_MAX, MAIL_BYTES_MAX, Said, Word};
+
+/// Words that are taken in one turn.
+const WORDS_A_TURN: usize = 256;
+
+/// What a shard knows of one of its partitions.
+#[derive(Debug)]
+struct Led {
+    partition: PartitionId,
+    leads: bool,
+    /// Another leader's entry has come: what is here is about to be reset.
+    deposed: bool,
+    /// Entries on their way.
+    outstanding: u32,
+    /// Who wants its state.
+    wanted: Vec<oneshot::Sender<io::Result<Bytes>>>,
+}
+
+/// A shard's end of the cluster.
+#[derive(Debug)]
+pub(crate) struct Joint {
+    led: Vec<Led>,
+    parcels: Vec<u8>,
+}
+
+impl Joint {
+    pub(crate) fn new(partitions: impl Iterator<Item = PartitionId>) -> Joint {
+        let led = partitions.map(|partition| Led {
+            partition,
+            leads: false,
+            deposed: false,
+            outstanding: 0,
+            wanted: Vec::new(),
+        });
+        Joint { led: led.collect(), parcels: Vec::new() }
+    }
+
+    fn of(&mut self, partition: PartitionId) -> Option<&mut Led> {
+        self.led.iter_mut().find(|led| led.partition == partition)
+    }
+}
+
+impl Driver {
+    /// Does what the cluster says; whether there is more.
+    pub(super) fn take_words(&mut self, now: Millis) -> bool {
+        if self.joint.is_none() {
+            return false;
+        }
+        for _ in 0..WORDS_A_TURN {
+            let Some(word) = self.mailbox().next_word() else { return false };
+            self.take_word(now, word);
+            if self.core.pressed() {
+                self.flush(now);
+            }
+        }
+        true
+    }
+
+    fn take_word(&mut self, now: Millis, word: Word) {
+        let member = self.node().member();
+        let Some(joint) = &mut self.joint else { return };
+        match word {
+            Word::Committed { partition, payload } => self.committed(now, partition, &payload),
+            Word::Promote(partition, term) => {
+                let Some(led) = joint.of(partition) else { return };
+                (led.leads, led.deposed, led.outstanding) = (true, false, 0);
+                self.core.promote(now, partition);
+                self.node().index.lead(partition, term);
+                // Whoever went before this node led has not been told to it.
+                for holder in self.core.members_of(partition) {
+                    let alive = self.shared.outlet.as_ref().is_none_or(|o| o.is_alive(holder));
+                    if holder != member && !alive {
+                        self.core.node_gone_of(now, partition, holder);
+                    }
+                }
+            }
+            Word::Reset(partition) => {
+                let Some(led) = joint.of(partition) else { return };
+                (led.leads, led.deposed, led.outstanding) = (false, false, 0);
+                for wanted in led.wanted.drain(..) {
+                    let _ = wanted.send(Err(io::Error::other("the partition was reset")));
+                }
+                self.core.reset(now, partition);
+            }
+            Word::Snapshot(partition, answer) => {
+                let Some(led) = joint.of(partition) else { return };
+                led.wanted.push(answer);
+                self.give_image(now, partition);
+            }
+            Word::Install(partition, bytes) => match self.core.install(now, partition, &bytes) {
+                Ok(true) => {}
+                Ok(false) => self.fail(partition, &io::Error::other("a state that is cut")),
+                Err(error) => self.fail(partition, &error),
+            },
+            Word::Mail { from, parcels, room } => {
+                if let Err(error) = self.core.inbound(now, from, &parcels) {
+                    // Its checksum was right: another version, or our own mistake.
+                    warn!(member = from.0, %error, "mail of another node was not understood");
+                }
+                drop(room);
+            }
+            Word::HomeMoved(partition) => self.core.home_moved(now, partition),
+            Word::MemberLost(lost) if lost != member => self.core.member_lost(now, lost),
+            Word::MemberGone(gone) if gone != member => {
+                self.core.peer_gone(now, gone);
+                self.core.forget_mail(gone);
+                self.core.node_gone(now, gone);
+            }
+            Word::RoutesMoved => self.core.routes_moved(now),
+            Word::MemberLost(_) | Word::MemberGone(_) | Word::Writable => {}
+        }
+    }
+
+    /// An entry of a partition was committed, of whomever.
+    fn committed(&mut self, now: Millis, partition: PartitionId, payload: &[u8]) {
+        let Some(led) = self.joint.as_mut().and_then(|joint| joint.of(partition)) else { return };
+        if led.deposed {
+            return;
+        }
+        match self.core.committed(now, partition, payload) {
+            Ok(Applied::Own) => led.outstanding = led.outstanding.saturating_sub(1),
+            Ok(Applied::Followed(_) | Applied::Void) => {}
+            Ok(Applied::Deposed) => {
+                led.deposed = true;
+                if let Some(outlet) = &self.shared.outlet {
+                    outlet.say(Said::Deposed(partition));
+                }
+            }
+            Err(error) => self.fail(partition, &error),
+        }
+        self.give_image(now, partition);
+    }
+
+    /// Writes the state of a partition out for whoever wants it, unless entries
+    /// are on their way: then after the next.
+    fn give_image(&mut self, now: Millis, partition: PartitionId) {
+        let Some(led) = self.joint.as_mut().and_then(|joint| joint.of(partition)) else { return };
+        if led.wanted.is_empty() || led.deposed {
+            return;
+        }
+        let Some(image) = self.core.image_of(now, partition) else { return };
+        let bytes = Bytes::from(image.pieces.concat());
+        for wanted in led.wanted.drain(..) {
+            // Who asked may have gone.
+            let _ = wanted.send(Ok(bytes.clone()));
+        }
+    }
+
+    /// What was committed cannot be applied: this replica would be another than
+    /// the rest.
+    fn fail(&self, partition: PartitionId, error: &dyn std::error::Error) -> ! {
+        error!(
+            partition = partition.0,
+            %error,
+            "a committed record cannot be applied; if a newer version wrote it, start that one"
+        );
+        crate::telemetry::log::flush();
+        std::process::exit(crate::node::EXIT_SHARD_FAILED);
+    }
+
+    /// Hands out what is to be committed, and mail for other nodes.
+    pub(super) fn speak(&mut self) {
+        let (Some(joint), Some(outlet)) = (&mut self.joint, &self.shared.outlet) else { return };
+        if self.shared.node.index.has_changes() {
+            outlet.wake_routes();
+        }
+        for led in &mut joint.led {
+            while led.leads && !led.deposed && led.outstanding < BATCHES_MAX {
+                let Some((_, payload)) = self.core.take_entry(led.partition) else { break };
+                outlet.say(Said::Propose(led.partition, payload.into()));
+                led.outstanding += 1;
+            }
+        }
+        let members: Vec<_> = self.core.outbound_members().collect();
+        for to in members {
+            // Who has no link, or a full one, gets it when there is room: a word comes.
+            while outlet.is_ready(self.id, to) {
+                let parcels = &mut joint.parcels;
+                parcels.clear();
+                if self.core.outbound_to(to, MAIL_BYTES_MAX, parcels) == 0 {
+                    break;
+                }
+                // What was not taken is lost with the link, which is told apart.
+                outlet.send(self.id, to, std::mem::take(parcels));
+            }
+        }
+    }
+}
