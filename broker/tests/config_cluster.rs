@@ -163,6 +163,10 @@ fn each_fault_names_key_value_and_fix() {
             "name = 'a'\nbootstrap = 'single'\n[store]\ndurability = 'memory'",
             "store.durability: \"memory\" forgets what this node has voted for and promised to its cluster; use \"fsync\" or \"os\", or remove cluster.name",
         ),
+        (
+            "name = 'a'\nbootstrap = 'single'\n[limits]\nqueue_bytes_max = 20000000\npacket_bytes_max = 10000000",
+            "limits.packet_bytes_max: \"10000000\" is more than goes from node to node in one piece; use at most 8388608, or remove cluster.name",
+        ),
     ];
     for (keys, said) in cases {
         let found = faults(keys);

@@ -21,6 +21,9 @@ const NAME_MAX: usize = 63;
 /// Bytes of a shared secret, at least: it is to be drawn, not thought up.
 pub const SECRET_BYTES_MIN: usize = 16;
 const CONFIG_MAP_MAX: usize = 253;
+/// The largest packet whose message still fits in one entry of a partition's log,
+/// and in one piece of mail, whatever else waits there.
+const PACKET_BYTES_MAX: u32 = 8 << 20;
 
 /// Where a node finds its peers.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -285,6 +288,15 @@ pub(super) fn resolve(
             value: Durability::Memory.label().into(),
             why: "forgets what this node has voted for and promised to its cluster".into(),
             fix: "use \"fsync\" or \"os\", or remove cluster.name".into(),
+        });
+    }
+    let packet_bytes = file.limits.packet_bytes_max();
+    if packet_bytes > PACKET_BYTES_MAX {
+        faults.push(Problem::Unfit {
+            key: "limits.packet_bytes_max".into(),
+            value: packet_bytes.to_string(),
+            why: "is more than goes from node to node in one piece".into(),
+            fix: format!("use at most {PACKET_BYTES_MAX}, or remove cluster.name"),
         });
     }
     numbers(typed, warnings, faults);

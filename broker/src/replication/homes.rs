@@ -2,8 +2,8 @@
 //!
 //! Every node tells every other what it leads, when that changes and when a link
 //! comes up. The newest term counts. An announcement is, little endian: version
-//! u8 (1), how many shards the sender has u8, then for each partition: partition u16, term u64, shard u16 (cluster
-//! wide).
+//! u8 (1), how many shards the sender has u8, then for each partition: partition
+//! u16, term u64, shard u16 (cluster wide).
 
 use tidegate_core::ids::{Member, PARTITIONS, PartitionId, ShardId};
 

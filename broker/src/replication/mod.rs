@@ -14,15 +14,15 @@ pub(crate) mod routes;
 pub(crate) mod run;
 pub(crate) mod start;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use tidegate_core::ids::{Member, PartitionId, ShardId};
-use tidegate_mesh::{MailClass, Peer, Room};
+use tidegate_core::ids::{Member, PartitionId};
+use tidegate_mesh::{Peer, Room};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 /// Batches of one partition that may be on their way to their commit; what comes
@@ -61,9 +61,16 @@ pub(crate) enum Word {
     },
     /// The partition has another leader: the node knows which.
     HomeMoved(PartitionId),
-    /// The link to a member has broken: what was sent may not have come.
+    /// A link to a member is there: mail goes over it, and what comes over it is
+    /// said after this.
+    MemberUp(Member, Peer),
+    /// The link to a member has broken: what was sent may not have come. Its last
+    /// mail was said before.
     MemberLost(Member),
-    /// A member is no more, and will not come back under this number.
+    /// A process has become a member under this number.
+    MemberNew(Member),
+    /// A member is no more, and will not come back as the same: what it still
+    /// says does not count.
     MemberGone(Member),
     /// A link takes mail that it did not take before.
     Writable,
@@ -88,6 +95,8 @@ impl fmt::Debug for Word {
                 write!(f, "Mail({}, {} bytes)", from.0, parcels.len())
             }
             Word::HomeMoved(partition) => write!(f, "HomeMoved({})", partition.0),
+            Word::MemberUp(member, _) => write!(f, "MemberUp({})", member.0),
+            Word::MemberNew(member) => write!(f, "MemberNew({})", member.0),
             Word::MemberLost(member) => write!(f, "MemberLost({})", member.0),
             Word::MemberGone(member) => write!(f, "MemberGone({})", member.0),
             Word::Writable => f.write_str("Writable"),
@@ -95,20 +104,19 @@ impl fmt::Debug for Word {
     }
 }
 
-/// What a shard says of one of its partitions.
+/// What a shard says of one of its partitions, and the term in which it was told
+/// that it leads: what is said of an earlier one is void.
 #[derive(Debug)]
 pub(crate) enum Said {
     /// This entry wants to be committed.
-    Propose(PartitionId, Bytes),
+    Propose(PartitionId, u64, Bytes),
     /// Another leader's entry was committed: this node leads no longer.
-    Deposed(PartitionId),
+    Deposed(PartitionId, u64),
 }
 
 /// Where shards hand out what is for the cluster. From any thread.
 pub(crate) struct Outlet {
     said: mpsc::UnboundedSender<Said>,
-    /// Who can be reached now, by member.
-    peers: ArcSwap<HashMap<u16, Peer>>,
     /// Members that are not down.
     alive: ArcSwap<BTreeSet<u16>>,
     /// Wakes the task of routes.
@@ -117,7 +125,7 @@ pub(crate) struct Outlet {
 
 impl fmt::Debug for Outlet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outlet").field("peers", &self.peers.load().len()).finish()
+        f.debug_struct("Outlet").field("alive", &self.alive.load().len()).finish()
     }
 }
 
@@ -125,8 +133,7 @@ impl Outlet {
     /// And where what is said comes out.
     pub(crate) fn new() -> (Outlet, mpsc::UnboundedReceiver<Said>) {
         let (said, heard) = mpsc::unbounded_channel();
-        let peers = ArcSwap::default();
-        (Outlet { said, peers, alive: ArcSwap::default(), routes: Arc::default() }, heard)
+        (Outlet { said, alive: ArcSwap::default(), routes: Arc::default() }, heard)
     }
 
     /// Says something of a partition. A shard has at most [`BATCHES_MAX`] entries
@@ -154,23 +161,5 @@ impl Outlet {
     /// Whether a member is believed to run.
     pub(crate) fn is_alive(&self, member: Member) -> bool {
         self.alive.load().contains(&member.0)
-    }
-
-    /// Says who can be reached.
-    pub(crate) fn set_peers(&self, peers: HashMap<u16, Peer>) {
-        self.peers.store(Arc::new(peers));
-    }
-
-    /// Whether a member would take mail of this shard now.
-    pub(crate) fn is_ready(&self, from: ShardId, to: Member) -> bool {
-        let class = MailClass::Shard(from.index() as u16);
-        self.peers.load().get(&to.0).is_some_and(|peer| peer.ready(class))
-    }
-
-    /// Sends mail; false: it was not taken, the link is over.
-    pub(crate) fn send(&self, from: ShardId, to: Member, parcels: Vec<u8>) -> bool {
-        let class = MailClass::Shard(from.index() as u16);
-        let peers = self.peers.load();
-        peers.get(&to.0).is_some_and(|peer| peer.send(class, parcels.into()).is_ok())
     }
 }

@@ -105,6 +105,9 @@ impl Routes {
             RouteEvent::Said(life, bytes, room) => {
                 if let Err(error) = self.exchange.read(life, &bytes, millis()) {
                     warn!(node = %life.node, %error, "routes of another node were not understood");
+                    if let Some(peer) = self.peers.get(&life) {
+                        peer.disconnect("routes that were not understood");
+                    }
                 }
                 drop(room);
             }

@@ -48,8 +48,6 @@ pub(crate) enum LinkEvent {
     Up(Member, Peer),
     /// It cannot any more: what was sent may not have come.
     Down(Member),
-    /// Its link takes mail again.
-    Writable,
     /// An announcement of its leaders.
     Homes(Member, Bytes),
 }
@@ -137,7 +135,7 @@ where
                 biased;
                 Some(event) = links.recv() => own.link(event),
                 Some(partition) = changes.recv() => own.look_at(partition).await,
-                Some(partition) = failures.recv() => own.demote(partition).await,
+                Some((partition, term)) = failures.recv() => own.deposed(partition, term).await,
                 seen = views.changed() => {
                     if seen.is_err() {
                         return;
@@ -146,10 +144,10 @@ where
                     own.see(view).await;
                 }
                 said = said.recv() => match said {
-                    Some(Said::Propose(partition, payload)) => {
-                        own.propose(partition, payload, &failed);
+                    Some(Said::Propose(partition, term, payload)) => {
+                        own.propose(partition, term, payload, &failed);
                     }
-                    Some(Said::Deposed(partition)) => own.demote(partition).await,
+                    Some(Said::Deposed(partition, term)) => own.deposed(partition, term).await,
                     None => return,
                 },
                 _ = look.tick() => own.look_after().await,
@@ -160,9 +158,14 @@ where
     fn propose(
         &self,
         partition: PartitionId,
+        term: u64,
         payload: Bytes,
-        failed: &mpsc::UnboundedSender<PartitionId>,
+        failed: &mpsc::UnboundedSender<(PartitionId, u64)>,
     ) {
+        // The shard has thrown away, or is about to, what it said as an earlier leader.
+        if self.replicas[usize::from(partition.0)].led != Some(term) {
+            return;
+        }
         let outcome = self.groups.propose(group(partition), payload);
         let failed = failed.clone();
         tokio::spawn(async move {
@@ -178,7 +181,7 @@ where
                 ) => {
                     debug!(partition = partition.0, %error, "a batch was not committed");
                     // The next one must not be committed without this one.
-                    let _ = failed.send(partition);
+                    let _ = failed.send((partition, term));
                 }
             }
         });
@@ -188,12 +191,17 @@ where
     async fn see(&mut self, view: View) {
         let gone: Vec<u16> =
             self.view.members.keys().filter(|m| !view.members.contains_key(m)).copied().collect();
+        let new: Vec<u16> =
+            view.members.keys().filter(|m| !self.view.members.contains_key(m)).copied().collect();
         self.view = view;
         if let Some(outlet) = &self.shared.outlet {
             outlet.set_alive(self.view.members.keys().copied().collect());
         }
         for member in gone {
             self.member_gone(Member(member));
+        }
+        for member in new {
+            self.tell_all(|| Word::MemberNew(Member(member)));
         }
         for partition in all() {
             let wanted = self.view.wanted.get(usize::from(partition.0));
@@ -259,6 +267,13 @@ where
         self.peers.values().for_each(|peer| (self.announce)(peer, bytes.clone()));
     }
 
+    /// The same, if that leadership is still the present one.
+    async fn deposed(&mut self, partition: PartitionId, term: u64) {
+        if self.replicas[usize::from(partition.0)].led == Some(term) {
+            self.demote(partition).await;
+        }
+    }
+
     /// This node leads no more, or a batch of it was not committed: what the
     /// shard has beyond the log is void.
     async fn demote(&mut self, partition: PartitionId) {
@@ -268,11 +283,17 @@ where
         }
         debug!(partition = partition.0, "this node no longer leads a partition");
         let own = partition.shard(self.member, self.shared.node.shards());
-        if self.shared.node.home(partition) == Some(own) {
-            self.set_home(partition, None);
+        let was_home = self.shared.node.home(partition) == Some(own);
+        if was_home {
+            self.shared.node.set_home(partition, None);
         }
         self.groups.close(group(partition)).await;
+        // In this order: what a shard does when it hears that the home has moved
+        // must not reach a leader of before.
         say(&self.shared, partition, Word::Reset(partition));
+        if was_home {
+            self.tell_all(|| Word::HomeMoved(partition));
+        }
         let began = Instant::now();
         loop {
             let machine = Machine::new(partition, Arc::clone(&self.shared));
@@ -317,15 +338,10 @@ where
             LinkEvent::Up(member, peer) => {
                 (self.announce)(&peer, self.announcement(&self.homes.of(self.member)));
                 self.peers.insert(member.0, peer);
-                self.set_peers();
-                self.tell_all(|| Word::Writable);
             }
             LinkEvent::Down(member) => {
                 self.peers.remove(&member.0);
-                self.set_peers();
-                self.tell_all(|| Word::MemberLost(member));
             }
-            LinkEvent::Writable => self.tell_all(|| Word::Writable),
             LinkEvent::Homes(member, bytes) => match homes::decode(&bytes) {
                 Ok((shards, homes)) => {
                     self.shared.node.peer_up(member, shards.into());
@@ -337,15 +353,11 @@ where
                 }
                 Err(error) => {
                     warn!(member = member.0, %error, "an announcement was not understood");
+                    if let Some(peer) = self.peers.get(&member.0) {
+                        peer.disconnect("an announcement was not understood");
+                    }
                 }
             },
-        }
-    }
-
-    fn set_peers(&self) {
-        if let Some(outlet) = &self.shared.outlet {
-            let peers = self.peers.iter().map(|(member, peer)| (*member, peer.clone()));
-            outlet.set_peers(peers.collect());
         }
     }
 

@@ -24,7 +24,7 @@ use tracing::{error, warn};
 
 use super::routes::{self, RouteEvent};
 use super::run::{self, Replication};
-use super::{Said, post};
+use super::{Said, Word, post};
 use crate::cluster::{Cluster, LinkEvent, View};
 use crate::shard::Shared;
 use crate::store::desk::Desk;
@@ -117,7 +117,8 @@ pub(crate) fn start(
     let snapshots = FileDisk::open(&path).with_context(|| format!("{}", path.display()))?;
     let reader = parts.log.reader();
     let Parts { shared, store, cluster, log, held, mesh, said, mut links, seed } = parts;
-    let (desk, _) = Desk::start(log, store).context("cannot start the store's thread")?;
+    let reserve = Some(held.reserve());
+    let (desk, _) = Desk::start(log, reserve, store).context("cannot start the store's thread")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let run = async move {
         let me = cluster.view().me;
@@ -144,7 +145,7 @@ pub(crate) fn start(
             shared: Arc::clone(&shared),
             links: tell_links,
             routes: tell_routes.clone(),
-            lives: HashMap::new(),
+            up: HashMap::new(),
         };
         tokio::spawn(async move {
             let mut sorted = sorted;
@@ -194,35 +195,43 @@ fn read_back(log: &Log<FileDisk>) -> anyhow::Result<HashMap<u16, PartitionIndex>
     Ok(indexes)
 }
 
-/// Sorts what happens between nodes.
+/// Sorts what happens between nodes. The shards hear of links from here, in the
+/// order of the mail that comes over them: mail of a link comes after word of it,
+/// and before word of its end.
 struct Sorted {
     shared: Arc<Shared>,
     links: mpsc::UnboundedSender<run::LinkEvent>,
     routes: mpsc::UnboundedSender<RouteEvent>,
-    /// Of the members with a link.
-    lives: HashMap<u16, Life>,
+    /// The links, by member.
+    up: HashMap<u16, (Life, Peer)>,
 }
 
 impl Sorted {
+    fn tell_all(&self, word: impl Fn() -> Word) {
+        self.shared.mailboxes.iter().for_each(|mailbox| mailbox.say(word()));
+    }
+
     fn take(&mut self, event: LinkEvent) {
         match event {
             LinkEvent::Up(member, peer) => {
                 let node = NodeId(peer.node().0);
                 let life = Life { node, incarnation: Incarnation(peer.incarnation()) };
-                self.lives.insert(member.0, life);
+                if self.up.insert(member.0, (life, peer.clone())).is_some() {
+                    self.tell_all(|| Word::MemberLost(Member(member.0)));
+                }
+                self.tell_all(|| Word::MemberUp(Member(member.0), peer.clone()));
                 let _ = self.links.send(run::LinkEvent::Up(Member(member.0), peer.clone()));
                 let _ = self.routes.send(RouteEvent::Up(life, Member(member.0), peer));
             }
             LinkEvent::Down(member) => {
+                self.tell_all(|| Word::MemberLost(Member(member.0)));
                 let _ = self.links.send(run::LinkEvent::Down(Member(member.0)));
-                if let Some(life) = self.lives.remove(&member.0) {
+                if let Some((life, _)) = self.up.remove(&member.0) {
                     let _ = self.routes.send(RouteEvent::Down(life));
                 }
             }
             LinkEvent::Writable(_, class) => match class {
-                MailClass::Shard(_) => {
-                    let _ = self.links.send(run::LinkEvent::Writable);
-                }
+                MailClass::Shard(_) => self.tell_all(|| Word::Writable),
                 MailClass::Routes => {
                     if let Some(outlet) = &self.shared.outlet {
                         outlet.wake_routes();
@@ -235,10 +244,13 @@ impl Sorted {
                     let from = Member(member.0);
                     if let Err(error) = post::deliver(&self.shared, from, &body, room) {
                         warn!(member = member.0, %error, "mail of another node is damaged");
+                        if let Some((_, peer)) = self.up.get(&member.0) {
+                            peer.disconnect("mail that is damaged");
+                        }
                     }
                 }
                 MailClass::Routes => {
-                    if let Some(life) = self.lives.get(&member.0) {
+                    if let Some((life, _)) = self.up.get(&member.0) {
                         let _ = self.routes.send(RouteEvent::Said(*life, body, room));
                     }
                 }

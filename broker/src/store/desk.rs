@@ -18,6 +18,7 @@ use tidegate_store::{AppendError, Batch, Disk, Log, Position, RemoveError};
 use tracing::{info, warn};
 
 use super::Store;
+use super::reserve::Reserve;
 use super::writer::die;
 use crate::config::Durability;
 
@@ -79,12 +80,14 @@ impl Desk {
         self.shared.store.wake();
     }
 
-    /// Starts the thread. It ends when the store does ([`Store::end`]).
+    /// Starts the thread. It ends when the store does ([`Store::end`]). What is
+    /// set aside in `reserve` is used when the disk is full.
     ///
     /// # Errors
     /// When there can be no thread.
     pub(crate) fn start<D: Disk + Send + 'static>(
         log: Log<D>,
+        reserve: Option<Arc<Reserve>>,
         store: Arc<Store>,
     ) -> io::Result<(Desk, JoinHandle<()>)>
     where
@@ -94,7 +97,8 @@ impl Desk {
         let sync = store.durability == Durability::Fsync;
         let shared = Arc::new(Shared { state: Mutex::default(), store: Arc::clone(&store) });
         let desk = Desk { shared: Arc::clone(&shared) };
-        let worker = Worker { log, sync, store: Arc::clone(&store), shared, unproven: true };
+        let store_of = Arc::clone(&store);
+        let worker = Worker { log, reserve, sync, store: store_of, shared, unproven: true };
         let thread = thread::Builder::new().name("store".to_owned()).spawn(move || worker.run())?;
         // Only here; what was handed in before is found by the first look.
         let _ = store.writer.set(thread.thread().clone());
@@ -105,6 +109,7 @@ impl Desk {
 
 struct Worker<D: Disk> {
     log: Log<D>,
+    reserve: Option<Arc<Reserve>>,
     sync: bool,
     store: Arc<Store>,
     shared: Arc<Shared>,
@@ -119,7 +124,10 @@ impl<D: Disk> Worker<D> {
             let (jobs, removable) = self.take();
             let idle = jobs.is_empty() && removable.is_none();
             if !jobs.is_empty() {
-                self.commit(jobs);
+                if !self.commit(jobs) {
+                    self.store.ended.store(true, Ordering::Release);
+                    return;
+                }
                 since = Instant::now();
             }
             if let Some(position) = removable {
@@ -148,7 +156,8 @@ impl<D: Disk> Worker<D> {
         (state.jobs.drain(..count).collect(), state.removable.take())
     }
 
-    fn commit(&mut self, jobs: Vec<Job>) {
+    /// False: the node ends, and there is no room for them.
+    fn commit(&mut self, jobs: Vec<Job>) -> bool {
         let began = Instant::now();
         let batches: Vec<&Batch> = jobs.iter().map(|job| &job.batch).collect();
         let records: u64 = batches.iter().map(|batch| u64::from(batch.records())).sum();
@@ -158,6 +167,9 @@ impl<D: Disk> Worker<D> {
                 Ok(appended) => break appended.bases,
                 Err(AppendError::Full { bytes }) => {
                     self.store.meters.append_errors.add(1);
+                    if self.reserve.as_ref().is_some_and(|reserve| reserve.give()) {
+                        continue;
+                    }
                     if !std::mem::replace(&mut said, true) {
                         warn!(bytes, "no room on the disk: this replica takes nothing more");
                     }
@@ -165,7 +177,7 @@ impl<D: Disk> Worker<D> {
                     if self.store.ending.load(Ordering::Acquire) {
                         // None of it was acknowledged.
                         warn!(bytes, "the node ends without room for what was to be written");
-                        return;
+                        return false;
                     }
                 }
                 Err(error @ (AppendError::TooLarge { .. } | AppendError::Fatal(_))) => die(&error),
@@ -187,6 +199,7 @@ impl<D: Disk> Worker<D> {
         for (job, base) in jobs.into_iter().zip(bases) {
             (job.written)(Ok(base));
         }
+        true
     }
 
     fn remove(&mut self, position: Position) {
@@ -247,7 +260,7 @@ mod tests {
         let disk = SimDisk::new(7);
         let (log, _) = Log::open(disk.clone(), Options::new(1).create()).expect("a new log");
         let store = Arc::new(Store::new(Durability::Fsync, 1));
-        let (desk, thread) = Desk::start(log, Arc::clone(&store)).expect("a thread");
+        let (desk, thread) = Desk::start(log, None, Arc::clone(&store)).expect("a thread");
         let (tell, told) = mpsc::channel();
         for index in 0..100 {
             let tell = tell.clone();

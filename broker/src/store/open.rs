@@ -105,11 +105,19 @@ fn identify(directory: &Directory) -> Result<(IdentityFile, Identity), IdentityE
     Ok((identity, who))
 }
 
-/// The locks of a data directory.
+/// The locks of a data directory, and the room that is set aside there.
 #[derive(Debug)]
 pub(crate) struct Held {
+    reserve: Arc<Reserve>,
     _directory: Directory,
     _identity: Arc<IdentityFile>,
+}
+
+impl Held {
+    /// The room that is set aside.
+    pub(crate) fn reserve(&self) -> Arc<Reserve> {
+        Arc::clone(&self.reserve)
+    }
 }
 
 impl Opened {
@@ -134,10 +142,10 @@ impl Opened {
         store: &Arc<Store>,
         config: &config::Store,
     ) -> io::Result<(Log<FileDisk>, Held)> {
-        let (disk, reserve) = (self.disk.clone(), Arc::clone(&self.reserve));
-        volume::watch(disk, reserve, config, Arc::clone(shared), Arc::clone(store))?;
-        let Opened { directory, identity, log, .. } = self;
-        Ok((log, Held { _directory: directory, _identity: identity }))
+        let (disk, watched) = (self.disk.clone(), Arc::clone(&self.reserve));
+        volume::watch(disk, watched, config, Arc::clone(shared), Arc::clone(store))?;
+        let Opened { directory, identity, log, reserve, .. } = self;
+        Ok((log, Held { reserve, _directory: directory, _identity: identity }))
     }
 
     /// Hands it to the threads that work it.

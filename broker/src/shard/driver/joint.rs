@@ -1,11 +1,13 @@
 //! The shard's part in a cluster: what it is told of partitions and other nodes,
 //! and what it hands out to them.
 
+use std::collections::{HashMap, HashSet};
 use std::io;
 
 use bytes::Bytes;
 use tidegate_core::Applied;
-use tidegate_core::ids::{Millis, PartitionId};
+use tidegate_core::ids::{Member, Millis, PartitionId};
+use tidegate_mesh::{MailClass, Peer};
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
@@ -19,7 +21,8 @@ const WORDS_A_TURN: usize = 256;
 #[derive(Debug)]
 struct Led {
     partition: PartitionId,
-    leads: bool,
+    /// The term in which this node leads it.
+    leads: Option<u64>,
     /// Another leader's entry has come: what is here is about to be reset.
     deposed: bool,
     /// Entries on their way.
@@ -32,6 +35,10 @@ struct Led {
 #[derive(Debug)]
 pub(crate) struct Joint {
     led: Vec<Led>,
+    /// Who can be reached, by member.
+    peers: HashMap<u16, Peer>,
+    /// Members that are no more, though they may not know it yet.
+    gone: HashSet<u16>,
     parcels: Vec<u8>,
 }
 
@@ -39,12 +46,17 @@ impl Joint {
     pub(crate) fn new(partitions: impl Iterator<Item = PartitionId>) -> Joint {
         let led = partitions.map(|partition| Led {
             partition,
-            leads: false,
+            leads: None,
             deposed: false,
             outstanding: 0,
             wanted: Vec::new(),
         });
-        Joint { led: led.collect(), parcels: Vec::new() }
+        Joint {
+            led: led.collect(),
+            peers: HashMap::new(),
+            gone: HashSet::new(),
+            parcels: Vec::new(),
+        }
     }
 
     fn of(&mut self, partition: PartitionId) -> Option<&mut Led> {
@@ -75,7 +87,7 @@ impl Driver {
             Word::Committed { partition, payload } => self.committed(now, partition, &payload),
             Word::Promote(partition, term) => {
                 let Some(led) = joint.of(partition) else { return };
-                (led.leads, led.deposed, led.outstanding) = (true, false, 0);
+                (led.leads, led.deposed, led.outstanding) = (Some(term), false, 0);
                 self.core.promote(now, partition);
                 self.node().index.lead(partition, term);
                 // Whoever went before this node led has not been told to it.
@@ -88,7 +100,7 @@ impl Driver {
             }
             Word::Reset(partition) => {
                 let Some(led) = joint.of(partition) else { return };
-                (led.leads, led.deposed, led.outstanding) = (false, false, 0);
+                (led.leads, led.deposed, led.outstanding) = (None, false, 0);
                 for wanted in led.wanted.drain(..) {
                     let _ = wanted.send(Err(io::Error::other("the partition was reset")));
                 }
@@ -105,21 +117,47 @@ impl Driver {
                 Err(error) => self.fail(partition, &error),
             },
             Word::Mail { from, parcels, room } => {
-                if let Err(error) = self.core.inbound(now, from, &parcels) {
-                    // Its checksum was right: another version, or our own mistake.
-                    warn!(member = from.0, %error, "mail of another node was not understood");
-                }
+                self.read_mail(now, from, &parcels);
                 drop(room);
             }
             Word::HomeMoved(partition) => self.core.home_moved(now, partition),
-            Word::MemberLost(lost) if lost != member => self.core.member_lost(now, lost),
+            Word::MemberUp(up, peer) => {
+                joint.peers.insert(up.0, peer);
+            }
+            Word::MemberLost(lost) => {
+                joint.peers.remove(&lost.0);
+                // As if it had been on its way.
+                self.core.forget_mail(lost);
+                self.core.member_lost(now, lost);
+            }
+            Word::MemberNew(new) => {
+                joint.gone.remove(&new.0);
+            }
             Word::MemberGone(gone) if gone != member => {
+                joint.gone.insert(gone.0);
                 self.core.peer_gone(now, gone);
                 self.core.forget_mail(gone);
                 self.core.node_gone(now, gone);
             }
             Word::RoutesMoved => self.core.routes_moved(now),
-            Word::MemberLost(_) | Word::MemberGone(_) | Word::Writable => {}
+            Word::MemberGone(_) | Word::Writable => {}
+        }
+    }
+
+    fn read_mail(&mut self, now: Millis, from: Member, parcels: &[u8]) {
+        let Some(joint) = &self.joint else { return };
+        let refused = if joint.gone.contains(&from.0) {
+            // It has been replaced in all that it was; it will hear of it.
+            "this node is no member any more"
+        } else if let Err(error) = self.core.inbound(now, from, parcels) {
+            // Its checksum was right: another version, or our own mistake.
+            warn!(member = from.0, %error, "mail of another node was not understood");
+            "mail that was not understood"
+        } else {
+            return;
+        };
+        if let Some(peer) = self.joint.as_ref().and_then(|joint| joint.peers.get(&from.0)) {
+            peer.disconnect(refused);
         }
     }
 
@@ -129,13 +167,14 @@ impl Driver {
         if led.deposed {
             return;
         }
+        let leads = led.leads;
         match self.core.committed(now, partition, payload) {
             Ok(Applied::Own) => led.outstanding = led.outstanding.saturating_sub(1),
             Ok(Applied::Followed(_) | Applied::Void) => {}
             Ok(Applied::Deposed) => {
                 led.deposed = true;
-                if let Some(outlet) = &self.shared.outlet {
-                    outlet.say(Said::Deposed(partition));
+                if let (Some(outlet), Some(term)) = (&self.shared.outlet, leads) {
+                    outlet.say(Said::Deposed(partition, term));
                 }
             }
             Err(error) => self.fail(partition, &error),
@@ -177,23 +216,26 @@ impl Driver {
             outlet.wake_routes();
         }
         for led in &mut joint.led {
-            while led.leads && !led.deposed && led.outstanding < BATCHES_MAX {
+            let Some(term) = led.leads else { continue };
+            while !led.deposed && led.outstanding < BATCHES_MAX {
                 let Some((_, payload)) = self.core.take_entry(led.partition) else { break };
-                outlet.say(Said::Propose(led.partition, payload.into()));
+                outlet.say(Said::Propose(led.partition, term, payload.into()));
                 led.outstanding += 1;
             }
         }
         let members: Vec<_> = self.core.outbound_members().collect();
         for to in members {
             // Who has no link, or a full one, gets it when there is room: a word comes.
-            while outlet.is_ready(self.id, to) {
+            let class = MailClass::Shard(self.id.index() as u16);
+            let Some(peer) = joint.peers.get(&to.0) else { continue };
+            while peer.ready(class) {
                 let parcels = &mut joint.parcels;
                 parcels.clear();
                 if self.core.outbound_to(to, MAIL_BYTES_MAX, parcels) == 0 {
                     break;
                 }
                 // What was not taken is lost with the link, which is told apart.
-                outlet.send(self.id, to, std::mem::take(parcels));
+                let _ = peer.send(class, std::mem::take(parcels).into());
             }
         }
     }
