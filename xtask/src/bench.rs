@@ -4,7 +4,8 @@
 //! (crates.io) are there, and lets the `peers` binary measure and write table and
 //! plot into `docs`. What stands behind the word `peers` goes to `peers run` as
 //! it is, for example `--rows qos0-w16,qos1-w16 --reps 1`, or `--flashmq PATH`
-//! for a broker that has to be brought along.
+//! for a broker that has to be brought along; but for `--trial`, which shows that
+//! all this works with builds that are fast to make, and without rumqttd.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -17,31 +18,37 @@ const PAGE: &str = "docs/benchmarks.md";
 const PLOT: &str = "docs/peers.svg";
 const RUMQTTD: &str = "0.20.0";
 /// A run of some rows or of few repetitions must not replace the whole table.
-const PARTIAL: [&str; 5] = ["--rows", "--reps", "--seconds", "--no-mosquitto", "--tidegate-config"];
+const PARTIAL: [&str; 6] =
+    ["--rows", "--reps", "--seconds", "--no-mosquitto", "--tidegate-config", TRIAL];
+/// That it works, not what it measures: what builds fast, and no rumqttd.
+const TRIAL: &str = "--trial";
 
 /// Runs `bench peers [ARGUMENT...]`.
 pub(crate) fn run(root: &Path, args: &[String]) -> Result<()> {
     let Some(("peers", rest)) = args.split_first().map(|(first, rest)| (first.as_str(), rest))
     else {
         bail!(
-            "cargo xtask bench peers [--rows A,B] [--reps N] [--seconds S] [--nice N] [--json] \
-             [--flashmq PATH] [--nanomq PATH] [--emqx PATH]"
+            "cargo xtask bench peers [--trial] [--rows A,B] [--reps N] [--seconds S] [--nice N] \
+             [--json] [--flashmq PATH] [--nanomq PATH] [--emqx PATH]"
         );
     };
-    cargo(root, &["build", "--release", "--package", "tidegate", "--bin", "tidegate"])?;
+    let is_trial = rest.iter().any(|word| word == TRIAL);
+    let profile = if is_trial { "quick" } else { "release" };
+    cargo(root, &["build", "--profile", profile, "--package", "tidegate", "--bin", "tidegate"])?;
     // The load is no part of what is measured: the profile that builds fast will do.
     cargo(root, &["build", "--profile", "quick", "--package", "benches", "--bin", "peers"])?;
     install_mosquitto()?;
 
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let rumqttd = install_rumqttd(root, &target)?;
     let mut peers = Command::new(target.join("quick/peers"));
-    peers.current_dir(root).arg("run").arg("--tidegate").arg(target.join("release/tidegate"));
-    peers.arg("--rumqttd").arg(rumqttd);
+    peers.current_dir(root).arg("run").arg("--tidegate").arg(target.join(profile).join("tidegate"));
+    if !is_trial {
+        peers.arg("--rumqttd").arg(install_rumqttd(root, &target)?);
+    }
     if !rest.iter().any(|word| PARTIAL.contains(&word.as_str())) {
         peers.args(["--write", PAGE, "--plot", PLOT]);
     }
-    succeed(peers.args(rest))
+    succeed(peers.args(rest.iter().filter(|word| *word != TRIAL)))
 }
 
 fn cargo(root: &Path, args: &[&str]) -> Result<()> {
