@@ -32,9 +32,9 @@ pub(crate) fn test(root: &Path, args: &[String]) -> Result<()> {
 fn become_it(root: &Path, what: &str, args: &[String]) -> Result<()> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.current_dir(root).args(["build", "--package", "tidegate-crash", "--bin", "crash-test"]);
+    build.current_dir(root).args(["build", "--workspace", "--bin", "crash-test"]);
     if !args.iter().any(|arg| ["--binary", "--help", "-h", "--list"].contains(&arg.as_str())) {
-        build.args(["--package", "tidegate", "--bin", "tidegate"]);
+        build.args(["--bin", "tidegate"]);
     }
     let status = build.status().with_context(|| format!("start {build:?}"))?;
     ensure!(status.success(), "{build:?}: {status}");

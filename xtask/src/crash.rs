@@ -17,9 +17,9 @@ pub(crate) const USAGE: &str = "crash-test [--scenario NAME] [--kills N] [--seed
 pub(crate) fn run(root: &Path, args: &[String]) -> Result<()> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.current_dir(root).args(["build", "--package", "tidegate-crash", "--bin", "crash-test"]);
+    build.current_dir(root).args(["build", "--workspace", "--bin", "crash-test"]);
     if !args.iter().any(|arg| arg == "--binary" || arg == "--help") {
-        build.args(["--package", "tidegate", "--bin", "tidegate"]);
+        build.args(["--bin", "tidegate"]);
     }
     succeed(&mut build)?;
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
