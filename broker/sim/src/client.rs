@@ -265,7 +265,8 @@ impl Client {
         Wish::Connect(bytes, self.version)
     }
 
-    fn abort(&mut self, pen: &mut Pen<'_>) -> Wish {
+    /// Lets go of its connection.
+    pub(crate) fn abort(&mut self, pen: &mut Pen<'_>) -> Wish {
         if let Some(line) = &self.line {
             pen.history.add(pen.ms, self.id, line.conn, Event::Abort);
         }

@@ -122,6 +122,19 @@ impl Group {
         own.then_some(replica.term)
     }
 
+    /// A replica, for one who looks for a fault.
+    pub(super) fn state(&self, at: usize) -> String {
+        let Replica { term, base, durable, flushed, commit, applied, leading, .. } =
+            &self.replicas[at];
+        let last = self.replicas[at].last();
+        format!(
+            "replica {at} of {:?} (dead {:?}): term {term}, base {base}, last {last}, durable \
+             {durable}, flushed {flushed}, commit {commit}, applied {applied}, leading {leading}, \
+             hot {}",
+            self.voters, self.dead, self.hot
+        )
+    }
+
     /// Whether it believes that it leads.
     pub(super) fn is_leading(&self, at: usize) -> bool {
         self.replicas[at].leading
@@ -146,7 +159,7 @@ impl Group {
         let Some(leader) = self.leader() else { return false };
         let own = &self.replicas[leader];
         let (last, commit, term) = (own.last(), own.commit, own.term);
-        self.voters.iter().any(|&at| {
+        commit != last || self.voters.iter().any(|&at| {
             let replica = &self.replicas[at];
             replica.last() != last
                 || replica.commit != commit

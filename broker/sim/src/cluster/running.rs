@@ -153,6 +153,25 @@ impl Running {
             && self.joints.iter().all(|joint| joint.words.is_empty())
     }
 
+    /// What waits for what, for one who looks for a fault.
+    pub(super) fn state(&self, p: u8) -> String {
+        let shard = &self.node.shards[self.shard_of(p)];
+        let joint = &self.joints[self.shard_of(p)];
+        let open: Vec<_> = shard.entries().collect();
+        format!(
+            "node {} (member {}): {:?}, entries {open:?}, home {:?}, covered {:?} at {}, crossings {}, waiting {:?}, {:?}",
+            self.at,
+            self.member.0,
+            joint.led.get(&p),
+            self.core.home(PartitionId(p)),
+            self.task.covered(),
+            self.node.now,
+            shard.open_crossings(),
+            shard.waiting_for_routes(),
+            joint.peers,
+        )
+    }
+
     /// One turn of a shard; whether it did anything.
     pub(super) fn turn(&mut self, at: usize, words: usize, out: &mut Outside<'_>) -> bool {
         let mut busy = false;

@@ -2,10 +2,12 @@
 
 use super::world::World;
 use crate::check::Failure;
-use crate::client::Pen;
+use crate::client::{Pen, Role};
 
 /// What is waited for at the end: longer than wills and expiring sessions take.
 const SETTLE_MS: u64 = 20_000;
+/// How long some stay away: longer than their wills may take.
+const AWAY_MS: u64 = 17_500;
 /// In which everybody has to have what is owed.
 const REST_MS: u64 = 60_000;
 /// Rounds until the first clients come.
@@ -53,12 +55,38 @@ impl World {
         }
     }
 
+    /// Some clients leave without a word, and stay away until their wills are due.
+    fn send_away(&mut self) -> Vec<bool> {
+        let mut away = vec![false; self.clients.len()];
+        for (who, away) in away.iter_mut().enumerate() {
+            let client = &mut self.clients[who];
+            let leaves = matches!(client.role, Role::Durable | Role::Expiring | Role::Watcher);
+            if !leaves || client.line.is_none() || !self.dice.chance(30) {
+                continue;
+            }
+            *away = true;
+            let before = client.line.as_ref().map(|line| line.conn);
+            let mut pen =
+                Pen { history: &mut self.history, ms: self.ms, conns: &mut self.conns };
+            let wish = client.abort(&mut pen);
+            self.grant(who, wish, before);
+        }
+        away
+    }
+
     /// Everything comes to rest, and everybody who can has what is owed.
     pub(super) fn settle(&mut self) {
         let begin = self.ms;
+        let away = self.send_away();
         let mut probed = vec![false; self.clients.len()];
         while self.ms < begin + REST_MS {
             let mut busy = self.round(true);
+            for who in 0..self.clients.len() {
+                if away[who] && self.ms < begin + AWAY_MS {
+                    continue;
+                }
+                busy |= self.client(who, true);
+            }
             for who in 0..self.clients.len() {
                 if !probed[who] && self.clients[who].line.as_ref().is_some_and(|l| l.connacked) {
                     probed[who] = true;
@@ -82,6 +110,12 @@ impl World {
         match self.clients.iter().find(|client| !client.is_content()) {
             Some(client) => {
                 let reason = format!("an answer never came: {}", client.wants());
+                let id = format!("client-{}", client.id);
+                for run in self.places.iter().filter_map(|place| place.run.as_ref()) {
+                    let p = run.core.partition_of_client(&id).0;
+                    self.tell(|| format!("partition {p}: {}", run.state(p)));
+                    self.tell(|| self.groups[usize::from(p)].state(run.at));
+                }
                 self.failures.push(Failure::new("alive", reason).of_client(client.id));
             }
             None => {

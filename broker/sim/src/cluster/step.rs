@@ -32,11 +32,7 @@ impl World {
             }
         }
         busy |= self.consensus(settles);
-        if settles {
-            for who in 0..self.clients.len() {
-                busy |= self.client(who, true);
-            }
-        } else {
+        if !settles {
             for _ in 0..self.dice.below(self.plan.acts + 1) {
                 let who = self.dice.below(self.clients.len());
                 self.client(who, false);
@@ -105,6 +101,7 @@ impl World {
         let mut run = Running::new(&known, self.plan.shards, self.plan.place, WALL, self.ms);
         run.forget_gone = self.hole == Some(Hole::NoNodeGone);
         run.task.without_lease = self.hole == Some(Hole::RoutesWithoutLease);
+        run.task.fickle = !self.plan.calm;
         run.task.hasty = self.hole == Some(Hole::AckBeforeCommit);
         for fact in self.meta.facts.clone() {
             run.task.view.take(fact);
@@ -470,7 +467,7 @@ impl World {
     }
 
     /// A client does something.
-    fn client(&mut self, who: usize, finish: bool) -> bool {
+    pub(super) fn client(&mut self, who: usize, finish: bool) -> bool {
         let client = &mut self.clients[who];
         let before = client.line.as_ref().map(|line| line.conn);
         let mut pen =

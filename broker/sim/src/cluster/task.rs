@@ -74,6 +74,8 @@ pub(super) struct Task {
     writing: BTreeSet<u8>,
     /// Publishes are acknowledged whatever is known of others.
     pub(super) without_lease: bool,
+    /// Proposals fail now and then, or are given up while they are on their way.
+    pub(super) fickle: bool,
     /// An entry counts as committed when it was proposed.
     pub(super) hasty: bool,
     early: BTreeSet<(u8, usize)>,
@@ -101,9 +103,14 @@ impl Task {
             more: false,
             writing: BTreeSet::new(),
             without_lease: false,
+            fickle: false,
             hasty: false,
             early: BTreeSet::new(),
         }
+    }
+
+    pub(super) fn covered(&self) -> Option<Millis> {
+        self.covered
     }
 
     pub(super) fn is_quiet(&self) -> bool {
@@ -204,7 +211,7 @@ impl Running {
                 }
                 let group = &mut groups[usize::from(p)];
                 // Too much is on its way, now and then.
-                let busy = out.dice.below(3_000) == 0;
+                let busy = self.task.fickle && out.dice.below(1_000) == 0;
                 let index = match busy {
                     true => None,
                     false => group.propose(self.at, Rc::clone(&payload)),
@@ -217,7 +224,7 @@ impl Running {
                             self.say(p, Word::Committed(p, payload));
                         }
                         // It is in the log, and nobody waited so long.
-                        if out.dice.below(3_000) == 0 {
+                        if self.task.fickle && out.dice.below(1_000) == 0 {
                             self.task.failed.push_back((p, term));
                         }
                     }
