@@ -48,6 +48,8 @@ pub(super) enum Word {
 pub(super) enum Said {
     Propose(u8, u64, Payload),
     Deposed(u8, u64),
+    /// It leads: its sessions are in the index.
+    Promoted(u8, u64),
     /// The state as of an entry.
     Image(u8, usize, Payload),
 }
@@ -96,6 +98,8 @@ pub(super) struct Running {
     pub(super) forget_gone: bool,
     /// It has been told that its life is over, or something cannot be.
     pub(super) ends: Option<&'static str>,
+    /// What it does is told.
+    pub(super) trace: bool,
 }
 
 impl Running {
@@ -125,12 +129,23 @@ impl Running {
             core,
             forget_gone: false,
             ends: None,
+            trace: false,
         }
     }
 
     /// The time is this.
     pub(super) fn set_clock(&mut self, ms: u64) {
         self.node.now = START + (ms - self.began);
+    }
+
+    pub(super) fn tell(&self, what: impl FnOnce() -> String) {
+        if self.trace {
+            let ms = self.node.now - START + self.began;
+            #[expect(clippy::print_stdout, reason = "a trace is for a terminal")]
+            {
+                println!("{ms:8} node {}: {}", self.at, what());
+            }
+        }
     }
 
     pub(super) fn shard_of(&self, p: u8) -> usize {
@@ -200,6 +215,7 @@ impl Running {
                 (led.leads, led.deposed, led.outstanding) = (Some(term), false, 0);
                 shard.promote(now, PartitionId(p));
                 self.core.index.lead(PartitionId(p), term);
+                self.said.push_back(Said::Promoted(p, term));
                 for holder in shard.members_of(PartitionId(p)) {
                     let over = holder.0 != own && !self.alive.contains(&holder.0);
                     if over && !self.forget_gone {

@@ -101,6 +101,7 @@ impl World {
         let mut run = Running::new(&known, self.plan.shards, self.plan.place, WALL, self.ms);
         run.forget_gone = self.hole == Some(Hole::NoNodeGone);
         run.task.without_lease = self.hole == Some(Hole::RoutesWithoutLease);
+        run.trace = self.trace;
         run.task.fickle = !self.plan.calm;
         run.task.hasty = self.hole == Some(Hole::AckBeforeCommit);
         for fact in self.meta.facts.clone() {

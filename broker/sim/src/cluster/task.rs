@@ -130,6 +130,7 @@ impl Running {
 
     /// What the links of a node say, in their order.
     pub(super) fn link_up(&mut self, member: u16, life: Life, session: u64) {
+        self.tell(|| format!("link {session} to member {member}"));
         if self.task.up.insert(member, (life, session)).is_some() {
             self.tell_all(&Word::MemberLost(member));
         }
@@ -139,6 +140,7 @@ impl Running {
     }
 
     pub(super) fn link_down(&mut self, member: u16) {
+        self.tell(|| format!("no link to member {member}"));
         self.tell_all(&Word::MemberLost(member));
         self.task.notices.push_back(Notice::Down(member));
         if let Some((life, _)) = self.task.up.remove(&member) {
@@ -236,6 +238,7 @@ impl Running {
                     self.demote(p, groups);
                 }
             }
+            Said::Promoted(p, term) => self.promoted(p, term, out),
             Said::Image(p, index, image) => {
                 self.task.writing.remove(&p);
                 groups[usize::from(p)].snapshot(self.at, index, image);
@@ -283,7 +286,7 @@ impl Running {
             (Some(_), _) => {}
             (None, Some(term)) => {
                 busy = true;
-                self.promote(p, term, out);
+                self.promote(p, term);
             }
             (None, None) => {}
         }
@@ -302,10 +305,20 @@ impl Running {
         self.task.led[usize::from(p)] != group.leads(self.at)
     }
 
-    fn promote(&mut self, p: u8, term: u64, out: &mut Outside<'_>) {
+    fn promote(&mut self, p: u8, term: u64) {
         self.task.led[usize::from(p)] = Some(term);
-        let shard = self.core.place(PartitionId(p));
+        if term > 1 {
+            self.tell(|| format!("leads partition {p} in term {term}"));
+        }
         self.say(p, Word::Promote(p, term));
+    }
+
+    /// The shard leads: now everybody may know.
+    fn promoted(&mut self, p: u8, term: u64, out: &mut Outside<'_>) {
+        if self.task.led[usize::from(p)] != Some(term) {
+            return;
+        }
+        let shard = self.core.place(PartitionId(p));
         let home = Home { p, term, shard };
         self.learn(home);
         let homes: Rc<[Home]> = Rc::from([home]);
@@ -327,6 +340,7 @@ impl Running {
         }
         let own = self.core.place(PartitionId(p));
         let was_home = self.core.home(PartitionId(p)) == Some(own);
+        self.tell(|| format!("leads partition {p} no more, was its home: {was_home}"));
         if was_home {
             self.core.set_home(PartitionId(p), None);
         }
@@ -352,6 +366,9 @@ impl Running {
         });
         if news {
             *known = Some(home);
+            if home.term > 1 {
+                self.tell(|| format!("knows that partition {} is at {:?}", home.p, home.shard));
+            }
             self.set_home(home.p, Some(home.shard));
         }
     }
@@ -380,6 +397,7 @@ impl Running {
             Notice::Meta(gone, new) => {
                 self.alive = self.task.view.members.iter().map(|known| known.member).collect();
                 for member in gone {
+                    self.tell(|| format!("member {member} is gone"));
                     self.core.peer_gone(Member(member));
                     for at in 0..self.task.homes.len() {
                         let Some(home) = &mut self.task.homes[at] else { continue };

@@ -165,6 +165,11 @@ impl World {
             group.elect(first, |_| true);
         }
         self.wait_until_served();
+        for who in 0..self.clients.len() {
+            let run = self.places[0].run.as_ref();
+            let p = run.map_or(0, |run| run.core.partition_of_client(&format!("client-{who}")).0);
+            self.tell(|| format!("client {who} ({:?}): partition {p}", self.clients[who].role));
+        }
         for _ in 0..self.plan.rounds {
             self.stats.steps += 1;
             self.faults();
