@@ -124,7 +124,7 @@ impl PartitionId {
 
     /// Its bit in a set of partitions.
     #[inline]
-    pub(crate) fn bit(self) -> u64 {
+    pub fn bit(self) -> u64 {
         1 << (self.0 & 63)
     }
 

@@ -47,7 +47,7 @@ use crate::overload::memory::Meter;
 use crate::overload::monitor;
 use crate::replication::start::Parts;
 use crate::replication::{self, Outlet};
-use crate::shard::clock::{Reading, advance_to};
+use crate::shard::clock::advance_to;
 use crate::shard::{self, Plan, Shared};
 use crate::steering::{self, Steer};
 use crate::store::{self, Store};
@@ -91,10 +91,8 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
     let (settings, access) = (config.settings.clone(), doorman.access());
     let node = match &opened {
         Some(opened) => {
-            // What the wall clock showed when the shell's stood at 0.
-            let epoch = opened.wall.saturating_sub(Reading::take().millis());
             let seed = kept_seed(joined.as_ref(), opened.seed);
-            let node = Node::kept(settings, shards as u16, seed, access, epoch);
+            let node = Node::kept(settings, shards as u16, seed, access, opened.epoch);
             Arc::new(match joined.as_ref().and_then(|joined| joined.cluster.view().member()) {
                 Some(member) => node.in_cluster(Member(member.0)),
                 None => node,

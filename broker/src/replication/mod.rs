@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use tidegate_core::ids::{Member, PartitionId};
+use tidegate_core::ids::{Member, PartitionId, ShardId};
 use tidegate_mesh::{Peer, Room};
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -76,6 +76,9 @@ pub(crate) enum Word {
     Writable,
     /// More is known of the other nodes' routes, or they know more of this one's.
     RoutesMoved,
+    /// A quorum has said that this node leads these of the partitions that it was
+    /// asked about, a bit each; what was committed before has been said.
+    Proven(u64),
 }
 
 impl fmt::Debug for Word {
@@ -86,6 +89,7 @@ impl fmt::Debug for Word {
             }
             Word::Promote(partition, term) => write!(f, "Promote({}, {term})", partition.0),
             Word::RoutesMoved => f.write_str("RoutesMoved"),
+            Word::Proven(partitions) => write!(f, "Proven({partitions:x})"),
             Word::Reset(partition) => write!(f, "Reset({})", partition.0),
             Word::Snapshot(partition, _) => write!(f, "Snapshot({})", partition.0),
             Word::Install(partition, bytes) => {
@@ -112,6 +116,12 @@ pub(crate) enum Said {
     Propose(PartitionId, u64, Bytes),
     /// Another leader's entry was committed: this node leads no longer.
     Deposed(PartitionId, u64),
+    /// The shard leads: from now on the partition's sessions are in the index,
+    /// and what comes for them is taken.
+    Leads(PartitionId, u64),
+    /// Whether this node still leads the partitions of a shard, a bit each: it is
+    /// answered with [`Word::Proven`].
+    Prove(ShardId, u64),
 }
 
 /// Where shards hand out what is for the cluster. From any thread.

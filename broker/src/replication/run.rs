@@ -17,6 +17,7 @@ use tidegate_mesh::Peer;
 use tidegate_store::raft::{PartitionIndex, Writer};
 use tidegate_store::{Disk, Position};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, info, warn};
 
@@ -148,6 +149,8 @@ where
                         own.propose(partition, term, payload, &failed);
                     }
                     Some(Said::Deposed(partition, term)) => own.deposed(partition, term).await,
+                    Some(Said::Leads(partition, term)) => own.leads(partition, term),
+                    Some(Said::Prove(shard, partitions)) => own.prove(shard, partitions),
                     None => return,
                 },
                 _ = look.tick() => own.look_after().await,
@@ -259,12 +262,43 @@ where
 
     fn promote(&mut self, partition: PartitionId, term: u64) {
         self.replicas[usize::from(partition.0)].led = Some(term);
-        let shard = partition.shard(self.member, self.shared.node.shards());
         say(&self.shared, partition, Word::Promote(partition, term));
+    }
+
+    /// The shard has done so. Only now may anything be sent to it: before, it
+    /// would find nobody who wants a message.
+    fn leads(&mut self, partition: PartitionId, term: u64) {
+        if self.replicas[usize::from(partition.0)].led != Some(term) {
+            return;
+        }
+        let shard = partition.shard(self.member, self.shared.node.shards());
         self.learn(Home { partition, term, shard });
         debug!(partition = partition.0, term, "this node leads a partition");
         let bytes = self.announcement(&[Home { partition, term, shard }]);
         self.peers.values().for_each(|peer| (self.announce)(peer, bytes.clone()));
+    }
+
+    /// Asks a quorum whether this node still leads.
+    fn prove(&self, shard: ShardId, partitions: u64) {
+        let (groups, shared) = (self.groups.clone(), Arc::clone(&self.shared));
+        tokio::spawn(async move {
+            let mut reads = JoinSet::new();
+            for partition in all().filter(|p| partitions & p.bit() != 0) {
+                let groups = groups.clone();
+                reads.spawn(async move { (partition, groups.read_index(group(partition)).await) });
+            }
+            let mut proven = 0;
+            while let Some(read) = reads.join_next().await {
+                match read {
+                    Ok((partition, Ok(_))) => proven |= partition.bit(),
+                    Ok((partition, Err(error))) => {
+                        debug!(partition = partition.0, %error, "a read was not answered");
+                    }
+                    Err(error) => warn!(%error, "a read was not answered"),
+                }
+            }
+            shared.mailboxes[shard.index()].say(Word::Proven(proven));
+        });
     }
 
     /// The same, if that leadership is still the present one.

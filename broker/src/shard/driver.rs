@@ -119,6 +119,7 @@ impl Driver {
         let submitter = store.map(|store| Submitter::new(Arc::clone(store), id));
         if shared.outlet.is_some() {
             core.replicate();
+            core.want_proofs();
         } else if submitter.is_some() {
             core.keep();
         }

@@ -20,6 +20,7 @@ use super::reserve::Reserve;
 use super::{Store, reader, volume, writer};
 use crate::config::{self, Config, Durability};
 use crate::shard::Shared;
+use crate::shard::clock::Reading;
 
 /// Under this name the identity keeps what places client ids and topics.
 const SEED: &str = "seed";
@@ -37,8 +38,9 @@ pub(crate) struct Opened {
     pub(super) reserve: Arc<Reserve>,
     /// What its records were written with.
     pub(crate) seed: u64,
-    /// The wall clock in milliseconds, never before the last record.
-    pub(crate) wall: Millis,
+    /// What the wall clock showed, in milliseconds, when the shell's stood at 0;
+    /// now is never before the last record.
+    pub(crate) epoch: Millis,
 }
 
 /// Opens what the config asks for; none: nothing is kept.
@@ -80,7 +82,8 @@ pub(crate) fn open(config: &Config, random: u64) -> anyhow::Result<Option<Opened
             random
         }
     };
-    let wall = wall_millis().max(newest_change(&path));
+    // Both clocks at once: a start may take long from here on.
+    let epoch = wall_millis().max(newest_change(&path)).saturating_sub(Reading::take().millis());
     let options = Options::new(who.store).segment_bytes(config.store.segment_bytes);
     let options = if who.log_created { options } else { options.create() };
     let (mut log, recovered) =
@@ -95,7 +98,7 @@ pub(crate) fn open(config: &Config, random: u64) -> anyhow::Result<Option<Opened
     }
     tell(&path, &who, &recovered);
     let identity = Arc::new(identity);
-    Ok(Some(Opened { directory, identity, log, disk, reserve, seed, wall }))
+    Ok(Some(Opened { directory, identity, log, disk, reserve, seed, epoch }))
 }
 
 /// Who this node is, with one start more.

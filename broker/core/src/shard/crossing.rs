@@ -97,16 +97,21 @@ impl Shard {
             return self.send(shard, Kind::Cross(Box::new(cross)));
         }
         let confirm = source.expect();
-        let lane = source.lane.map(|lane| match &what {
+        let lane = source.lane.map(|lane| self.lane_of(lane, &what));
+        let crossing =
+            Crossing { to, what, message, publisher, lane, confirm, _ticket: ticket, sent_at: now };
+        self.keep_crossing(now, crossing);
+    }
+
+    /// The lane of an errand's message that is for some.
+    fn lane_of(&self, lane: Lane, what: &What) -> Lane {
+        match what {
             What::Everybody => lane,
             What::Retain { .. } => Lane { part: part::RETAIN, ..lane },
             What::Member { name, filter, .. } => {
                 Lane { part: part::share(self.node.share_hash(name, filter)), ..lane }
             }
-        });
-        let crossing =
-            Crossing { to, what, message, publisher, lane, confirm, _ticket: ticket, sent_at: now };
-        self.keep_crossing(now, crossing);
+        }
     }
 
     fn keep_crossing(&mut self, now: Millis, crossing: Crossing) {
@@ -248,14 +253,24 @@ impl Shard {
     }
 
     /// A member is gone for good, and so are its sessions that end with their
-    /// connection: their messages need not be there. To be called on every shard
-    /// after [`Node::peer_gone`](crate::Node::peer_gone).
+    /// connection: their messages need not be there, and those of a share group
+    /// go to another member. To be called on every shard after
+    /// [`Node::peer_gone`](crate::Node::peer_gone).
     pub fn peer_gone(&mut self, now: Millis, member: Member) {
         self.transit.leave();
         self.crossings.seen.forget(member);
         for number in self.crossings.to.get(&Remote::Node(member)).cloned().unwrap_or_default() {
+            let Some(crossing) = self.crossings.open.get(&number) else { continue };
+            let (what, publisher) = (crossing.what.clone(), crossing.publisher);
+            let (message, lane) = (Arc::clone(&crossing.message), crossing.lane);
             let confirm = self.crossing_done(number);
-            self.confirm(confirm);
+            match what {
+                What::Member { name, filter, hops } => {
+                    let (to, group) = (Remote::Node(member), (&name, &filter, hops));
+                    self.give_crossed(now, to, &message, group, publisher, lane, confirm);
+                }
+                What::Everybody | What::Retain { .. } => self.confirm(confirm),
+            }
         }
         self.settle(now);
     }
@@ -456,12 +471,13 @@ impl Shard {
 
     /// Has what an errand brings to this node's own sessions taken once: whoever
     /// leads its partition next may send it again.
-    pub(super) fn cross_here(&mut self, draft: &mut Draft<'_>, source: &Source) {
+    pub(super) fn cross_here(&mut self, draft: &mut Draft<'_>, source: &Source, what: What) {
         let message = Arc::clone(draft.share());
         let to = Remote::Node(self.id.member());
         let shard = (message.origin % u64::from(self.node.shards)) as u16;
         let shard = ShardId::of(self.id.member(), shard);
-        let (what, publisher, lane) = (What::Everybody, source.publisher, source.lane);
+        let lane = source.lane.map(|lane| self.lane_of(lane, &what));
+        let publisher = source.publisher;
         let cross = Cross { to, what, message, publisher, lane, confirm: None };
         self.send(shard, Kind::Cross(Box::new(cross)));
     }

@@ -185,7 +185,7 @@ impl Shard {
             }
         }
         if errand_here {
-            self.cross_here(draft, source);
+            self.cross_here(draft, source, What::Everybody);
         }
         for group in &route.shares {
             self.share(now, group, draft, source);
@@ -268,10 +268,14 @@ impl Shard {
         draft: &mut Draft<'_>,
         source: &mut Source,
     ) {
-        let (name, filter) = (group.name().into(), Arc::clone(group.filter()));
         let ticket = Some(Ticket::new(Arc::clone(group), Arc::clone(member)));
-        let what = What::Member { name, filter, hops: 0 };
-        self.cross(now, draft, remote, what, source, ticket);
+        self.cross(now, draft, remote, what_of(group), source, ticket);
+    }
+
+    /// Whether what goes to this member may come again from whoever leads its
+    /// errand's partition next, and the member's session cannot tell.
+    fn comes_again(&self, member: &Member, source: &Source) -> bool {
+        source.lane.is_some() && !member.session.durable && !self.node.is_alone()
     }
 
     /// One member of a shared subscription gets the message [MQTT-4.8.2-3].
@@ -287,6 +291,9 @@ impl Shard {
         let session = member.session;
         if let Some(remote) = self.way_of_share(&member, draft) {
             return self.share_elsewhere(now, group, &member, remote, draft, source);
+        }
+        if self.comes_again(&member, source) {
+            return self.cross_here(draft, source, what_of(group));
         }
         let confirm = if session.durable { source.expect() } else { None };
         let delivery = shared_delivery(group, &member, draft);
@@ -333,6 +340,9 @@ impl Shard {
         let mut draft = message.draft();
         if let Some(remote) = self.way_of_share(&member, &draft) {
             return self.share_elsewhere(now, group, &member, remote, &mut draft, source);
+        }
+        if self.comes_again(&member, source) {
+            return self.cross_here(&mut draft, source, what_of(group));
         }
         let delivery = shared_delivery(group, &member, &mut draft);
         let confirm = if session.durable { source.expect() } else { None };
@@ -473,6 +483,11 @@ impl Shard {
     pub(super) fn has_job(&self, publisher: ConnRef) -> bool {
         !self.jobs.is_empty() && self.jobs.iter().any(|job| job.publisher == publisher)
     }
+}
+
+/// A message for one member of a share group, whoever it is.
+fn what_of(group: &ShareGroup) -> What {
+    What::Member { name: group.name().into(), filter: Arc::clone(group.filter()), hops: 0 }
 }
 
 /// Whether a durable target has to keep it.

@@ -19,6 +19,7 @@ mod links;
 mod moves;
 mod outbox;
 mod partitions;
+mod proof;
 mod publish;
 mod receive;
 mod recheck;
@@ -58,6 +59,7 @@ use distribute::Job;
 use fresh::Waiting;
 use moves::Moves;
 use outbox::Outbox;
+use proof::Proofs;
 pub use replicas::Applied;
 
 /// A connection that was opened.
@@ -264,6 +266,7 @@ pub struct Shard {
     // Boxed as they travel.
     #[allow(clippy::vec_box)]
     queries: VecDeque<Box<Replay>>,
+    proofs: Proofs,
     asked: Asked,
     transit: Transit,
     draining: bool,
@@ -317,6 +320,7 @@ impl Shard {
             local: VecDeque::new(),
             jobs: VecDeque::new(),
             queries: VecDeque::new(),
+            proofs: Proofs::default(),
             asked: Asked::default(),
             transit: Transit::default(),
             draining: false,
@@ -737,7 +741,7 @@ impl Shard {
                 self.propose_retain(now, message, clear, lane, confirm);
             }
             Kind::Cross(cross) => self.crossed(now, *cross),
-            Kind::Query(replay) => self.queries.push_back(replay),
+            Kind::Query(replay) => self.queried(replay),
             Kind::Returned { conn, replay } => self.replay_returned(now, conn, replay),
             Kind::Answer { replay, messages, more } => self.replayed(now, replay, messages, more),
         }

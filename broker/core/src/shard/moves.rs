@@ -19,6 +19,7 @@ use crate::ids::{ConnRef, Member, Millis, PartitionId};
 use crate::keepalive::{TICK_MS, tick_of};
 use crate::limits::ASK_AGAIN_MS;
 use crate::mail::{ClaimRef, ClaimRequest, Kind, Mail, Reclaim, ReleaseRequest};
+use crate::partition::Partition;
 
 /// Connections looked at in one step.
 const LOOKS_MAX: u32 = 1_024;
@@ -148,9 +149,12 @@ impl Shard {
         }
     }
 
-    /// Whether this shard leads a partition.
+    /// Whether this shard leads a partition, and the node knows it. One that is
+    /// not promoted yet has nobody in the index, and would take a message for one
+    /// that nobody wants.
     pub(super) fn leads(&self, partition: PartitionId) -> bool {
         self.node.home(partition) == Some(self.id)
+            && self.partitions.get(self.local_number(partition)).is_some_and(Partition::leads)
     }
 
     /// Mail as this shard may handle it. What is for the leader of a partition

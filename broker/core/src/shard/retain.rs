@@ -342,7 +342,7 @@ impl Shard {
     }
 
     /// The partitions whose retained messages this shard has to answer for.
-    fn kept(&self, system: bool) -> u64 {
+    pub(super) fn kept(&self, system: bool) -> u64 {
         let kept = |p: &PartitionId| match system {
             true => self.node.place(*p) == self.id,
             false => self.leads(*p),

@@ -90,6 +90,9 @@ impl Driver {
                 (led.leads, led.deposed, led.outstanding) = (Some(term), false, 0);
                 self.core.promote(now, partition);
                 self.node().index.lead(partition, term);
+                if let Some(outlet) = &self.shared.outlet {
+                    outlet.say(Said::Leads(partition, term));
+                }
                 // Whoever went before this node led has not been told to it.
                 for holder in self.core.members_of(partition) {
                     let alive = self.shared.outlet.as_ref().is_none_or(|o| o.is_alive(holder));
@@ -140,6 +143,7 @@ impl Driver {
                 self.core.node_gone(now, gone);
             }
             Word::RoutesMoved => self.core.routes_moved(now),
+            Word::Proven(partitions) => self.core.proven(partitions),
             Word::MemberGone(_) | Word::Writable => {}
         }
     }
@@ -214,6 +218,9 @@ impl Driver {
         let (Some(joint), Some(outlet)) = (&mut self.joint, &self.shared.outlet) else { return };
         if self.shared.node.index.has_changes() {
             outlet.wake_routes();
+        }
+        if let Some(partitions) = self.core.take_unproven() {
+            outlet.say(Said::Prove(self.id, partitions));
         }
         for led in &mut joint.led {
             let Some(term) = led.leads else { continue };

@@ -1,0 +1,151 @@
+//! What the nodes that are left do when another has died or been replaced.
+#![allow(missing_docs, unreachable_pub)]
+
+mod rig;
+#[path = "routes/world.rs"]
+mod world;
+
+use tidegate_core::ids::{PARTITIONS, PartitionId};
+use world::World;
+
+fn partitions() -> impl Iterator<Item = PartitionId> {
+    (0..PARTITIONS).map(|partition| PartitionId(partition as u8))
+}
+
+/// Every shard that asks is told that it leads these.
+fn prove(world: &mut World, mask: u64) -> u32 {
+    let mut asked = 0;
+    for shard in world.rigs.iter_mut().flat_map(|rig| &mut rig.shards) {
+        while let Some(partitions) = shard.take_unproven() {
+            asked += partitions.count_ones();
+            shard.proven(partitions & mask);
+        }
+    }
+    asked
+}
+
+#[test]
+fn a_share_groups_message_for_a_member_that_died_with_its_node_goes_to_another() {
+    for qos in 1..3 {
+        let mut world = World::with(3, 7, false, |p| usize::from(p.0) % 2);
+        let members = [world.connect(1, "stays", true), world.connect(2, "dies", true)];
+        for member in members {
+            world.subscribe(member, "$share/g/t", 2);
+        }
+        let publisher = world.connect(0, "p", true);
+        world.settle(500);
+        world.kill(2);
+        let ids: Vec<u16> =
+            (0..20).map(|n| world.publish(publisher, "t", qos, &format!("{n}"))).collect();
+        world.settle(500);
+        assert!(ids.iter().any(|id| !world.is_acked(publisher, *id)), "some went to the dead one");
+        world.bury(2);
+        world.settle(2_000);
+        assert!(ids.iter().all(|id| world.is_acked(publisher, *id)));
+        let counts = world.counts(members[0]);
+        assert_eq!(counts.len(), 20, "QoS {qos}");
+        assert!(counts.values().all(|&n| n == 1), "QoS {qos}: {counts:?}");
+    }
+}
+
+#[test]
+fn a_leader_that_is_named_too_early_confirms_nothing() {
+    let mut world = World::replicated(2, 8);
+    for p in partitions() {
+        world.elect(p, 0);
+    }
+    let away = world.connect(0, "away", false);
+    world.subscribe(away, "t", 1);
+    world.settle(500);
+    world.abort(away);
+    let publisher = world.connect(0, "p", true);
+    world.settle(500);
+    for p in partitions() {
+        // Its shard has not been told yet, as another thread may.
+        let home = world.rigs[1].node.place(p);
+        for at in 0..2 {
+            world.rigs[at].node.set_home(p, Some(home));
+            let rig = &mut world.rigs[at];
+            rig.shards.iter_mut().for_each(|shard| shard.home_moved(rig.now, p));
+        }
+    }
+    let id = world.publish(publisher, "t", 1, "kept");
+    world.settle(500);
+    assert!(!world.is_acked(publisher, id), "nobody has it");
+    for p in partitions() {
+        world.elect(p, 1);
+    }
+    world.settle(2_000);
+    assert!(world.is_acked(publisher, id));
+    let away = world.connect(1, "away", false);
+    world.settle(500);
+    assert_eq!(world.clients[away].got, ["kept"]);
+}
+
+#[test]
+fn an_errand_that_comes_again_from_the_next_leader_reaches_a_live_member_once() {
+    for seed in 0..8 {
+        let mut world = World::replicated(3, seed);
+        let member = world.connect(2, "member", true);
+        world.subscribe(member, "$share/g/t", 2);
+        world.settle(500);
+        for round in 0..6 {
+            for p in partitions() {
+                world.elect(p, 1);
+            }
+            world.settle(500);
+            let publisher = world.connect(0, &format!("p{round}"), false);
+            world.settle(500);
+            let payload = format!("{round}");
+            world.publish(publisher, "t", 2, &payload);
+            for _ in 0..200 {
+                world.step(1);
+                if world.counts(member).contains_key(&*payload) {
+                    break;
+                }
+            }
+            // The member's node leads next, and knows not that the errand is done.
+            for p in partitions() {
+                world.elect(p, 2);
+            }
+            world.settle(2_500);
+            world.abort(publisher);
+            world.settle(500);
+        }
+        let counts = world.counts(member);
+        assert_eq!(counts.len(), 6, "seed {seed}: {counts:?}");
+        assert!(counts.values().all(|&n| n == 1), "seed {seed}: {counts:?}");
+    }
+}
+
+#[test]
+fn what_is_retained_is_read_of_a_leader_that_a_quorum_has_confirmed() {
+    let mut world = World::replicated(3, 9);
+    world.rigs.iter_mut().flat_map(|rig| &mut rig.shards).for_each(|shard| shard.want_proofs());
+    let publisher = world.connect(0, "p", true);
+    let ids: Vec<u16> =
+        (0..12).map(|n| world.publish_as(publisher, &format!("r/{n}"), 1, true, "v")).collect();
+    world.settle(500);
+    assert!(ids.iter().all(|id| world.is_acked(publisher, *id)));
+    let reader = world.connect(1, "reader", true);
+    let suback = world.subscribe(reader, "r/#", 1);
+    world.settle(500);
+    assert!(world.is_subscribed(reader, suback), "SUBACK does not wait");
+    assert!(world.clients[reader].got.is_empty(), "no leader was confirmed");
+    // Nobody leads any more, as far as a quorum has said.
+    assert!(prove(&mut world, 0) > 0);
+    world.settle(500);
+    assert!(world.clients[reader].got.is_empty());
+    // It is asked again, of whoever leads then.
+    for _ in 0..40 {
+        world.settle(100);
+        prove(&mut world, u64::MAX);
+    }
+    assert_eq!(world.clients[reader].got.len(), 12);
+    let exact = world.connect(2, "exact", true);
+    world.subscribe(exact, "r/3", 1);
+    world.settle(500);
+    assert_eq!(prove(&mut world, u64::MAX), 1, "one topic, one partition");
+    world.settle(500);
+    assert_eq!(world.clients[exact].got, ["v"]);
+}
