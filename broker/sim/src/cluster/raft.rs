@@ -140,6 +140,17 @@ impl Group {
         self.replicas[at].leading
     }
 
+    /// Whether those whom it reaches say that it leads (ReadIndex).
+    pub(super) fn proves(&self, at: usize, reaches: impl Fn(usize) -> bool) -> bool {
+        let term = self.replicas[at].term;
+        let says = |&&voter: &&usize| {
+            voter == at
+                || (self.may_vote(voter) && reaches(voter) && self.replicas[voter].term <= term)
+        };
+        let all = self.voters.iter().all(|&v| !reaches(v) || self.replicas[v].term <= term);
+        all && self.leads(at).is_some() && self.majority(self.voters.iter().filter(says).count())
+    }
+
     /// The newest that believes so.
     pub(super) fn leader(&self) -> Option<usize> {
         let leading = (0..self.replicas.len()).filter(|&at| self.replicas[at].leading);

@@ -11,7 +11,7 @@ use tidegate_core::ids::{Member, PartitionId};
 use tidegate_core::limits::Limits;
 use tidegate_core::mail::parcels;
 use tidegate_core::settings::Settings;
-use tidegate_core::{Applied, Shard};
+use tidegate_core::Applied;
 
 use super::meta::Known;
 use super::net::{Load, Net};
@@ -41,6 +41,8 @@ pub(super) enum Word {
     MemberNew(u16),
     MemberGone(u16),
     RoutesMoved,
+    /// A quorum has said that this node leads these, a bit each.
+    Proven(u64),
 }
 
 /// What a shard says of a partition, and the term in which it was told to lead.
@@ -50,6 +52,8 @@ pub(super) enum Said {
     Deposed(u8, u64),
     /// It leads: its sessions are in the index.
     Promoted(u8, u64),
+    /// Whether this node still leads these partitions of a shard, a bit each.
+    Prove(usize, u64),
     /// The state as of an entry.
     Image(u8, usize, Payload),
 }
@@ -115,7 +119,10 @@ impl Running {
         let core = tidegate_core::Node::kept(settings, shards, seed, Box::new(Open), epoch);
         let core = Arc::new(core.in_cluster(Member(known.member)));
         let mut node = Node::of(&core, None);
-        node.shards.iter_mut().for_each(Shard::replicate);
+        for shard in &mut node.shards {
+            shard.replicate();
+            shard.want_proofs();
+        }
         Running {
             at: known.at,
             member: Member(known.member),
@@ -154,6 +161,10 @@ impl Running {
 
     pub(super) fn say(&mut self, p: u8, word: Word) {
         let shard = self.shard_of(p);
+        self.joints[shard].words.push_back(word);
+    }
+
+    pub(super) fn say_to(&mut self, shard: usize, word: Word) {
         self.joints[shard].words.push_back(word);
     }
 
@@ -273,6 +284,7 @@ impl Running {
             }
             Word::MemberGone(_) => {}
             Word::RoutesMoved => shard.routes_moved(now),
+            Word::Proven(partitions) => shard.proven(partitions),
         }
     }
 
@@ -314,6 +326,9 @@ impl Running {
         let mut busy = false;
         let shard = &mut self.node.shards[at];
         let joint = &mut self.joints[at];
+        if let Some(partitions) = shard.take_unproven() {
+            self.said.push_back(Said::Prove(at, partitions));
+        }
         let open: Vec<u8> = shard.entries().map(|(p, _)| p.0).collect();
         for p in open {
             let Some(led) = joint.led.get_mut(&p) else { continue };

@@ -1,10 +1,10 @@
 //! A round: everything moves a little.
 
-use tidegate_core::ids::PARTITIONS;
+use tidegate_core::ids::{PARTITIONS, PartitionId};
 
 use super::hole::Hole;
 use super::meta::{Fact, Known};
-use super::running::{Outside, Running};
+use super::running::{Outside, Running, Word};
 use super::world::{WALL, World};
 use crate::check::Failure;
 use crate::client::{Pen, Wish};
@@ -160,8 +160,10 @@ impl World {
 
     /// A node's tasks and shards.
     fn node(&mut self, at: usize, settles: bool) -> bool {
+        let reached: Vec<bool> =
+            (0..self.places.len()).map(|other| self.reaches(at, other)).collect();
         let Some(mut run) = self.places[at].run.take() else { return false };
-        let mut busy = false;
+        let mut busy = self.prove(&mut run, &reached);
         let stale = self.places[at].stale.take();
         let eager = if settles { 100 } else { self.plan.eager };
         let mut out = Outside { net: &mut self.net, dice: &mut self.dice, ms: self.ms };
@@ -210,6 +212,25 @@ impl World {
         self.places[at].run = Some(run);
         if let Some(why) = ends {
             self.failures.push(Failure::new("node", format!("node {at}: {why}")));
+        }
+        busy
+    }
+
+    /// A quorum says, or does not, that a node still leads.
+    fn prove(&mut self, run: &mut Running, reached: &[bool]) -> bool {
+        let mut busy = false;
+        for (shard, asked) in std::mem::take(&mut run.task.proofs) {
+            busy = true;
+            let mut proven = 0;
+            for p in (0..PARTITIONS as u8).filter(|p| asked & PartitionId(*p).bit() != 0) {
+                let group = &mut self.groups[usize::from(p)];
+                if group.proves(run.at, |voter| reached[voter]) {
+                    proven |= PartitionId(p).bit();
+                    let mut out = Outside { net: &mut self.net, dice: &mut self.dice, ms: self.ms };
+                    run.follow(p, group, &mut out);
+                }
+            }
+            run.say_to(shard, Word::Proven(proven));
         }
         busy
     }

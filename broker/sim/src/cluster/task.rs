@@ -72,6 +72,8 @@ pub(super) struct Task {
     more: bool,
     /// A snapshot is being written.
     writing: BTreeSet<u8>,
+    /// What a quorum is to say, by shard.
+    pub(super) proofs: Vec<(usize, u64)>,
     /// Publishes are acknowledged whatever is known of others.
     pub(super) without_lease: bool,
     /// Proposals fail now and then, or are given up while they are on their way.
@@ -102,6 +104,7 @@ impl Task {
             next_routes: 0,
             more: false,
             writing: BTreeSet::new(),
+            proofs: Vec::new(),
             without_lease: false,
             fickle: false,
             hasty: false,
@@ -238,6 +241,7 @@ impl Running {
                     self.demote(p, groups);
                 }
             }
+            Said::Prove(shard, partitions) => self.task.proofs.push((shard, partitions)),
             Said::Promoted(p, term) => self.promoted(p, term, out),
             Said::Image(p, index, image) => {
                 self.task.writing.remove(&p);
