@@ -265,7 +265,8 @@ impl Client {
         Wish::Connect(bytes, self.version)
     }
 
-    fn abort(&mut self, pen: &mut Pen<'_>) -> Wish {
+    /// Lets go of its connection.
+    pub(crate) fn abort(&mut self, pen: &mut Pen<'_>) -> Wish {
         if let Some(line) = &self.line {
             pen.history.add(pen.ms, self.id, line.conn, Event::Abort);
         }
@@ -300,6 +301,12 @@ impl Client {
             expiry: expires.then(|| 1 + dice.below(8) as u32),
             will: None,
         };
+        self.publish_one(message, pen)
+    }
+
+    /// A PUBLISH of this message.
+    fn publish_one(&mut self, message: Message, pen: &mut Pen<'_>) -> Wish {
+        let qos = message.qos;
         let id = pen.history.message(message);
         let mut packet_id = 0;
         if qos > 0 {
@@ -309,6 +316,20 @@ impl Client {
         let mut bytes = Vec::new();
         self.encode(id, packet_id, false, pen, &mut bytes);
         Wish::Send(bytes)
+    }
+
+    /// A message at QoS 1, to see whether anything is acknowledged.
+    pub(crate) fn probe(&mut self, pen: &mut Pen<'_>) -> Wish {
+        let message = Message {
+            publisher: self.id,
+            topic: TOPICS[self.id % TOPICS.len()].into(),
+            qos: 1,
+            retain: false,
+            clear: false,
+            expiry: None,
+            will: None,
+        };
+        self.publish_one(message, pen)
     }
 
     fn next_packet_id(&mut self) -> u16 {

@@ -166,6 +166,9 @@ pub struct History {
     pub full: bool,
     /// The wall clock was set back at a restart.
     pub clock_back: bool,
+    /// The events of nodes are those of several: what one of them ends, others
+    /// learn late.
+    pub cluster: bool,
 }
 
 impl History {

@@ -16,6 +16,7 @@
 
 pub mod check;
 mod client;
+pub mod cluster;
 mod dice;
 pub mod history;
 mod node;

@@ -1,10 +1,11 @@
-//! `tidegate-sim --seeds N --from S [--plant NAME] [--minutes M]`
+//! `tidegate-sim [--cluster] --seeds N --from S [--plant NAME] [--minutes M]`
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool for a terminal")]
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use tidegate_sim::{Plant, Stats, run};
+use tidegate_sim::cluster::{self, Hole};
+use tidegate_sim::{Outcome, Plant, Stats, run};
 
 struct Args {
     seeds: u64,
@@ -13,32 +14,70 @@ struct Args {
     minutes: Option<u64>,
     keep_going: bool,
     whole: bool,
+    cluster: bool,
+    hole: Option<Hole>,
+    trace: bool,
 }
 
-const USAGE: &str = "usage: tidegate-sim [--seeds N] [--from S] [--plant NAME] [--minutes M] \
-                     [--keep-going] [--whole]";
+impl Args {
+    fn run(&self, seed: u64) -> Outcome {
+        match self.cluster {
+            true => cluster::run(seed, self.hole, self.trace),
+            false => run(seed, self.plant),
+        }
+    }
+}
+
+const USAGE: &str = "usage: tidegate-sim [--cluster] [--seeds N | --seeds A..B] [--from S] \
+                     [--plant NAME] [--minutes M] [--keep-going] [--whole] [--trace]";
 
 fn parse() -> Result<Args, String> {
-    let mut parsed =
-        Args { seeds: 100, from: 0, plant: None, minutes: None, keep_going: false, whole: false };
+    let mut parsed = Args {
+        seeds: 100,
+        from: 0,
+        plant: None,
+        minutes: None,
+        keep_going: false,
+        whole: false,
+        cluster: false,
+        hole: None,
+        trace: false,
+    };
+    let mut planted = None;
     let mut args = std::env::args().skip(1);
     while let Some(key) = args.next() {
         let mut value = || args.next().ok_or(format!("{key} needs a value"));
         let number = |text: String| text.parse::<u64>().map_err(|error| format!("{text}: {error}"));
         match key.as_str() {
-            "--seeds" => parsed.seeds = number(value()?)?,
+            "--seeds" => {
+                let text = value()?;
+                match text.split_once("..") {
+                    Some((from, to)) => {
+                        parsed.from = number(from.into())?;
+                        parsed.seeds = number(to.into())?.saturating_sub(parsed.from);
+                    }
+                    None => parsed.seeds = number(text)?,
+                }
+            }
             "--from" => parsed.from = number(value()?)?,
             "--minutes" => parsed.minutes = Some(number(value()?)?),
-            "--plant" => {
-                let name = value()?;
-                let names: Vec<&str> = Plant::ALL.iter().map(|(name, _)| *name).collect();
-                let plant = Plant::named(&name);
-                parsed.plant = Some(plant.ok_or(format!("{name}: one of {}", names.join(", ")))?);
-            }
+            "--plant" => planted = Some(value()?),
+            "--cluster" => parsed.cluster = true,
+            "--trace" => parsed.trace = true,
             "--keep-going" => parsed.keep_going = true,
             "--whole" => parsed.whole = true,
             _ => return Err(USAGE.into()),
         }
+    }
+    let Some(name) = planted else { return Ok(parsed) };
+    parsed.plant = Plant::named(&name).filter(|_| !parsed.cluster);
+    parsed.hole = Hole::named(&name).filter(|_| parsed.cluster);
+    if parsed.plant.is_none() && parsed.hole.is_none() {
+        let names: Vec<&str> = match parsed.cluster {
+            true => Hole::ALL.iter().map(|(name, _)| *name).collect(),
+            false => Plant::ALL.iter().map(|(name, _)| *name).collect(),
+        };
+        return Err(format!("{name}: one of {}", names.join(", ")));
     }
     Ok(parsed)
 }
@@ -63,7 +102,7 @@ fn main() -> ExitCode {
         if over {
             break;
         }
-        let outcome = run(seed, args.plant);
+        let outcome = args.run(seed);
         seeds += 1;
         total.steps += outcome.stats.steps;
         total.restarts += outcome.stats.restarts;

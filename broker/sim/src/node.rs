@@ -92,10 +92,16 @@ impl Node {
         };
         let settings = Settings { limits, ..Settings::default() };
         let node = tidegate_core::Node::kept(settings, shards, SEED, Box::new(Open), epoch);
-        let node = Arc::new(node);
-        let mut shards: Vec<Shard> =
-            (0..shards).map(|n| Shard::new(Arc::clone(&node), ShardId(n), START)).collect();
-        shards.iter_mut().for_each(Shard::keep);
+        let mut node = Node::of(&Arc::new(node), plant);
+        node.shards.iter_mut().for_each(Shard::keep);
+        node
+    }
+
+    /// The shards of a node that begins, with nothing in them.
+    pub(crate) fn of(node: &Arc<tidegate_core::Node>, plant: Option<Plant>) -> Node {
+        let shards: Vec<Shard> = (0..node.shards())
+            .map(|n| Shard::new(Arc::clone(node), ShardId(n), START))
+            .collect();
         let mailboxes =
             shards.iter().map(|_| shards.iter().map(|_| VecDeque::new()).collect()).collect();
         Node {

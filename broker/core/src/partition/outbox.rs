@@ -166,6 +166,16 @@ impl Seen {
 }
 
 impl Partition {
+    /// The last name that an errand was given.
+    pub(crate) fn token(&self) -> u32 {
+        self.outbox.token
+    }
+
+    /// Names of errands come after this one.
+    pub(crate) fn go_on_from(&mut self, token: u32) {
+        self.outbox.token = token;
+    }
+
     /// Takes an errand on, in `apply`. `confirm`: who waits until it is done.
     pub(super) fn send_out(
         &mut self,

@@ -99,6 +99,11 @@ impl Shard {
         self.waiting.publishers.insert(me);
     }
 
+    /// A partition is led here no more: whoever leads it next routes its errands.
+    pub(super) fn forget_errands(&mut self, partition: PartitionId) {
+        self.waiting.errands.retain(|(of, ..)| *of != partition);
+    }
+
     /// Keeps an errand that may not be routed yet; none: it was kept.
     pub(super) fn errand_in_time(
         &mut self,

@@ -262,10 +262,14 @@ impl Shard {
             position: None,
             replaying: false,
         });
-        *partition = Partition::following(p, *id, partition.epoch());
+        let (epoch, token) = (partition.epoch(), partition.token());
+        *partition = Partition::following(p, *id, epoch);
+        // What was routed before may still be confirmed.
+        partition.go_on_from(token);
         let undone = mails;
         self.journals[at] = None;
         self.followed[at] = Some(Box::default());
+        self.forget_errands(p);
         self.relieve_partition(p);
         for (to, mail) in undone {
             self.send(to, mail.kind);

@@ -175,7 +175,9 @@ impl Lives {
                     Event::Crash => down = true,
                     _ if entry.event == Event::Restart => {
                         down = false;
-                        for track in &mut tracks {
+                        // In a cluster nobody knows when the others learn of it.
+                        let tracks = tracks.iter_mut().filter(|_| !history.cluster);
+                        for track in tracks {
                             if let Some((_, latest)) = &mut track.ended {
                                 *latest = Some(entry.ms);
                             }
@@ -258,6 +260,7 @@ impl Lives {
                         if let Some((_, latest @ None)) = &mut track.ended
                             && track.last == conn
                             && !down
+                            && (history.calm || !history.cluster)
                         {
                             *latest = Some(ms);
                         }

@@ -7,6 +7,7 @@ mod order;
 mod owner;
 mod phantom;
 mod present;
+mod resume;
 mod retained;
 mod shared;
 mod unsubscribed;
@@ -20,7 +21,7 @@ use lives::Lives;
 /// A promise that was broken.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// Which: C1 to C11, or what did not even come to rest.
+    /// Which: C1 to C12, or what did not even come to rest.
     pub check: &'static str,
     /// How.
     pub reason: String,
@@ -69,5 +70,8 @@ pub fn all(history: &History) -> Vec<Failure> {
     will::check(history, &lives, &mut failures);
     shared::check(history, &lives, &mut failures);
     unsubscribed::check(history, &lives, &mut failures);
+    if history.cluster {
+        resume::check(history, &mut failures);
+    }
     failures
 }

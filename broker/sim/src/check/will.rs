@@ -5,6 +5,10 @@ use super::Failure;
 use super::lives::{Conn, LAZY_MS, Lives, SLACK_MS};
 use crate::history::{Event, History, MessageId};
 
+/// In a cluster: what it takes at most until all know that a connection has
+/// ended, and the moment that its client has then.
+const LATE_MS: u64 = 11_000;
+
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Due {
     Yes,
@@ -46,6 +50,9 @@ fn due(history: &History, lives: &Lives, conn: &Conn) -> Due {
     let next = lives.conns.values().find(|o| o.client == conn.client && o.sent > conn.sent);
     let next_sent = next.map_or(usize::MAX, |next| next.sent);
     let crashes = |from: usize, to: usize| history.crashes(from, to).next().is_some();
+    if history.cluster && !history.calm {
+        return due_of_many(history, conn, delay, next_sent);
+    }
     if entries[end].event == Event::Disconnect {
         let Some(closed) = conn.closed.filter(|&closed| closed < next_sent) else {
             return Due::Perhaps; // it may never have been read
@@ -84,6 +91,37 @@ fn due(history: &History, lives: &Lives, conn: &Conn) -> Due {
     let wait = u64::from(delay.min(conn.expiry)) * 1000;
     let late = entries[next.sent].ms > latest + wait + 2 * SLACK_MS;
     if late && !history.clock_back { Due::Yes } else { Due::Perhaps }
+}
+
+/// The same in a cluster with faults. Who is told of the end of a connection by
+/// the end of its node, or cannot be told, gives the client time to come back.
+fn due_of_many(history: &History, conn: &Conn, delay: u32, next: usize) -> Due {
+    let entries = &history.entries;
+    let Some(end) = conn.end else { return Due::Never };
+    if entries[end].event == Event::Disconnect {
+        let Some(closed) = conn.closed.filter(|&closed| closed < next) else {
+            return Due::Perhaps; // it may never have been read
+        };
+        let soon = entries[closed].ms + LATE_MS;
+        let lost = |entry: &crate::history::Entry| entry.event == Event::Crash && entry.ms < soon;
+        return if entries[end..].iter().any(lost) { Due::Perhaps } else { Due::Never };
+    }
+    if conn.expiry == 0 {
+        return Due::Perhaps; // it is kept nowhere
+    }
+    let wait = u64::from(delay.min(conn.expiry)) * 1000 + LATE_MS;
+    let Some(last) = entries.last() else { return Due::Perhaps };
+    let back = entries.get(next).map_or(last.ms, |entry| entry.ms);
+    let until = next.min(entries.len());
+    let calm = entries[..until].iter().rfind(|entry| {
+        matches!(entry.event, Event::Heal | Event::Crash | Event::Restart)
+    });
+    // Before everything healed nobody knows what was cut.
+    let healed = entries[..until].iter().any(|entry| entry.event == Event::Heal);
+    match calm.filter(|_| healed) {
+        Some(calm) if back > calm.ms.max(entries[end].ms) + wait => Due::Yes,
+        Some(_) | None => Due::Perhaps,
+    }
 }
 
 fn delay_of(history: &History, will: Option<MessageId>) -> u32 {
