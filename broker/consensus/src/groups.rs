@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::io;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, Weak};
@@ -23,12 +24,12 @@ use crate::group::{OpenError, Running, Slot, lock};
 use crate::heartbeat::{Beats, acks_body};
 use crate::limits::BEAT_TIME_MAX;
 use crate::log_id::{GroupId, LogId};
-use crate::machine::{Cell, SnapshotBody, StateMachine};
+use crate::machine::{Cell, SnapshotBody, StateMachine, on_disk};
 use crate::network::Network;
 use crate::propose::{ProposeError, ReadError};
 use crate::raft_types::{Snapshot, log_id, raft_id};
 use crate::receive::{Receiving, Taken};
-use crate::snapshot::SnapshotFile;
+use crate::snapshot::{SnapshotError, SnapshotFile};
 use crate::status::{GroupStatus, Role};
 use crate::timers::Timers;
 use crate::transport::{CallKind, Transport, TransportError};
@@ -157,6 +158,40 @@ impl<D: Disk, W: Writer, T: Transport> Groups<D, W, T> {
         let _lifecycle = slot.lifecycle.lock().await;
         slot.stop().await;
         self.start(&slot, Cell::new(machine)).await
+    }
+
+    /// Gives up this node's replica of a group: closes it if it is open, and
+    /// gives back its log and its snapshot. Only the vote stays, so that this
+    /// node never votes twice in a term; with what is returned the group may be
+    /// opened as for the first time, when it comes back to this node.
+    ///
+    /// Whoever calls this has to know that the group does not count on this
+    /// replica any more, and has not since before it was closed.
+    ///
+    /// # Errors
+    /// The log or the disk has failed. The group is closed, and giving it up may
+    /// be tried again.
+    pub async fn give_up(&self, group: GroupId) -> Result<PartitionIndex, OpenError> {
+        let slot = self.slot(group).ok_or(OpenError::Unknown(group))?;
+        let _lifecycle = slot.lifecycle.lock().await;
+        slot.stop().await;
+        let (tell, told) = oneshot::channel();
+        // The snapshot last: without it the log would be cut off at its
+        // beginning, while with it alone the group is what it was then.
+        let emptied = slot.log.empty(move |result| {
+            let _ = tell.send(result);
+        });
+        emptied.map_err(OpenError::Log)?;
+        let ended = || io::Error::other("the writer ended without an answer");
+        told.await.map_err(|_| OpenError::Log(ended()))?.map_err(OpenError::Log)?;
+        let file = slot.file.clone();
+        let removed = on_disk(move || file.remove()).await;
+        removed.map_err(|error| OpenError::Snapshot(SnapshotError::Io {
+            name: format!("the snapshot of group {group}"),
+            error,
+        }))?;
+        lock(&self.0.slots).remove(&group);
+        Ok(slot.log.index())
     }
 
     /// Closes all groups.
