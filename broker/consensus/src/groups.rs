@@ -29,7 +29,7 @@ use crate::network::Network;
 use crate::propose::{ProposeError, ReadError};
 use crate::raft_types::{Snapshot, log_id, raft_id};
 use crate::receive::{Receiving, Taken};
-use crate::snapshot::{SnapshotError, SnapshotFile};
+use crate::snapshot::SnapshotFile;
 use crate::status::{GroupStatus, Role};
 use crate::timers::Timers;
 use crate::transport::{CallKind, Transport, TransportError};
@@ -175,23 +175,28 @@ impl<D: Disk, W: Writer, T: Transport> Groups<D, W, T> {
         let slot = self.slot(group).ok_or(OpenError::Unknown(group))?;
         let _lifecycle = slot.lifecycle.lock().await;
         slot.stop().await;
-        let (tell, told) = oneshot::channel();
-        // The snapshot last: without it the log would be cut off at its
-        // beginning, while with it alone the group is what it was then.
-        let emptied = slot.log.empty(move |result| {
-            let _ = tell.send(result);
-        });
-        emptied.map_err(OpenError::Log)?;
-        let ended = || io::Error::other("the writer ended without an answer");
-        told.await.map_err(|_| OpenError::Log(ended()))?.map_err(OpenError::Log)?;
-        let file = slot.file.clone();
-        let removed = on_disk(move || file.remove()).await;
-        removed.map_err(|error| OpenError::Snapshot(SnapshotError::Io {
-            name: format!("the snapshot of group {group}"),
-            error,
-        }))?;
+        let index = give_back(&slot.log, slot.file.clone()).await?;
         lock(&self.0.slots).remove(&group);
-        Ok(slot.log.index())
+        Ok(index)
+    }
+
+    /// The same for a group that this process has not opened: `index` is what
+    /// its records were replayed into.
+    ///
+    /// # Errors
+    /// As those of [`Groups::give_up`].
+    pub async fn discard(
+        &self,
+        group: GroupId,
+        index: PartitionIndex,
+    ) -> Result<PartitionIndex, OpenError> {
+        if self.slot(group).is_some() {
+            return Err(OpenError::Known(group));
+        }
+        let shared = &self.0;
+        let log = RaftLog::new(group, index, shared.reader.clone(), shared.writer.clone());
+        let file = SnapshotFile::open(shared.snapshots.clone(), group)?;
+        give_back(&log, Arc::new(file)).await
     }
 
     /// Closes all groups.
@@ -439,6 +444,27 @@ impl<D: Disk, W: Writer, T: Transport> Groups<D, W, T> {
         };
         slot.start(shared.node, shared.config.clone(), network, cell).await
     }
+}
+
+/// The log first: without its snapshot it would be cut off at its beginning,
+/// while the snapshot alone is what the group was then.
+async fn give_back<D: Disk, W: Writer>(
+    log: &RaftLog<D, W>,
+    file: Arc<SnapshotFile<D>>,
+) -> Result<PartitionIndex, OpenError> {
+    let index = log.index();
+    if index.last().is_some() || index.purged().is_some() || index.committed().is_some() {
+        let (tell, told) = oneshot::channel();
+        let emptied = log.empty(move |result| {
+            // Who asked may have gone.
+            let _ = tell.send(result);
+        });
+        emptied.map_err(OpenError::Log)?;
+        let ended = |_| io::Error::other("the writer ended without an answer");
+        told.await.map_err(ended).and_then(|result| result).map_err(OpenError::Log)?;
+    }
+    on_disk(move || file.remove()).await.map_err(OpenError::Log)?;
+    Ok(log.index())
 }
 
 fn config(timers: Timers) -> openraft::Config {

@@ -244,10 +244,10 @@ impl<D: Disk> SnapshotFile<D> {
         let _writing = lock(&self.writing);
         *lock(&self.current) = None;
         match self.disk.remove(&name(self.group)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
+            Ok(()) => self.disk.sync_dir(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
         }
-        self.disk.sync_dir()
     }
 
     /// The newest.
