@@ -84,7 +84,7 @@ enum Command {
     /// Backups of what a node keeps: create, restore, verify
     #[command(subcommand)]
     Backup(BackupCommand),
-    /// The cluster of a running node: show, init, join, leave, forget, recover
+    /// The cluster of a running node: show, init, join, leave, forget, rebalance, recover
     #[command(subcommand)]
     Cluster(ClusterCommand),
     /// Nodes of the cluster: show, drain, undrain
@@ -93,6 +93,12 @@ enum Command {
     /// Partitions of the cluster: show
     #[command(subcommand)]
     Partition(PartitionCommand),
+    /// Replicas of partitions on a node of the cluster: show
+    #[command(subcommand)]
+    Replication(ReplicationCommand),
+    /// Routes of a node: show
+    #[command(subcommand)]
+    Route(RouteCommand),
     /// Print completions for a shell
     Completion {
         /// Which
@@ -367,6 +373,11 @@ enum ClusterCommand {
         #[command(flatten)]
         node: NodeArgs,
     },
+    /// Balance replicas over the nodes now, rather than a minute after the last join
+    Rebalance {
+        #[command(flatten)]
+        node: NodeArgs,
+    },
     /// Give up nodes that never come back, so that the others can go on
     Recover {
         /// Their ids, the beginnings of them, or their addresses
@@ -412,6 +423,32 @@ enum NodeCommand {
 enum PartitionCommand {
     /// Show which nodes hold which partition
     Show {
+        #[command(flatten)]
+        node: NodeArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ReplicationCommand {
+    /// Show the replicas that a running node has, who leads them and who is behind
+    Show {
+        #[command(flatten)]
+        node: NodeArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum RouteCommand {
+    /// Show where a message with a topic goes from a running node
+    Show {
+        /// The topic, without wildcards
+        topic: String,
         #[command(flatten)]
         node: NodeArgs,
         /// Print JSON
@@ -533,6 +570,14 @@ pub fn main(run: Runner) -> ExitCode {
         Command::Backup(command) => backup(command).map(|said| print(&said)),
         Command::Cluster(command) => cluster(command).map(|said| print(&said)),
         Command::Node(command) => members(command).map(|said| print(&said)),
+        Command::Replication(ReplicationCommand::Show { node, json }) => {
+            node.ask("GET", &format!("/replicas?json={json}")).map(|said| print(&said))
+        }
+        Command::Route(RouteCommand::Show { topic, node, json }) => {
+            let topic = percent(topic.as_bytes());
+            let target = format!("/routes?topic={topic}&json={json}");
+            node.ask("GET", &target).map(|said| print(&said))
+        }
         Command::Partition(PartitionCommand::Show { node, json }) => {
             node.ask("GET", &format!("/partitions?json={json}")).map(|said| print(&said))
         }
@@ -622,6 +667,7 @@ fn cluster(command: ClusterCommand) -> anyhow::Result<String> {
             let query = format!("?node={id}&accept_data_loss={accept_data_loss}");
             node.ask("POST", &format!("/cluster/forget{query}"))
         }
+        ClusterCommand::Rebalance { node } => node.ask("POST", "/cluster/rebalance"),
         ClusterCommand::Recover { lost, accept_data_loss, node } => {
             let lost = percent(lost.join(",").as_bytes());
             let query = format!("?lost={lost}&accept_data_loss={accept_data_loss}");

@@ -14,6 +14,7 @@
 //! | [`routes`] | who wants which topic on other nodes, and when that is certain |
 //! | [`bootstrap`] | found, join, rejoin, wait or refuse, from what a probe found |
 //! | [`drain`] | how a node is emptied, and how leadership is handed over |
+//! | [`moving`] | what the leader of a partition does about its replicas and its leadership |
 //! | [`lanes`] | that a message between partitions arrives once and in order |
 
 pub mod bootstrap;
@@ -23,6 +24,7 @@ pub mod lanes;
 pub mod lease;
 pub mod limits;
 pub mod meta;
+pub mod moving;
 pub mod placement;
 pub mod routes;
 mod wire;

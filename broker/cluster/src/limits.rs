@@ -84,6 +84,16 @@ pub const PREFERRED_LEADER_AFTER_MS: Millis = 10_000;
 pub const FORGET_AFTER_MS: u64 = 24 * 3_600_000;
 /// Time that a target of a leader transfer has to catch up; then given up.
 pub const TRANSFER_CATCH_UP_MS: Millis = 50;
+/// Between two transfers of a node that are not pressing.
+pub const TRANSFER_GAP_MS: Millis = 250;
+/// After a transfer that came to nothing, until the same is tried again.
+pub const TRANSFER_AGAIN_MS: Millis = 200;
+/// Entries that a replica may lack and count as caught up.
+pub const NEAR_ENTRIES: u64 = 128;
+/// From the closing of a replica that is not wanted any more until its records
+/// are given back: longer than a lease, so that this node would know by then if
+/// it was to get the replica again.
+pub const GIVE_BACK_AFTER_MS: Millis = 5_000;
 /// Time that two nodes are cut off from each other alone before one is drained.
 pub const CUT_OFF_MS: Millis = 5_000;
 

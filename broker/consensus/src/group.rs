@@ -39,7 +39,7 @@ pub enum OpenError {
     /// Its snapshot cannot be used.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
-    /// The log's writer has failed.
+    /// The log's writer has failed, or the disk.
     #[error("the log has failed: {0}")]
     Log(io::Error),
     /// Log, snapshot and state machine do not go together, or one of them failed.

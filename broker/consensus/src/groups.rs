@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::io;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, Weak};
@@ -23,7 +24,7 @@ use crate::group::{OpenError, Running, Slot, lock};
 use crate::heartbeat::{Beats, acks_body};
 use crate::limits::BEAT_TIME_MAX;
 use crate::log_id::{GroupId, LogId};
-use crate::machine::{Cell, SnapshotBody, StateMachine};
+use crate::machine::{Cell, SnapshotBody, StateMachine, on_disk};
 use crate::network::Network;
 use crate::propose::{ProposeError, ReadError};
 use crate::raft_types::{Snapshot, log_id, raft_id};
@@ -157,6 +158,45 @@ impl<D: Disk, W: Writer, T: Transport> Groups<D, W, T> {
         let _lifecycle = slot.lifecycle.lock().await;
         slot.stop().await;
         self.start(&slot, Cell::new(machine)).await
+    }
+
+    /// Gives up this node's replica of a group: closes it if it is open, and
+    /// gives back its log and its snapshot. Only the vote stays, so that this
+    /// node never votes twice in a term; with what is returned the group may be
+    /// opened as for the first time, when it comes back to this node.
+    ///
+    /// Whoever calls this has to know that the group does not count on this
+    /// replica any more, and has not since before it was closed.
+    ///
+    /// # Errors
+    /// The log or the disk has failed. The group is closed, and giving it up may
+    /// be tried again.
+    pub async fn give_up(&self, group: GroupId) -> Result<PartitionIndex, OpenError> {
+        let slot = self.slot(group).ok_or(OpenError::Unknown(group))?;
+        let _lifecycle = slot.lifecycle.lock().await;
+        slot.stop().await;
+        let index = give_back(&slot.log, slot.file.clone()).await?;
+        lock(&self.0.slots).remove(&group);
+        Ok(index)
+    }
+
+    /// The same for a group that this process has not opened: `index` is what
+    /// its records were replayed into.
+    ///
+    /// # Errors
+    /// As those of [`Groups::give_up`].
+    pub async fn discard(
+        &self,
+        group: GroupId,
+        index: PartitionIndex,
+    ) -> Result<PartitionIndex, OpenError> {
+        if self.slot(group).is_some() {
+            return Err(OpenError::Known(group));
+        }
+        let shared = &self.0;
+        let log = RaftLog::new(group, index, shared.reader.clone(), shared.writer.clone());
+        let file = SnapshotFile::open(shared.snapshots.clone(), group)?;
+        give_back(&log, Arc::new(file)).await
     }
 
     /// Closes all groups.
@@ -404,6 +444,27 @@ impl<D: Disk, W: Writer, T: Transport> Groups<D, W, T> {
         };
         slot.start(shared.node, shared.config.clone(), network, cell).await
     }
+}
+
+/// The log first: without its snapshot it would be cut off at its beginning,
+/// while the snapshot alone is what the group was then.
+async fn give_back<D: Disk, W: Writer>(
+    log: &RaftLog<D, W>,
+    file: Arc<SnapshotFile<D>>,
+) -> Result<PartitionIndex, OpenError> {
+    let index = log.index();
+    if index.last().is_some() || index.purged().is_some() || index.committed().is_some() {
+        let (tell, told) = oneshot::channel();
+        let emptied = log.empty(move |result| {
+            // Who asked may have gone.
+            let _ = tell.send(result);
+        });
+        emptied.map_err(OpenError::Log)?;
+        let ended = |_| io::Error::other("the writer ended without an answer");
+        told.await.map_err(ended).and_then(|result| result).map_err(OpenError::Log)?;
+    }
+    on_disk(move || file.remove()).await.map_err(OpenError::Log)?;
+    Ok(log.index())
 }
 
 fn config(timers: Timers) -> openraft::Config {

@@ -239,6 +239,17 @@ impl<D: Disk> SnapshotFile<D> {
         Ok(Self { disk, group, current: Mutex::new(current), writing: Mutex::default() })
     }
 
+    /// Removes it, for a group that is given up here. Blocks on the disk.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        let _writing = lock(&self.writing);
+        *lock(&self.current) = None;
+        match self.disk.remove(&name(self.group)) {
+            Ok(()) => self.disk.sync_dir(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The newest.
     pub(crate) fn current(&self) -> Option<Stored<D::File>> {
         lock(&self.current).clone()

@@ -88,6 +88,7 @@ pub(crate) async fn serve(
         .route("/shards", get(shards))
         .route("/shards/weight", post(weight))
         .route("/backup", post(backup))
+        .route("/routes", get(route))
         .fallback(async || (StatusCode::NOT_FOUND, "this node does not know that command\n"));
     let cluster = faces::routes(shared.cluster.clone());
     let routes = routes.with_state(Control { shared, reload }).merge(cluster);
@@ -116,6 +117,20 @@ async fn tls(State(control): State<Control>, Query(form): Query<Form>) -> String
     let doors = control.shared.doors.iter();
     let stores = doors.filter_map(|door| Some((door.listener.name.as_str(), door.tls.as_deref()?)));
     crate::commands::tls::report(stores.map(|(name, store)| (name, store.loaded())), form.json)
+}
+
+#[derive(serde::Deserialize)]
+struct RouteForm {
+    topic: String,
+    #[serde(default)]
+    json: bool,
+}
+
+async fn route(State(control): State<Control>, Query(form): Query<RouteForm>) -> Response {
+    match super::route::show(&control.shared, &form.topic, form.json) {
+        Ok(shown) => shown.into_response(),
+        Err(why) => (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response(),
+    }
 }
 
 async fn bpf(State(control): State<Control>, Query(form): Query<Form>) -> String {

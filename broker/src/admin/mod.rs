@@ -7,6 +7,7 @@
 
 pub mod control;
 mod port;
+mod route;
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -67,6 +67,8 @@ pub(crate) struct Core<W> {
     pub(super) registered: AtomicBool,
     pub(super) asked: AtomicBool,
     pub(super) despite_silent: AtomicBool,
+    /// An operator has asked this node, as the leader, to balance the loads now.
+    pub(super) hurry: AtomicBool,
     /// Peers that an operator named.
     pub(super) named: Mutex<BTreeSet<String>>,
     /// What was logged of each address.
@@ -178,6 +180,7 @@ impl<W: Wire> Core<W> {
                 let grant = waits.await.map_err(|_| "no quorum confirms this leader")?;
                 Ok(LeaseAnswer::Granted(grant).encode())
             }
+            Question::Rebalance => Ok(self.hurry().encode()),
             Question::News => {
                 let have = decode_have(body).map_err(bad)?;
                 let mut changed = self.cluster.watch();
@@ -222,6 +225,42 @@ impl<W: Wire> Core<W> {
                 | ProposeError::Closed
                 | ProposeError::Busy,
             ) => Outcome::Elsewhere(None),
+        }
+    }
+
+    /// Has the next plan of this node not wait for joins, if it leads.
+    fn hurry(&self) -> Outcome {
+        if !self.groups.status(META).leads {
+            return Outcome::Elsewhere(self.leader());
+        }
+        self.hurry.store(true, Ordering::Release);
+        Outcome::Done(self.own.borrow().applied())
+    }
+
+    /// The same of whoever leads.
+    pub(super) async fn rebalance(&self) -> Outcome {
+        let until = Instant::now() + PROPOSE_PATIENCE;
+        let mut turn = 0;
+        loop {
+            let leader = match self.hurry() {
+                Outcome::Elsewhere(leader) => leader,
+                done => return done,
+            };
+            let other = leader.filter(|leader| leader.node != self.me.node);
+            let answer = match other.or_else(|| self.someone(turn)) {
+                Some(other) => self.reach(&other, Question::Rebalance, Bytes::new()).await,
+                None => None,
+            };
+            match answer.and_then(|answer| Outcome::decode(&answer).ok()) {
+                Some(outcome @ (Outcome::Done(_) | Outcome::Refused(..))) => return outcome,
+                Some(Outcome::Elsewhere(leader)) => *lock(&self.hint) = leader,
+                None => {}
+            }
+            if Instant::now() >= until {
+                return Outcome::Elsewhere(None);
+            }
+            turn += 1;
+            sleep(Duration::from_millis(100)).await;
         }
     }
 

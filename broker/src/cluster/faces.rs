@@ -1,5 +1,5 @@
 //! What operators are shown of the cluster, and may ask: the part of the control
-//! socket behind `tidegate cluster`, `node` and `partition`.
+//! socket behind `tidegate cluster`, `node`, `partition` and `replication`.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use tidegate_cluster::ids::{NodeId, PartitionId};
 use tidegate_cluster::lease::Hold;
 use tidegate_cluster::meta::{Command, Node, NodeState, Wish};
 
+use super::replicas::{shown_json, shown_text};
 use super::view::{Cluster, Phase, View};
 use crate::shard::clock::Reading;
 
@@ -29,7 +30,8 @@ pub(crate) fn routes(cluster: Option<Arc<Cluster>>) -> Router {
             .route("/cluster/{*verb}", post(alone))
             .route("/nodes", get(alone))
             .route("/nodes/{*verb}", post(alone))
-            .route("/partitions", get(alone));
+            .route("/partitions", get(alone))
+            .route("/replicas", get(alone));
     };
     Router::new()
         .route("/cluster", get(show))
@@ -38,10 +40,12 @@ pub(crate) fn routes(cluster: Option<Arc<Cluster>>) -> Router {
         .route("/cluster/leave", post(leave))
         .route("/cluster/forget", post(forget))
         .route("/cluster/recover", post(recover))
+        .route("/cluster/rebalance", post(rebalance))
         .route("/nodes", get(nodes))
         .route("/nodes/drain", post(drain))
         .route("/nodes/undrain", post(undrain))
         .route("/partitions", get(partitions))
+        .route("/replicas", get(replicas))
         .with_state(cluster)
 }
 
@@ -128,6 +132,14 @@ async fn partitions(State(cluster): State<Arc<Cluster>>, Query(form): Query<Form
     match form.json {
         true => format!("{:#}\n", json!({ "partitions": partitions_json(&view) })),
         false => partitions_text(&view),
+    }
+}
+
+async fn replicas(State(cluster): State<Arc<Cluster>>, Query(form): Query<Form>) -> String {
+    let shown = cluster.replicas();
+    match form.json {
+        true => format!("{:#}\n", shown_json(&shown)),
+        false => shown_text(&shown),
     }
 }
 
@@ -219,6 +231,14 @@ async fn recover(State(cluster): State<Arc<Cluster>>, Query(form): Query<Recover
     propose(&cluster, command, "the nodes are given up\n".into()).await
 }
 
+async fn rebalance(State(cluster): State<Arc<Cluster>>) -> Response {
+    match cluster.rebalance().await {
+        Ok(_) => "replicas move until the nodes are balanced; see tidegate partition show\n"
+            .into_response(),
+        Err(why) => refuse(why),
+    }
+}
+
 fn phase(view: &View) -> (&'static str, Option<&str>) {
     match &view.phase {
         Phase::Seeking(why) => ("seeking", Some(why)),
@@ -305,7 +325,11 @@ fn partitions_json(view: &View) -> Vec<Value> {
             "partition": number,
             "replicas": replicas.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "preferred": replicas.first().map(ToString::to_string),
-            "moving": moving.map(|(_, of)| format!("{of:?}")),
+            "moving": moving.map(|(_, of)| json!({
+                "to": of.add.map(|node| node.to_string()),
+                "from": of.remove.map(|node| node.to_string()),
+                "step": of.step.name(),
+            })),
         })
     };
     view.meta.placement().iter().enumerate().map(one).collect()
@@ -385,16 +409,22 @@ fn nodes_text(view: &View) -> String {
 }
 
 fn partitions_text(view: &View) -> String {
-    let mut rows = vec![["PARTITION".to_owned(), "REPLICAS (PREFERRED FIRST)".into()]];
+    let mut rows =
+        vec![["PARTITION".to_owned(), "MOVES".into(), "REPLICAS (PREFERRED FIRST)".into()]];
     for (number, replicas) in view.meta.placement().iter().enumerate() {
         let nodes: Vec<_> = replicas.iter().map(ToString::to_string).collect();
         let nodes = if nodes.is_empty() { "not placed".into() } else { nodes.join(" ") };
-        rows.push([number.to_string(), nodes]);
+        let moving = view.meta.moves().find(|(at, _)| *at == PartitionId(number as u16));
+        let moving = moving.map_or("-".into(), |(_, of)| {
+            let end = |node: Option<NodeId>| node.map_or("-".into(), |node| node.to_string());
+            format!("{} to {}, {}", end(of.remove), end(of.add), of.step.name())
+        });
+        rows.push([number.to_string(), moving, nodes]);
     }
     table(&rows)
 }
 
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
+pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let widths: Vec<usize> = (0..N)
         .map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0))
         .collect();

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tidegate_cluster::ids::{Life, Millis, NodeId};
@@ -139,6 +140,10 @@ pub(super) async fn duties<W: Wire>(core: Arc<Core<W>>) {
         }
         let now = Reading::take().millis();
         plan.observe(&meta, now);
+        if core.hurry.swap(false, Ordering::AcqRel) {
+            info!("the loads of nodes are balanced without waiting for more joins");
+            plan.pacing.hurry();
+        }
         vote(&core, &meta, &status, &plan, now).await;
         for command in plan.commands(&core, &meta, now) {
             if let Outcome::Refused(_, why) = core.commit(command).await {

@@ -25,6 +25,7 @@ mod machine;
 mod member;
 mod mesh;
 mod question;
+mod replicas;
 mod view;
 mod wire;
 
@@ -45,15 +46,17 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info};
 
 pub use self::mesh::LinkEvent;
+pub use self::replicas::Replica;
+pub(crate) use self::replicas::is_under_replicated;
 pub use self::view::{Cluster, NotDone, Phase, View};
 
 use self::core::{Core, End, lock};
 use self::machine::Machine;
 use self::mesh::{Above, MeshWire};
 use self::question::{Outcome, Presence};
-use self::view::Order;
+use self::view::{Order, Policy};
 use self::wire::{RaftWire, Wire};
-use crate::config::{self, Trust};
+use crate::config::{self, Isolated, SubscribeBarrier, Trust};
 
 /// The exit status of a process whose life is over for the cluster: it was
 /// silent for too long and others have taken over. Started again, it is a new one.
@@ -129,7 +132,11 @@ pub(crate) fn start(
         voters: BTreeSet::new(),
         up: BTreeSet::new(),
     };
-    let cluster = Arc::new(Cluster::new(view, orders));
+    let policy = Policy {
+        local_barrier: config.subscribe_barrier == SubscribeBarrier::Local,
+        closes_isolated: config.isolated == Isolated::Close,
+    };
+    let cluster = Arc::new(Cluster::new(view, policy, orders));
     let (told, links) = mpsc::unbounded_channel();
     let (fail, failed) = oneshot::channel();
     let (started, has_started) = std::sync::mpsc::channel();
@@ -234,6 +241,7 @@ async fn open<W: Wire>(
         registered: AtomicBool::new(false),
         asked: AtomicBool::new(false),
         despite_silent: AtomicBool::new(false),
+        hurry: AtomicBool::new(false),
         named: Mutex::default(),
         told: Mutex::default(),
         ended,
@@ -282,22 +290,32 @@ async fn obey<W: Wire>(core: Arc<Core<W>>, mut ordered: mpsc::Receiver<Order>) {
             Order::Join { address, answer } => {
                 let _ = answer.send(join(&core, address));
             }
+            Order::Rebalance { answer } => {
+                let core = core.clone();
+                tokio::spawn(async move {
+                    let _ = answer.send(done(core.rebalance().await));
+                });
+            }
             Order::Propose { command, answer } => {
                 let core = core.clone();
                 tokio::spawn(async move {
                     let view = core.cluster.view();
                     let outcome = match (&view.phase, view.cluster) {
                         (Phase::Seeking(why), _) => Err(NotDone::NoCluster(why.clone())),
-                        (_member, _) => match core.propose(command).await {
-                            Outcome::Done(index) => Ok(index),
-                            Outcome::Refused(_, why) => Err(NotDone::Refused(why)),
-                            Outcome::Elsewhere(_) => Err(NotDone::NoLeader),
-                        },
+                        (_member, _) => done(core.propose(command).await),
                     };
                     let _ = answer.send(outcome);
                 });
             }
         }
+    }
+}
+
+fn done(outcome: Outcome) -> Result<u64, NotDone> {
+    match outcome {
+        Outcome::Done(index) => Ok(index),
+        Outcome::Refused(_, why) => Err(NotDone::Refused(why)),
+        Outcome::Elsewhere(_) => Err(NotDone::NoLeader),
     }
 }
 

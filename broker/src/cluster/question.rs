@@ -22,11 +22,14 @@ pub(crate) enum Question {
     Lease = 102,
     /// Metadata that is newer than what one has: [`News`].
     News = 103,
+    /// To balance the loads without waiting for more joins: [`Outcome`].
+    Rebalance = 104,
 }
 
 impl Question {
     pub(crate) fn from_code(code: u16) -> Option<Question> {
-        [Question::Presence, Question::Propose, Question::Lease, Question::News]
+        use Question::{Lease, News, Presence, Propose, Rebalance};
+        [Presence, Propose, Lease, News, Rebalance]
             .into_iter()
             .find(|question| *question as u16 == code)
     }

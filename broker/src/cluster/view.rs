@@ -16,6 +16,8 @@ use tidegate_cluster::limits::ISOLATED_CLOSE_MS;
 use tidegate_cluster::meta::{Command, Meta, Node, NodeState};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::replicas::Replica;
+
 /// For the cluster to take note of an end.
 const GOODBYE_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -87,6 +89,8 @@ pub(crate) enum Order {
     Init { despite_silent: bool, answer: oneshot::Sender<Result<String, String>> },
     /// Look for peers at this address as well.
     Join { address: String, answer: oneshot::Sender<Result<String, String>> },
+    /// Balance the loads now.
+    Rebalance { answer: oneshot::Sender<Result<u64, NotDone>> },
     /// Have a command applied.
     Propose { command: Command, answer: oneshot::Sender<Result<u64, NotDone>> },
 }
@@ -105,6 +109,15 @@ pub enum NotDone {
     NoCluster(String),
 }
 
+/// What the config says of clients.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Policy {
+    /// A SUBACK waits for this node alone (`cluster.subscribe_barrier`).
+    pub(crate) local_barrier: bool,
+    /// Clients of a node that is cut off are closed (`cluster.isolated`).
+    pub(crate) closes_isolated: bool,
+}
+
 /// The cluster, for the rest of the node. Lives as long as the process.
 #[derive(Debug)]
 pub struct Cluster {
@@ -117,11 +130,14 @@ pub struct Cluster {
     applied: AtomicU64,
     may_serve: AtomicBool,
     leaving: AtomicBool,
+    /// The replicas of this node.
+    replicas: ArcSwap<Vec<Replica>>,
+    policy: Policy,
     orders: mpsc::Sender<Order>,
 }
 
 impl Cluster {
-    pub(crate) fn new(view: View, orders: mpsc::Sender<Order>) -> Cluster {
+    pub(crate) fn new(view: View, policy: Policy, orders: mpsc::Sender<Order>) -> Cluster {
         let view = Arc::new(view);
         Cluster {
             view: watch::Sender::new(view.clone()),
@@ -131,8 +147,24 @@ impl Cluster {
             applied: AtomicU64::new(0),
             may_serve: AtomicBool::new(true),
             leaving: AtomicBool::new(false),
+            replicas: ArcSwap::default(),
+            policy,
             orders,
         }
+    }
+
+    /// What the config says of clients.
+    pub(crate) fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// The replicas that this node had about a second ago.
+    pub fn replicas(&self) -> Arc<Vec<Replica>> {
+        self.replicas.load_full()
+    }
+
+    pub(crate) fn show_replicas(&self, replicas: Vec<Replica>) {
+        self.replicas.store(Arc::new(replicas));
     }
 
     /// The view of now.
@@ -233,6 +265,17 @@ impl Cluster {
     pub async fn propose(&self, command: Command) -> Result<u64, NotDone> {
         let (answer, answered) = oneshot::channel();
         let order = Order::Propose { command, answer };
+        self.orders.send(order).await.map_err(|_| NotDone::NoLeader)?;
+        answered.await.unwrap_or(Err(NotDone::NoLeader))
+    }
+
+    /// `tidegate cluster rebalance`.
+    ///
+    /// # Errors
+    /// When nobody leads the meta group.
+    pub async fn rebalance(&self) -> Result<u64, NotDone> {
+        let (answer, answered) = oneshot::channel();
+        let order = Order::Rebalance { answer };
         self.orders.send(order).await.map_err(|_| NotDone::NoLeader)?;
         answered.await.unwrap_or(Err(NotDone::NoLeader))
     }

@@ -1,19 +1,21 @@
 //! The way down: SIGTERM or SIGINT drains, a second one ends at once. SIGHUP,
 //! until then, asks for a reload.
 //!
-//! Readiness goes first, so that a load balancer looks elsewhere; then the
-//! shards close their listeners and end their connections at a pace; when the
-//! last is gone, or the deadline is there, the process ends with 0.
+//! Readiness goes first, so that a load balancer looks elsewhere; in a cluster
+//! the leaderships of partitions, within half of the time; then the shards
+//! close their listeners and end their connections at a pace; when the last is
+//! gone, or the deadline is there, the process ends with 0.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
+use tidegate_cluster::meta::{Command, Wish};
 use tidegate_core::ids::{Millis, ShardId};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
 use crate::admin::control::Reloads;
@@ -75,9 +77,11 @@ pub(super) fn wait(
         info!(signal = name, deadline_ms = drain.as_millis() as u64, "shutting down");
         health.enter(Phase::Draining);
         let down = async {
+            let began = Instant::now();
             // A load balancer has to notice before it may get a refusal.
-            sleep(unready).await;
-            bring_down(&shared, drained, threads, health, drain.saturating_sub(unready)).await;
+            tokio::join!(sleep(unready), hand_over(&shared, drain / 2));
+            let rest = drain.saturating_sub(began.elapsed());
+            bring_down(&shared, drained, threads, health, rest).await;
         };
         tokio::select! {
             () = down => Ok(()),
@@ -88,6 +92,19 @@ pub(super) fn wait(
             }
         }
     })
+}
+
+/// Has the other nodes of the cluster lead what this one leads, so that no
+/// client waits for an election.
+async fn hand_over(shared: &Shared, within: Duration) {
+    let (Some(cluster), Some(outlet)) = (&shared.cluster, &shared.outlet) else { return };
+    // So that nothing comes back. Without a quorum of the metadata nobody hears
+    // of it, and nobody waits for that either.
+    let (told, node) = (Arc::clone(cluster), cluster.view().me.node);
+    tokio::spawn(async move { told.propose(Command::Drain { node, wish: Wish::Serve }).await });
+    if timeout(within, outlet.leave()).await.is_err() {
+        warn!("some partitions are still led here: others elect their leaders");
+    }
 }
 
 async fn bring_down(

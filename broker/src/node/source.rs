@@ -7,7 +7,7 @@ use tidegate_cluster::lease::Hold;
 use tidegate_core::counters::{Count, Counters};
 
 use crate::auth::HashCounters;
-use crate::cluster::View;
+use crate::cluster::{Replica, View};
 use crate::shard::Shared;
 use crate::shard::clock::Reading;
 use crate::shard::mailbox::Order;
@@ -81,6 +81,10 @@ impl Source for Shared {
     fn membership(&self) -> Option<(Arc<View>, Hold)> {
         let cluster = self.cluster.as_ref()?;
         Some((cluster.view(), cluster.hold(Reading::take().millis())))
+    }
+
+    fn replicas(&self) -> Arc<Vec<Replica>> {
+        self.cluster.as_ref().map(|cluster| cluster.replicas()).unwrap_or_default()
     }
 
     fn storage(&self) -> Option<StorageCounts<'_>> {

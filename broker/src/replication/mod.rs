@@ -8,7 +8,9 @@
 //! a shard.
 
 pub(crate) mod homes;
+mod isolation;
 pub(crate) mod machine;
+pub(crate) mod moving;
 pub(crate) mod post;
 pub(crate) mod routes;
 pub(crate) mod run;
@@ -18,12 +20,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tidegate_core::ids::{Member, PartitionId, ShardId};
 use tidegate_mesh::{Peer, Room};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// Batches of one partition that may be on their way to their commit; what comes
 /// meanwhile makes one larger batch.
@@ -131,6 +134,10 @@ pub(crate) struct Outlet {
     alive: ArcSwap<BTreeSet<u16>>,
     /// Wakes the task of routes.
     routes: Arc<Notify>,
+    /// This process is about to end: what it leads goes elsewhere.
+    leaving: AtomicBool,
+    /// Leaderships that still have to go; none before that was looked at.
+    left: watch::Sender<Option<usize>>,
 }
 
 impl fmt::Debug for Outlet {
@@ -143,7 +150,14 @@ impl Outlet {
     /// And where what is said comes out.
     pub(crate) fn new() -> (Outlet, mpsc::UnboundedReceiver<Said>) {
         let (said, heard) = mpsc::unbounded_channel();
-        (Outlet { said, alive: ArcSwap::default(), routes: Arc::default() }, heard)
+        let outlet = Outlet {
+            said,
+            alive: ArcSwap::default(),
+            routes: Arc::default(),
+            leaving: AtomicBool::new(false),
+            left: watch::Sender::new(None),
+        };
+        (outlet, heard)
     }
 
     /// Says something of a partition. A shard has at most [`BATCHES_MAX`] entries
@@ -161,6 +175,25 @@ impl Outlet {
     /// What wakes the task of routes.
     pub(crate) fn routes(&self) -> Arc<Notify> {
         Arc::clone(&self.routes)
+    }
+
+    /// Hands the leaderships of this node over. Ends when no other node can take
+    /// one that is left.
+    pub(crate) async fn leave(&self) {
+        self.leaving.store(true, Ordering::Release);
+        let mut left = self.left.subscribe();
+        // The task of partitions may have ended.
+        let _ = left.wait_for(|left| *left == Some(0)).await;
+    }
+
+    /// Whether [`Outlet::leave`] was called.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
+    }
+
+    /// So many leaderships have to go, and can.
+    pub(crate) fn set_left(&self, left: usize) {
+        self.left.send_replace(Some(left));
     }
 
     /// Says which members are not down.

@@ -23,6 +23,7 @@ use tracing::{debug, info, warn};
 
 use super::homes::{self, Home, Homes};
 use super::machine::{Machine, say};
+use super::moving::{self, Moving};
 use super::{Said, Word};
 use crate::shard::Shared;
 
@@ -40,6 +41,19 @@ pub(crate) struct View {
     pub(crate) members: BTreeMap<u16, u64>,
     /// Replicas of each partition, the preferred leader first; empty: not placed.
     pub(crate) wanted: Vec<Vec<u64>>,
+    /// Who gets a replica of each partition, while one moves.
+    pub(crate) coming: Vec<Option<u64>>,
+}
+
+impl View {
+    /// Whether a node has, or gets, a replica of a partition; none: nobody does,
+    /// or it is not known here.
+    pub(super) fn holds(&self, partition: PartitionId, node: u64) -> Option<bool> {
+        let at = usize::from(partition.0);
+        let wanted = self.wanted.get(at).filter(|wanted| !wanted.is_empty())?;
+        let comes = self.coming.get(at).is_some_and(|coming| *coming == Some(node));
+        Some(comes || wanted.contains(&node))
+    }
 }
 
 /// What happens on the links.
@@ -58,12 +72,12 @@ pub(crate) type Announce = Box<dyn Fn(&Peer, Bytes) + Send>;
 
 /// What the task works with.
 pub(crate) struct Replication<D: Disk, W: Writer, T: Transport> {
-    shared: Arc<Shared>,
-    groups: Groups<D, W, T>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) groups: Groups<D, W, T>,
     member: Member,
-    node: u64,
+    pub(super) node: u64,
     /// What each partition's records of the log were replayed into.
-    indexes: HashMap<u16, PartitionIndex>,
+    pub(super) indexes: HashMap<u16, PartitionIndex>,
     announce: Announce,
     /// Gives back what lies before in the log.
     remove_before: Box<dyn Fn(Position) + Send>,
@@ -71,18 +85,21 @@ pub(crate) struct Replication<D: Disk, W: Writer, T: Transport> {
     ready: Box<dyn Fn(bool) + Send>,
     peers: BTreeMap<u16, Peer>,
     homes: Homes,
-    replicas: Vec<Replica>,
-    view: View,
+    pub(super) replicas: Vec<Replica>,
+    pub(super) view: View,
+    pub(super) moving: Moving,
     /// Partitions whose group has something new.
     changed: mpsc::UnboundedSender<PartitionId>,
 }
 
 /// What is known of one partition.
 #[derive(Debug, Default)]
-struct Replica {
-    open: bool,
+pub(super) struct Replica {
+    pub(super) open: bool,
+    /// The group was opened in this process, and not given up since.
+    pub(super) known: bool,
     /// The term in which the shard was told that it leads.
-    led: Option<u64>,
+    pub(super) led: Option<u64>,
     /// A snapshot is being written.
     writing: Arc<AtomicBool>,
 }
@@ -109,6 +126,7 @@ where
     ) {
         let (changed, mut changes) = mpsc::unbounded_channel();
         let (failed, mut failures) = mpsc::unbounded_channel();
+        let (ended, mut ends) = mpsc::unbounded_channel();
         let member = shared.node.member();
         let node = groups.node();
         let replicas = (0..PARTITIONS).map(|_| Replica::default()).collect();
@@ -125,10 +143,12 @@ where
             homes: Homes::new(),
             replicas,
             view: View::default(),
+            moving: Moving::new(ended),
             changed,
         };
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pace = moving::pace();
         let view = views.borrow_and_update().clone();
         own.see(view).await;
         loop {
@@ -137,6 +157,7 @@ where
                 Some(event) = links.recv() => own.link(event),
                 Some(partition) = changes.recv() => own.look_at(partition).await,
                 Some((partition, term)) = failures.recv() => own.deposed(partition, term).await,
+                Some(end) = ends.recv() => own.ended(end, &failed).await,
                 seen = views.changed() => {
                     if seen.is_err() {
                         return;
@@ -154,12 +175,13 @@ where
                     None => return,
                 },
                 _ = look.tick() => own.look_after().await,
+                _ = pace.tick() => own.go_on().await,
             }
         }
     }
 
-    fn propose(
-        &self,
+    pub(super) fn propose(
+        &mut self,
         partition: PartitionId,
         term: u64,
         payload: Bytes,
@@ -169,6 +191,7 @@ where
         if self.replicas[usize::from(partition.0)].led != Some(term) {
             return;
         }
+        let Some(payload) = self.moving.hold(partition, term, payload) else { return };
         let outcome = self.groups.propose(group(partition), payload);
         let failed = failed.clone();
         tokio::spawn(async move {
@@ -206,24 +229,41 @@ where
         for member in new {
             self.tell_all(|| Word::MemberNew(Member(member)));
         }
+        self.discard_strays().await;
         for partition in all() {
-            let wanted = self.view.wanted.get(usize::from(partition.0));
-            let here = wanted.is_some_and(|replicas| replicas.contains(&self.node));
-            if here && !self.replicas[usize::from(partition.0)].open {
-                self.open(partition).await;
-            }
+            self.open_if_wanted(partition).await;
+        }
+    }
+
+    async fn open_if_wanted(&mut self, partition: PartitionId) {
+        let here = self.view.holds(partition, self.node) == Some(true);
+        let open = self.replicas[usize::from(partition.0)].open;
+        if here && !open && !self.moving.gives_up(partition) {
+            self.open(partition).await;
         }
     }
 
     async fn open(&mut self, partition: PartitionId) {
         let at = usize::from(partition.0);
-        let index = self.indexes.remove(&group(partition)).unwrap_or_default();
         let machine = Machine::new(partition, Arc::clone(&self.shared));
-        if let Err(error) = self.groups.open(group(partition), index, machine).await {
+        let known = self.replicas[at].known;
+        let opened = if known {
+            self.groups.reopen(group(partition), machine).await
+        } else {
+            let index = self.indexes.get(&group(partition)).cloned().unwrap_or_default();
+            self.groups.open(group(partition), index, machine).await
+        };
+        if let Err(error) = opened {
             warn!(partition = partition.0, %error, "the replica of a partition cannot be opened");
             return;
         }
-        self.replicas[at].open = true;
+        self.indexes.remove(&group(partition));
+        self.moving.opened(partition);
+        (self.replicas[at].open, self.replicas[at].known) = (true, true);
+        if known {
+            let _ = self.changed.send(partition);
+            return;
+        }
         if let Some(mut status) = self.groups.watch(group(partition)) {
             let changed = self.changed.clone();
             tokio::spawn(async move {
@@ -249,11 +289,13 @@ where
     }
 
     /// A group has something new.
-    async fn look_at(&mut self, partition: PartitionId) {
+    pub(super) async fn look_at(&mut self, partition: PartitionId) {
         let at = usize::from(partition.0);
-        let GroupStatus { term, leads, .. } = self.groups.status(group(partition));
+        let GroupStatus { term, leads, leader, .. } = self.groups.status(group(partition));
         match self.replicas[at].led {
             Some(led) if led == term && leads => {}
+            // The successor counts on this node's vote until it leads.
+            Some(_) if leader.is_none() && self.moving.hands_over(partition) => {}
             Some(_) => self.demote(partition).await,
             None if leads => self.promote(partition, term),
             None => {}
@@ -407,6 +449,7 @@ where
     /// What is due from time to time.
     async fn look_after(&mut self) {
         for partition in all() {
+            self.open_if_wanted(partition).await;
             if !self.replicas[usize::from(partition.0)].open {
                 continue;
             }
@@ -433,6 +476,7 @@ where
                 writing.store(false, Ordering::Release);
             });
         }
+        self.show();
         // Clients would wait for a partition that nobody leads.
         (self.ready)(all().all(|partition| self.shared.node.home(partition).is_some()));
         if let Some(oldest) = self.groups.oldest() {
@@ -443,10 +487,10 @@ where
     }
 }
 
-fn all() -> impl Iterator<Item = PartitionId> {
+pub(super) fn all() -> impl Iterator<Item = PartitionId> {
     (0..PARTITIONS).map(|partition| PartitionId(partition as u8))
 }
 
-fn group(partition: PartitionId) -> GroupId {
+pub(super) fn group(partition: PartitionId) -> GroupId {
     GroupId::from(partition.0)
 }

@@ -153,6 +153,9 @@ pub(crate) fn start(
                 sorted.take(event);
             }
         });
+        if cluster.policy().closes_isolated {
+            tokio::spawn(super::isolation::watch(Arc::clone(&shared), Arc::clone(&cluster)));
+        }
         tokio::spawn(look(Arc::clone(&cluster), tell_views, tell_routes));
         let ready = move |ready| cluster.set_may_serve(ready);
         let announce: run::Announce = Box::new(|peer: &Peer, bytes| {
@@ -286,7 +289,13 @@ async fn look(
         let wanted = (0..PARTITIONS)
             .map(theirs::PartitionId)
             .map(|partition| view.meta.wanted(partition).iter().map(|node| node.0).collect());
-        let next = run::View { members, wanted: wanted.collect() };
+        let mut coming = vec![None; usize::from(PARTITIONS)];
+        for (partition, of) in view.meta.moves() {
+            if let Some(slot) = coming.get_mut(partition.index()) {
+                *slot = of.add.map(|node| node.0);
+            }
+        }
+        let next = run::View { members, wanted: wanted.collect(), coming };
         views.send_if_modified(|view| {
             let news = *view != next;
             *view = next;

@@ -54,6 +54,8 @@ const TURN_NANOS_MAX: u64 = 1_000_000;
 const SETTLE_NANOS_MAX: u64 = TURN_NANOS_MAX / 10;
 /// Accepts, or closes, between two looks at the clock.
 const SOCKETS_A_LOOK: usize = 4;
+/// Connections that one step of an isolation ends.
+const SENT_AWAY_MAX: usize = 1_024;
 /// Connections read between two looks at the clock.
 const CLOCK_EVERY: usize = 16;
 /// How soon a full mailbox is tried again.
@@ -475,6 +477,12 @@ impl Driver {
                     self.acceptor.close();
                     self.core.drain();
                     self.drain = Some(Drain::new(now, until));
+                }
+                Order::Isolated(isolated) => {
+                    self.core.isolate(isolated);
+                    if isolated {
+                        self.core.send_away(now, SENT_AWAY_MAX);
+                    }
                 }
                 Order::Recheck => self.core.recheck(),
                 Order::WriteState(partition) => self.core.write_state(now, partition),

@@ -41,6 +41,9 @@ pub enum Order {
         /// The node's deadline.
         until: Millis,
     },
+    /// The node is cut off from its cluster, and was for so long that its clients
+    /// go, step by step; or it is not any more.
+    Isolated(bool),
     /// The access rules have changed: hold subscriptions against them.
     Recheck,
     /// Write the state of this partition.

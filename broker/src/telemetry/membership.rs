@@ -1,13 +1,15 @@
 //! What is told of the cluster, where there is one.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
+use tidegate_cluster::ids::NodeId;
 use tidegate_cluster::lease::Hold;
 use tidegate_cluster::meta::NodeState;
 
 use super::exposition::Families;
 use super::metric;
-use crate::cluster::View;
+use crate::cluster::{Replica, View, is_under_replicated};
 
 /// The states in which a node of the cluster may be.
 const STATES: [NodeState; 6] = [
@@ -19,7 +21,12 @@ const STATES: [NodeState; 6] = [
     NodeState::Down,
 ];
 
-pub(super) fn write(view: &View, hold: Hold, families: &mut Families<'_>) -> fmt::Result {
+pub(super) fn write(
+    view: &View,
+    hold: Hold,
+    replicas: &[Replica],
+    families: &mut Families<'_>,
+) -> fmt::Result {
     families.family(&metric::CLUSTER_MEMBERS, |series| {
         STATES
             .iter()
@@ -45,5 +52,22 @@ pub(super) fn write(view: &View, hold: Hold, families: &mut Families<'_>) -> fmt
     families.single(&metric::CLUSTER_META_VOTERS, view.voters.len() as u64)?;
     families.single(&metric::CLUSTER_META_APPLIED, view.meta.applied())?;
     let placed = view.meta.placement().iter().filter(|replicas| !replicas.is_empty()).count();
-    families.single(&metric::CLUSTER_PARTITIONS_PLACED, placed as u64)
+    families.single(&metric::CLUSTER_PARTITIONS_PLACED, placed as u64)?;
+    families.single(&metric::REBALANCE_MOVING, view.meta.moves().count() as u64)?;
+    replication(view, replicas, families)
+}
+
+fn replication(view: &View, replicas: &[Replica], families: &mut Families<'_>) -> fmt::Result {
+    let led = replicas.iter().filter(|replica| replica.leader == Some(view.me.node));
+    families.single(&metric::REPLICATION_LEADERS, led.count() as u64)?;
+    families.single(&metric::REPLICATION_REPLICAS, replicas.len() as u64)?;
+    let mut lags: BTreeMap<NodeId, u64> = BTreeMap::new();
+    for (node, lag) in replicas.iter().flat_map(|replica| &replica.lag) {
+        *lags.entry(*node).or_default() += lag;
+    }
+    families.family(&metric::REPLICATION_LAG, |series| {
+        lags.iter().try_for_each(|(node, lag)| series.add(&[&node.to_string()], *lag))
+    })?;
+    let under = replicas.iter().filter(|replica| is_under_replicated(&view.meta, replica));
+    families.single(&metric::REPLICATION_UNDER, under.count() as u64)
 }

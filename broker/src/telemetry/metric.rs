@@ -296,6 +296,16 @@ metrics! {
         "The last entry of the metadata that this node knows";
     CLUSTER_PARTITIONS_PLACED gauge "tidegate_cluster_partitions_placed" []
         "Partitions that have their replicas assigned";
+    REPLICATION_LEADERS gauge "tidegate_replication_partitions_led" []
+        "Partitions that this node leads";
+    REPLICATION_REPLICAS gauge "tidegate_replication_replicas" []
+        "Partitions of which this node has a replica";
+    REPLICATION_LAG gauge "tidegate_replication_lag_entries" ["peer"]
+        "Entries that a peer's replicas lack of the partitions that this node leads, in all; it grows while the peer is away";
+    REPLICATION_UNDER gauge "tidegate_replication_under_replicated" []
+        "Partitions that this node leads and that have fewer live replicas near their end than are wanted";
+    REBALANCE_MOVING gauge "tidegate_rebalance_partitions_moving" []
+        "Partitions of the cluster of which a replica moves";
     DRAIN_STATE gauge "tidegate_drain_state" []
         "0: serving; 1: draining; 2: drained";
     DRAIN_SESSIONS_REMAINING gauge "tidegate_drain_sessions_remaining" []

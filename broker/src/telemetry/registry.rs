@@ -118,7 +118,7 @@ impl Collector for NodeCollector {
             storage::write(&counts, &mut families)?;
         }
         if let Some((view, hold)) = self.source.membership() {
-            membership::write(&view, hold, &mut families)?;
+            membership::write(&view, hold, &self.source.replicas(), &mut families)?;
         }
         self.node(&scrape, &mut families)?;
         let system = self.source.system();

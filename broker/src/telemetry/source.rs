@@ -8,7 +8,7 @@ use tidegate_core::counters::Counters;
 use tidegate_kernel::program::Facts;
 use tidegate_kernel::tcpstat::Stats;
 
-use crate::cluster::View;
+use crate::cluster::{Replica, View};
 use crate::steering::Status;
 use crate::system::sampler::Snapshot;
 
@@ -81,6 +81,11 @@ pub trait Source: Send + Sync + 'static {
     /// The cluster, where there is one, and the lease.
     fn membership(&self) -> Option<(Arc<View>, Hold)> {
         None
+    }
+
+    /// The replicas of partitions that are here.
+    fn replicas(&self) -> Arc<Vec<Replica>> {
+        Arc::default()
     }
 
     /// Asks every shard for a turn, so that an idle one shows that it lives.

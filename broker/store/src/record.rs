@@ -19,6 +19,12 @@ pub const RECORD_HEADER_BYTES: usize = 28;
 /// at the start of a segment, so that older segments can go.
 pub const CARRIED: u8 = 0x80;
 
+/// The flag of a [`Kind::Compacted`] that gives a partition up: its entries
+/// before this record are void, whatever their index, and the next one may have
+/// any. Its vote stays. Says nothing where it is [`CARRIED`]: what it spoke of
+/// lay before it, and is gone.
+pub const EMPTIED: u8 = 0x01;
+
 /// What a record is. The numbers are on disk.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[repr(u8)]

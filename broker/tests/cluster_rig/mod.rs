@@ -6,7 +6,7 @@ pub mod kubernetes;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -70,6 +70,8 @@ pub struct Node {
     environment: Vec<(String, String)>,
     child: Option<Child>,
     pub admin: u16,
+    mqtt: u16,
+    drain_seconds: u32,
     host: String,
 }
 
@@ -90,6 +92,8 @@ impl Node {
             environment: Vec::new(),
             child: None,
             admin: 0,
+            mqtt: 0,
+            drain_seconds: 1,
             host: host.to_owned(),
         };
         node.configure(cluster);
@@ -100,14 +104,27 @@ impl Node {
     pub fn configure(&mut self, cluster: &str) {
         let host = &self.host;
         self.admin = free_port(host);
-        let (admin, mqtt) = (self.admin, free_port(host));
+        self.mqtt = free_port(host);
+        let (admin, mqtt, drain) = (self.admin, self.mqtt, self.drain_seconds);
         self.config = format!(
-            "[node]\nshards = 1\ndata_dir = {:?}\ndrain_seconds = 1\n\
+            "[node]\nshards = 1\ndata_dir = {:?}\ndrain_seconds = {drain}\n\
              [ebpf]\nsteer = 'off'\ntcpstat = 'off'\nconntrack = 'off'\n\
              [admin]\nbind = '{host}:{admin}'\n[listener.default]\nbind = '{host}:{mqtt}'\n\
              [cluster]\n{cluster}\n",
             self.data(),
         );
+    }
+
+    /// Another time to go down, from the next start on.
+    pub fn drain_seconds(&mut self, seconds: u32) {
+        let before = format!("drain_seconds = {}\n", self.drain_seconds);
+        self.drain_seconds = seconds;
+        self.config = self.config.replace(&before, &format!("drain_seconds = {seconds}\n"));
+    }
+
+    /// Where its clients connect.
+    pub fn mqtt(&self) -> SocketAddr {
+        format!("{}:{}", self.host, self.mqtt).parse().expect("an address")
     }
 
     pub fn with(mut self, name: &str, value: &str) -> Node {
@@ -142,6 +159,14 @@ impl Node {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// SIGTERM; the exit status.
+    pub fn terminate(&mut self) -> Option<i32> {
+        let mut child = self.child.take().expect("it runs");
+        let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+        assert!(sent.expect("there is a kill").success());
+        child.wait().expect("its own").code()
     }
 
     /// Starts it again if it ended because its life was over, as a supervisor

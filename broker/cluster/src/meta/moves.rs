@@ -27,6 +27,15 @@ pub enum MoveStep {
 }
 
 impl MoveStep {
+    /// The word that people are shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Learner => "learns",
+            Self::CaughtUp => "caught up",
+            Self::Joint => "changes votes",
+        }
+    }
+
     pub(super) fn code(self) -> u8 {
         match self {
             Self::Learner => 1,

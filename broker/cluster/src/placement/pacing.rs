@@ -98,6 +98,12 @@ impl Pacing {
         }
     }
 
+    /// An operator wants the loads balanced now: joins are not waited for, while
+    /// losses and drains still are.
+    pub fn hurry(&mut self) {
+        self.joined = None;
+    }
+
     /// Whether a node has been down for so long that it is replaced.
     pub fn is_given_up(&self, meta: &Meta, node: NodeId, now: Millis) -> bool {
         let after = meta.config().rebuild_after_ms;
@@ -132,7 +138,7 @@ impl Pacing {
         }
         let balance = if quiet.is_ok() { Balance::Yes } else { Balance::No };
         let then = plan(&homes, replicas, meta.placement(), balance);
-        steps(meta, &then, reason, now)
+        steps(meta, &then, usize::from(replicas), reason, now)
     }
 
     /// Whether loads may be balanced now; if not, when to look again and why.
@@ -203,7 +209,15 @@ fn place(meta: &Meta, homes: &[Home], replicas: u8) -> Decision {
 }
 
 /// The next moves towards a placement; the leaders once nothing moves any more.
-fn steps(meta: &Meta, then: &[Vec<NodeId>], reason: Reason, now: Millis) -> Decision {
+/// A replica is never given up without another one while there are no more than
+/// `replicas`: a node that would hold it may be down for now.
+fn steps(
+    meta: &Meta,
+    then: &[Vec<NodeId>],
+    replicas: usize,
+    reason: Reason,
+    now: Millis,
+) -> Decision {
     let mut into: BTreeMap<NodeId, usize> = BTreeMap::new();
     let mut moving = 0;
     for (_, under_way) in meta.moves() {
@@ -215,6 +229,9 @@ fn steps(meta: &Meta, then: &[Vec<NodeId>], reason: Reason, now: Millis) -> Deci
     for (number, (now, then)) in meta.placement().iter().zip(then).enumerate() {
         let changes = difference(PartitionId(number as u16), now, then);
         for (place, (partition, add, remove)) in changes.into_iter().enumerate() {
+            if add.is_none() && now.len() <= replicas {
+                continue;
+            }
             let busy = add.map_or(0, |node| into.get(&node).copied().unwrap_or(0));
             let full = moving + commands.len() >= MOVES_MAX || busy >= MOVES_INTO_NODE_MAX;
             if place > 0 || full || is_moving(partition) {

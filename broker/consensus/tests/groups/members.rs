@@ -133,3 +133,35 @@ async fn a_learner_is_removed_and_joins_again() {
         assert!(rig.status(leader, 1).learners.is_empty());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_was_given_up_comes_back_from_nothing() {
+    let mut rig = Rig::new(6, 4, 3, &[1]).await;
+    for i in 0..20 {
+        rig.commit(1, &format!("{i}")).await;
+    }
+    let leader = rig.leader(1).await;
+    let gone = 1 + leader % 3;
+    rig.groups(leader).add_learner(1, 4).await.expect("it leads");
+    rig.reaches(&[4], 1, "19").await;
+    rig.until(1, "it is known to be there", || rig.status(leader, 1).lag(4) == Some(0)).await;
+    let stay: BTreeSet<u64> = (1..=4).filter(|node| *node != gone).collect();
+    rig.groups(leader).change_voters(1, stay.clone()).await.expect("all are near the end");
+    let term = rig.status(gone, 1).term;
+
+    rig.groups(gone).close(1).await;
+    let index = rig.groups(gone).give_up(1).await.expect("the disk is fine");
+    assert_eq!(rig.status(gone, 1).role, Role::Closed);
+    assert!(index.last().is_none() && index.purged().is_none());
+    assert_eq!(index.vote().map(|vote| vote.term), Some(term), "it does not vote twice");
+
+    // A process that starts again finds nothing of it but the vote.
+    rig.restart(gone).await;
+    assert_eq!(rig.status(gone, 1).last, None);
+    rig.commit(1, "meanwhile").await;
+    let leader = rig.leader(1).await;
+    rig.groups(leader).add_learner(1, gone).await.expect("it leads");
+    rig.reaches(&[gone], 1, "meanwhile").await;
+    let whole = rig.machine(leader, 1).payloads();
+    assert_eq!(rig.machine(gone, 1).payloads(), whole, "from the first entry on");
+}

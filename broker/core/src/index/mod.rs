@@ -12,6 +12,7 @@ mod cache;
 mod chunks;
 mod exact;
 mod place;
+mod reach;
 mod remote;
 mod route;
 mod share;
@@ -28,6 +29,7 @@ use arc_swap::ArcSwapOption;
 
 pub use cache::RouteCache;
 pub use place::Place;
+pub use reach::Reach;
 pub use remote::Remote;
 pub use route::{Route, RouteGroup};
 pub use share::{Member, ShareGroup};

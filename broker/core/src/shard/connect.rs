@@ -166,7 +166,7 @@ impl Shard {
         if self.node.room() == Room::None && expiry_of(connect) > 0 && !resumes {
             return refuse(ReasonCode::QuotaExceeded, RejectReason::DiskFull);
         }
-        if self.draining {
+        if self.draining || self.isolated {
             return refuse(ReasonCode::ServerUnavailable, RejectReason::Draining);
         }
         if connect.properties.authentication_method.is_some() {

@@ -184,8 +184,9 @@ impl Shard {
         self.wheel.insert((slot, generation), due);
     }
 
-    /// Ends up to `n` connections because the node shuts down.
-    pub(super) fn drain_some(&mut self, now: Millis, n: usize) {
+    /// Ends up to `n` connections, clients of 5.0 being told why; who has said
+    /// no CONNECT yet is closed.
+    pub(super) fn end_some(&mut self, now: Millis, n: usize, why: ReasonCode, close: CloseReason) {
         let mut left = n;
         let slots = self.conns.slots();
         for _ in 0..slots {
@@ -199,13 +200,13 @@ impl Shard {
                 Phase::Live => {
                     left -= 1;
                     if conn.version == Version::V5 {
-                        self.say_disconnect(slot, ReasonCode::ServerShuttingDown);
+                        self.say_disconnect(slot, why);
                     }
-                    self.end(now, slot, CloseReason::Drain, true);
+                    self.end(now, slot, close, true);
                 }
                 Phase::HalfOpen | Phase::Claiming => {
                     left -= 1;
-                    self.lose(now, slot, CloseReason::Drain);
+                    self.lose(now, slot, close);
                 }
                 Phase::Closing => {}
             }

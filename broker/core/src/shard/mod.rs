@@ -14,6 +14,7 @@ mod deliver;
 mod distribute;
 mod end;
 mod fresh;
+mod isolate;
 mod keep;
 mod links;
 mod moves;
@@ -108,7 +109,7 @@ pub enum Refused {
     Connections,
     /// `limits.half_open_max`.
     HalfOpen,
-    /// The node is shutting down.
+    /// The node is shutting down, or cut off from its cluster.
     Draining,
 }
 
@@ -270,6 +271,8 @@ pub struct Shard {
     asked: Asked,
     transit: Transit,
     draining: bool,
+    /// The node is cut off from its cluster.
+    isolated: bool,
     drain_next: u32,
     shed_next: u32,
     shed_due: Millis,
@@ -324,6 +327,7 @@ impl Shard {
             asked: Asked::default(),
             transit: Transit::default(),
             draining: false,
+            isolated: false,
             drain_next: 0,
             shed_next: 0,
             shed_due: 0,
@@ -375,7 +379,7 @@ impl Shard {
             counters.connections_rejected[reason as usize].add(1);
             Err(refused)
         };
-        if self.draining {
+        if self.draining || self.isolated {
             return reject(RejectReason::Draining, Refused::Draining);
         }
         if !Totals::take(&totals.connections, u64::from(limits.connections_max)) {
@@ -595,7 +599,7 @@ impl Shard {
     /// Ends up to `n` connections for a shutdown; how many are left.
     pub fn disconnect_some(&mut self, now: Millis, n: usize) -> usize {
         self.transit.leave();
-        self.drain_some(now, n);
+        self.end_some(now, n, ReasonCode::ServerShuttingDown, CloseReason::Drain);
         self.settle(now);
         self.connections()
     }

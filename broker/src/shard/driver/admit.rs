@@ -75,7 +75,8 @@ impl Driver {
         };
         let [messages_per_second, bytes_per_second] = door.admission.client_rates();
         let guarded = self.shared.is_guarded(door);
-        let local_barrier = false;
+        let cluster = self.shared.cluster.as_ref();
+        let local_barrier = cluster.is_some_and(|cluster| cluster.policy().local_barrier);
         let opening = Opening { guarded, messages_per_second, bytes_per_second, local_barrier };
         let Ok(conn) = self.core.open_as(now, opening) else {
             door.admission.leave();

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::position::Position;
-use crate::record::{Kind, Record, RecordRef};
+use crate::record::{CARRIED, EMPTIED, Kind, Record, RecordRef};
 
 /// A partition's log as its records tell it: 16 bytes an entry, and the bodies
 /// of those that are not durable yet.
@@ -61,6 +61,11 @@ impl PartitionIndex {
             }
             Kind::Vote => self.vote = Some(record.to_record()),
             Kind::Truncate => self.truncate(record.index),
+            Kind::Compacted if record.flags & EMPTIED != 0 => {
+                if record.flags & CARRIED == 0 {
+                    self.empty();
+                }
+            }
             Kind::Compacted => self.purge(record.term, record.index),
             Kind::Committed => self.committed = Some((record.term, record.index)),
             Kind::Snapshot => {}
@@ -120,6 +125,11 @@ impl PartitionIndex {
         if self.len() == 0 {
             self.first = index + 1;
         }
+    }
+
+    /// Forgets all but the vote, as if the partition never had an entry here.
+    pub(super) fn empty(&mut self) {
+        *self = Self { vote: self.vote.take(), ..Self::default() };
     }
 
     pub(super) fn set_vote(&mut self, vote: Record) {

@@ -21,7 +21,7 @@ use crate::limits::{READ_ENTRIES_BYTES, TAIL_BYTES_MAX};
 use crate::membership::{Membership, VOTE_COMMITTED, encode_vote};
 use crate::position::Position;
 use crate::reader::{ReadError, Reader};
-use crate::record::{Kind, Record, u64_at};
+use crate::record::{EMPTIED, Kind, Record, u64_at};
 
 type Id = LogId<CommittedLeaderId<u64>>;
 type StoredEntry = Entry<CommittedLeaderId<u64>, Payload>;
@@ -74,6 +74,27 @@ impl<D: Disk, W: Writer> RaftLog<D, W> {
     /// Bytes of the bodies that are not durable yet.
     pub fn tail_bytes(&self) -> usize {
         self.lock().index.tail_bytes()
+    }
+
+    /// Gives the partition up: of its log only the vote stays, so that this node
+    /// never votes twice in a term. `done` is called when that is durable. What
+    /// drove the log before must not use it any more.
+    ///
+    /// # Errors
+    /// The writer has failed before.
+    pub fn empty(&self, done: impl FnOnce(io::Result<()>) + Send + 'static) -> io::Result<()> {
+        let partition = self.partition;
+        let change = |index: &mut PartitionIndex, _, batch: &mut Batch| {
+            index.empty();
+            batch.push(Kind::Compacted, EMPTIED, partition, 0, 0, |_| {});
+            Ok(())
+        };
+        self.write(true, change, done)
+    }
+
+    /// What is known of the log, for when it is opened again.
+    pub fn index(&self) -> PartitionIndex {
+        self.lock().index.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -168,6 +168,34 @@ fn segments_that_openraft_no_longer_needs_can_go() {
 }
 
 #[test]
+fn a_partition_that_was_given_up_keeps_its_vote_and_may_begin_anew() {
+    Types::run(async {
+        let disk = SimDisk::new(3);
+        let (desk, mut log) = open(&disk, false);
+        let vote = Vote::<LeaderId<u64, u64>>::new(9, 5);
+        RaftLogStorage::<Types>::save_vote(&mut log, &vote).await.expect("room");
+        append(&mut log, (0..60).map(|i| entry(9, i, &[7; 300])).collect()).await;
+        RaftLogStorage::<Types>::purge(&mut log, entry(9, 40, b"").log_id).await.expect("room");
+        log.empty(|result| result.expect("room")).expect("it has not failed");
+        assert!(all(&mut log).await.is_empty() && log.oldest().is_none());
+
+        // It comes back with the same indexes, over many segments.
+        append(&mut log, (0..60).map(|i| entry(9, i, &[8; 300])).collect()).await;
+        let again = all(&mut log).await;
+        assert_eq!(again.len(), 60);
+        let oldest = log.oldest().expect("all of them");
+        desk.log.lock().expect("free").remove_before(oldest).expect("room");
+        drop((desk, log));
+        disk.crash();
+        let (_, mut log) = open(&disk, false);
+        assert_eq!(all(&mut log).await, again, "what is repeated in segments voids nothing");
+        assert_eq!(RaftLogReader::<Types>::read_vote(&mut log).await.expect("there"), Some(vote));
+        let state = RaftLogStorage::<Types>::get_log_state(&mut log).await.expect("there");
+        assert_eq!(state.last_purged_log_id, None);
+    });
+}
+
+#[test]
 fn entries_are_readable_before_they_are_durable() {
     Types::run(async {
         let (desk, mut log) = open(&SimDisk::new(3), true);
