@@ -389,7 +389,8 @@ impl Rig {
             }
             let Some(name) = field(target, "\"name\":\"") else { continue };
             // Of the broker, whose working directory they want.
-            if !field(target, "\"src_path\":\"").is_some_and(|path| path.contains("/broker/tests/")) {
+            if !field(target, "\"src_path\":\"").is_some_and(|path| path.contains("/broker/tests/"))
+            {
                 continue;
             }
             tests.insert(name.to_owned(), PathBuf::from(path));

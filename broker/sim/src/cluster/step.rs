@@ -133,8 +133,7 @@ impl World {
     }
 
     pub(super) fn arrival(&mut self, arrival: Arrival) {
-        let mut pen =
-            Pen { history: &mut self.history, ms: self.ms, conns: &mut self.conns };
+        let mut pen = Pen { history: &mut self.history, ms: self.ms, conns: &mut self.conns };
         match arrival {
             Arrival::Closed { client, conn } => self.clients[client].closed(conn, &mut pen),
             Arrival::Packet { client: who, conn, version, bytes } => {
@@ -351,7 +350,8 @@ impl World {
         }
         if leads_long {
             let down = |known: &Known| self.places[known.at].granted_at + DOWN_MS < self.ms;
-            let down: Vec<u16> = self.meta.now.members.iter().filter(|k| down(k)).map(|k| k.member).collect();
+            let down: Vec<u16> =
+                self.meta.now.members.iter().filter(|k| down(k)).map(|k| k.member).collect();
             for member in down {
                 self.tell(|| format!("member {member} is down"));
                 self.meta.say(Fact::Gone(member));
@@ -492,8 +492,7 @@ impl World {
     pub(super) fn client(&mut self, who: usize, finish: bool) -> bool {
         let client = &mut self.clients[who];
         let before = client.line.as_ref().map(|line| line.conn);
-        let mut pen =
-            Pen { history: &mut self.history, ms: self.ms, conns: &mut self.conns };
+        let mut pen = Pen { history: &mut self.history, ms: self.ms, conns: &mut self.conns };
         let wish = match finish {
             true => client.finish(&mut self.dice, &mut pen),
             false => client.act(&mut self.dice, &mut pen),

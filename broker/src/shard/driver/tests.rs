@@ -37,8 +37,7 @@ impl Rig {
                 let listeners: Vec<OwnedFd> = bound.sockets;
                 let (drained, _) = mpsc::channel(1);
                 let shared = Arc::clone(&shared);
-                let driver =
-                    Driver::new(ShardId(id), shared, listeners, Gauge::none(), drained);
+                let driver = Driver::new(ShardId(id), shared, listeners, Gauge::none(), drained);
                 (driver.expect("an epoll instance"), address)
             })
             .collect();
@@ -99,8 +98,7 @@ fn a_shard_that_stands_still_pauses_its_publishers_and_gets_every_message_later(
     const MESSAGES: u32 = 200_000;
     let mut rig = Rig::new();
     let connect = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01";
-    let mut alice =
-        rig.client(1, &[&connect[..], b"a\x82\x06\x00\x01\x00\x01t\x01"].concat(), 9);
+    let mut alice = rig.client(1, &[&connect[..], b"a\x82\x06\x00\x01\x00\x01t\x01"].concat(), 9);
     let mut bob = rig.client(0, &[&connect[..], b"b"].concat(), 4);
     let flood: Vec<u8> = (0..MESSAGES).flat_map(publish).collect();
 
