@@ -136,6 +136,7 @@ fn what_is_retained_is_read_of_a_leader_that_a_quorum_has_confirmed() {
     assert!(prove(&mut world, 0) > 0);
     world.settle(500);
     assert!(world.clients[reader].got.is_empty());
+    assert_eq!(prove(&mut world, 0), 0, "it is not asked for ever");
     // It is asked again, of whoever leads then.
     for _ in 0..40 {
         world.settle(100);
@@ -148,4 +149,42 @@ fn what_is_retained_is_read_of_a_leader_that_a_quorum_has_confirmed() {
     assert_eq!(prove(&mut world, u64::MAX), 1, "one topic, one partition");
     world.settle(500);
     assert_eq!(world.clients[exact].got, ["v"]);
+}
+
+#[test]
+fn a_will_outlives_its_node_though_its_session_does_not() {
+    for seed in 0..4 {
+        let mut world = World::replicated(3, seed);
+        let mourner = world.connect(0, "mourner", true);
+        world.subscribe(mourner, "w/+", 1);
+        let dies = world.connect_with_will(2, "dies", "w/1", "dead");
+        let back = world.connect_with_will(2, "back", "w/2", "back in time");
+        let leaves = world.connect_with_will(2, "leaves", "w/3", "withdrawn");
+        let drops = world.connect_with_will(2, "drops", "w/4", "dropped");
+        for side in [dies, back, leaves, drops] {
+            assert!(world.is_open(side));
+            let id = world.subscribe(side, "own", 1);
+            world.settle(300);
+            assert!(world.is_subscribed(side, id));
+        }
+        world.disconnect(leaves);
+        world.abort(drops);
+        world.settle(500);
+        assert_eq!(world.clients[mourner].got, ["dropped"], "seed {seed}: at once");
+        world.kill(2);
+        for p in partitions() {
+            world.elect(p, usize::from(p.0) % 2);
+        }
+        world.bury(2);
+        world.settle(500);
+        let again = world.connect_with_will(1, "back", "w/2", "again");
+        world.settle(20_000);
+        assert!(world.is_open(again));
+        let mut got = world.clients[mourner].got.clone();
+        got.sort_unstable();
+        assert_eq!(got, ["dead", "dropped"], "seed {seed}");
+        let id = world.publish(again, "own", 1, "nothing is left of the old session");
+        world.settle(500);
+        assert!(world.is_acked(again, id) && world.clients[again].got.is_empty());
+    }
 }

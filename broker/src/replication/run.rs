@@ -18,7 +18,7 @@ use tidegate_store::raft::{PartitionIndex, Writer};
 use tidegate_store::{Disk, Position};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 use tracing::{debug, info, warn};
 
 use super::homes::{self, Home, Homes};
@@ -31,6 +31,8 @@ use crate::shard::Shared;
 const SNAPSHOT_ENTRIES: u64 = 8_192;
 /// How often that is looked at, and leaders are told again.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long a quorum may take to say that this node leads.
+const PROOF: Duration = Duration::from_millis(250);
 /// How soon a group that could not be opened is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -330,7 +332,9 @@ where
                 reads.spawn(async move { (partition, groups.read_index(group(partition)).await) });
             }
             let mut proven = 0;
-            while let Some(read) = reads.join_next().await {
+            let end = Instant::now() + PROOF;
+            // Who answers late holds nobody else up: it is asked again.
+            while let Ok(Some(read)) = timeout_at(end, reads.join_next()).await {
                 match read {
                     Ok((partition, Ok(_))) => proven |= partition.bit(),
                     Ok((partition, Err(error))) => {

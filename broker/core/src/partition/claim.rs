@@ -131,6 +131,12 @@ impl Partition {
         resumes && cx.node.take_resume_bytes(bytes as u64)
     }
 
+    /// Whether a connection has a durable half: its session outlives it, or its
+    /// will has to outlive its node.
+    pub(super) fn is_kept(&self, request: &ClaimRequest) -> bool {
+        request.expiry > 0 || (self.is_replicated() && request.will.is_some())
+    }
+
     fn propose_claim(
         &mut self,
         at: Millis,
@@ -138,8 +144,9 @@ impl Partition {
         mut request: Box<ClaimRequest>,
         cx: &mut Context<'_>,
     ) {
+        let kept = self.is_kept(&request);
         let Some(claim) = self.claims.at_mut(slot) else { return };
-        if request.expiry > 0 && claim.session.is_none() {
+        if kept && claim.session.is_none() {
             let most = u64::from(cx.node.settings.limits.sessions_max);
             if !Totals::take(&cx.node.totals.sessions, most) {
                 let reason = ReasonCode::QuotaExceeded;
@@ -293,18 +300,25 @@ impl Partition {
         request: ClaimRequest,
         cx: &mut Context<'_>,
     ) {
-        let expired = self
-            .claims
-            .at(slot)
-            .and_then(|claim| claim.session.as_deref())
-            .is_some_and(|session| session.ends <= at);
+        let kept = self.is_kept(&request);
+        let session = self.claims.at_mut(slot).and_then(|claim| claim.session.as_deref_mut());
+        let mut expired = session.as_ref().is_some_and(|session| session.ends <= at);
+        if let Some(session) = session.filter(|session| session.expiry == 0 && session.ends > at) {
+            // It has ended with its connection, by the fault of a node; the client
+            // is back in time, and its will is not due.
+            expired = true;
+            if let Some((due, _)) = session.will.take() {
+                self.timers.remove(&(due, slot, session.generation));
+                cx.counters.wills[2].add(1);
+            }
+        }
         if (request.clean_start && !tidegate_codec::defect::on("5:3.1.2-4")) || expired {
             self.end_session(at, slot, cx); // [MQTT-3.1.2-4]
         }
         self.send_overdue(at, slot, cx);
         let Some(claim) = self.claims.at_mut(slot) else { return };
         let present = claim.session.is_some();
-        if request.expiry > 0 && !present {
+        if kept && !present {
             if !request.counted {
                 cx.node.totals.sessions.fetch_add(1, Relaxed);
             }

@@ -25,7 +25,7 @@ impl Partition {
         match change {
             Change::Claim { slot, request } => {
                 let claim = self.claims.at(*slot);
-                if request.expiry > 0 || claim.is_some_and(|claim| claim.session.is_some()) {
+                if self.is_kept(request) || claim.is_some_and(|claim| claim.session.is_some()) {
                     Class::Wait
                 } else {
                     Class::Volatile

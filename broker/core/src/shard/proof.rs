@@ -17,15 +17,18 @@ use crate::retained::Cursor;
 #[derive(Debug, Default)]
 pub(super) struct Proofs {
     wanted: bool,
-    /// Those that the round under way is for.
+    /// Those that the round under way is for, and the rounds that each has had.
     // Boxed as they travel.
     #[allow(clippy::vec_box)]
-    asked: Vec<Box<Replay>>,
+    asked: Vec<(Box<Replay>, u8)>,
     under_way: bool,
     /// Those that have come since.
     #[allow(clippy::vec_box)]
-    next: Vec<Box<Replay>>,
+    next: Vec<(Box<Replay>, u8)>,
 }
+
+/// Rounds that a read takes part in until it is left to be asked again.
+const ROUNDS_MAX: u8 = 8;
 
 impl Shard {
     /// From now on the shell answers [`Shard::take_unproven`] with
@@ -40,7 +43,7 @@ impl Shard {
         if !self.proofs.wanted || begun || replay.is_system() {
             return self.queries.push_back(replay);
         }
-        self.proofs.next.push(replay);
+        self.proofs.next.push((replay, 0));
     }
 
     /// The partitions, a bit each, of which a quorum is to say that this node
@@ -52,8 +55,8 @@ impl Shard {
         let kept = self.kept(false);
         let mut asked = std::mem::take(&mut self.proofs.next);
         // What has moved is asked for again.
-        asked.retain(|replay| replay.left & kept != 0);
-        let wanted = asked.iter().fold(0, |wanted, replay| wanted | replay.left & kept);
+        asked.retain(|(replay, _)| replay.left & kept != 0);
+        let wanted = asked.iter().fold(0, |wanted, (replay, _)| wanted | replay.left & kept);
         self.proofs.under_way = wanted != 0;
         self.proofs.asked = asked;
         (wanted != 0).then_some(wanted)
@@ -62,11 +65,13 @@ impl Shard {
     /// It has, of these. Whatever was committed before is applied.
     pub fn proven(&mut self, partitions: u64) {
         self.proofs.under_way = false;
-        for mut replay in std::mem::take(&mut self.proofs.asked) {
+        for (mut replay, rounds) in std::mem::take(&mut self.proofs.asked) {
             (replay.asked, replay.keeper) = (replay.left & partitions, self.id);
             if replay.asked != 0 {
                 replay.cursor = Some(Cursor::new(Arc::clone(&replay.filter)));
                 self.queries.push_back(replay);
+            } else if rounds < ROUNDS_MAX {
+                self.proofs.next.push((replay, rounds + 1));
             }
         }
     }

@@ -331,6 +331,9 @@ impl World {
             rig.node.peer_gone(member(dead));
             for shard in &mut rig.shards {
                 shard.peer_gone(rig.now, member(dead));
+                if !self.logs.is_empty() {
+                    shard.node_gone(rig.now, member(dead));
+                }
             }
         }
     }
@@ -473,6 +476,27 @@ impl World {
         let shard = self.clients.len() % 2;
         let client = super::rig::connect(&mut self.rigs[node], shard, id, clean);
         self.side(node, id, client, Version::V3_1_1)
+    }
+
+    /// One whose session ends with the connection, with a will at QoS 1.
+    pub fn connect_with_will(&mut self, node: usize, id: &str, topic: &str, will: &str) -> usize {
+        let client = self.rigs[node].open(self.clients.len() % 2);
+        let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', 4, 0x0e, 0, 0];
+        for text in [id, topic, will] {
+            body.extend((text.len() as u16).to_be_bytes());
+            body.extend(text.as_bytes());
+        }
+        let mut packet = vec![0x10, body.len() as u8];
+        packet.extend(body);
+        self.rigs[node].send(client, &packet);
+        let side = self.side(node, id, client, Version::V3_1_1);
+        self.settle(200);
+        side
+    }
+
+    /// DISCONNECT.
+    pub fn disconnect(&mut self, side: usize) {
+        self.say(side, 0xe0, &[]);
     }
 
     /// The same with MQTT 5.0, whose session ends with the connection.

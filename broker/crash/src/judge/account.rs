@@ -51,6 +51,8 @@ pub(crate) struct Delivery {
     pub(crate) dup: bool,
     pub(crate) suppressed: bool,
     pub(crate) expiry: Option<u32>,
+    /// Counts the sessions of a client whose sessions end with its connections.
+    pub(crate) session: u32,
 }
 
 /// What was acknowledged so long before the end of an ephemeral subscriber's
@@ -78,6 +80,7 @@ impl Account {
         let mut newest: HashMap<(ClientId, FilterId), usize> = HashMap::new();
         let mut deliveries = Vec::new();
         let mut got: HashMap<(ClientId, MessageId), u32> = HashMap::new();
+        let mut sessions: HashMap<ClientId, u32> = HashMap::new();
         let mut tally = Tally::default();
         for event in events {
             let at = event.at;
@@ -141,7 +144,10 @@ impl Account {
                     }
                 }
                 What::Delivered { client, message, qos, dup, suppressed, expiry, .. } => {
-                    deliveries.push(Delivery { at, client, message, qos, dup, suppressed, expiry });
+                    let session = sessions.get(&client).copied().unwrap_or(0);
+                    let delivery =
+                        Delivery { at, client, message, qos, dup, suppressed, expiry, session };
+                    deliveries.push(delivery);
                     if suppressed {
                         tally.suppressed += 1;
                     } else {
@@ -153,6 +159,7 @@ impl Account {
                 }
                 // An ephemeral session ends with its connection.
                 What::Closed { client, .. } if cast.of(client).lasting == Lasting::Not => {
+                    *sessions.entry(client).or_default() += 1;
                     for span in spans.iter_mut().filter(|span| span.client == client) {
                         span.ending.get_or_insert(at.saturating_sub(EPHEMERAL));
                         span.ended.get_or_insert(at);

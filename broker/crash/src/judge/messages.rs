@@ -104,6 +104,7 @@ fn shared(cast: &Cast, account: &Account, verdict: &mut Verdict) {
 /// Every delivery, in the order in which they came.
 fn deliveries(cast: &Cast, account: &Account, verdict: &mut Verdict) {
     let mut seen: HashSet<(ClientId, MessageId)> = HashSet::new();
+    let mut had: HashSet<(ClientId, u32, MessageId)> = HashSet::new();
     let mut last: HashMap<(ClientId, ClientId, TopicId, u8), MessageId> = HashMap::new();
     for delivery in account.deliveries.iter().filter(|delivery| !delivery.suppressed) {
         let id = delivery.message;
@@ -112,7 +113,8 @@ fn deliveries(cast: &Cast, account: &Account, verdict: &mut Verdict) {
         quality(cast, account, delivery, message, verdict);
         if delivery.qos == 2 {
             verdict.check(Rule::Duplicate);
-            if !first {
+            // Another session knows nothing of what the one before it had.
+            if !had.insert((delivery.client, delivery.session, id)) {
                 let what = format!(
                     "{id} of {} reached the application of {} {} times at QoS 2",
                     cast.of(message.publisher).name,
@@ -216,7 +218,9 @@ fn expiry(
 ) {
     let (id, fate) = (delivery.message, account.fate(delivery.message));
     // Whenever it was sent again its time may have begun again.
-    let age = delivery.at.saturating_sub(fate.last_sent);
+    let sent = delivery.at.saturating_sub(fate.last_sent);
+    // It may have waited in the socket: the broker has it when it says so.
+    let age = fate.acked.map_or(sent, |acked| sent.min(delivery.at.saturating_sub(acked)));
     verdict.check(Rule::Expiry);
     let name = &cast.of(delivery.client).name;
     let mut breach = |what| verdict.breach(Rule::Expiry, Concern::of(id, delivery.client), what);
