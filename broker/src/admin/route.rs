@@ -29,9 +29,7 @@ pub(super) fn show(shared: &Shared, topic: &str, as_json: bool) -> Result<String
 
 fn as_value(topic: &str, reach: &Reach, name: impl Fn(Member) -> Option<String>) -> Value {
     let node = |member: &Member| json!({ "member": member.0, "node": name(*member) });
-    let share = |(name, filter, members): &(String, String, usize)| {
-        json!({ "name": name, "filter": filter, "members": members })
-    };
+    let share = |(name, filter, members): &(String, String, usize)| json!({ "name": name, "filter": filter, "members": members });
     json!({
         "topic": topic,
         "connections": reach.connections,

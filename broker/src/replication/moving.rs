@@ -196,9 +196,7 @@ where
     pub(super) fn show(&self) {
         let Some(cluster) = &self.shared.cluster else { return };
         let open = all().filter(|partition| self.replicas[usize::from(partition.0)].open);
-        let shown = open.map(|partition| {
-            replica(partition, self.groups.status(group(partition)))
-        });
+        let shown = open.map(|partition| replica(partition, self.groups.status(group(partition))));
         cluster.show_replicas(shown.collect());
     }
 

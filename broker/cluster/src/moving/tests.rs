@@ -149,9 +149,8 @@ fn who_leaves_or_drains_hands_over_at_once_and_to_nobody_that_does_so_too() {
 fn what_is_not_pressing_is_paced() {
     let mut book = Book::of(3, 3);
     (0..3).for_each(|partition| book.place(partition, &[2, 1, 3]));
-    let led: Vec<Led> = (0..3)
-        .map(|at| Led { partition: PartitionId(at), in_sync: ids([2, 3]) })
-        .collect();
+    let led: Vec<Led> =
+        (0..3).map(|at| Led { partition: PartitionId(at), in_sync: ids([2, 3]) }).collect();
     let (mut leaders, mut now) = (Leaders::default(), 0);
     leaders.next(&book.0, NodeId(1), &led, false, now);
     now += PREFERRED_LEADER_AFTER_MS;
@@ -221,8 +220,7 @@ fn who_was_struck_off_votes_no_more() {
     book.place(0, &[1, 2, 3]);
     book.down(3);
     book.must(Command::Forget { node: NodeId(3), accept_data_loss: true });
-    let group =
-        Group { voters: ids([1, 2, 3]), settled: true, near: ids([2]), ..Group::default() };
+    let group = Group { voters: ids([1, 2, 3]), settled: true, near: ids([2]), ..Group::default() };
     assert_eq!(next(&book.0, AT, NodeId(1), &group), Step::Change(ids([1, 2])));
 }
 
@@ -422,8 +420,7 @@ fn whatever_happens_meanwhile_groups_become_what_is_wanted() {
             }
         }
         // All is well again.
-        let nodes: Vec<_> =
-            world.book.0.nodes().map(|node| (node.spec.id.0, node.state)).collect();
+        let nodes: Vec<_> = world.book.0.nodes().map(|node| (node.spec.id.0, node.state)).collect();
         for (node, state) in nodes {
             match state {
                 NodeState::Down => world.book.back(node),
