@@ -3,11 +3,15 @@
 mod cluster_rig;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use cluster_rig::*;
 use serde_json::Value;
 use testkit::{Got, Raw};
+
+/// For 48 replicas to move, two at a time, on a machine that is busy.
+const MOVES_PATIENCE: Duration = Duration::from_secs(400);
 
 /// `replication show --json`.
 fn replicas(node: &Node) -> Result<Vec<Value>, String> {
@@ -56,9 +60,17 @@ fn led_as_wanted(nodes: &[Node]) {
     });
 }
 
+/// With a session that outlives the connection by an hour.
 fn connect(at: SocketAddr, id: &str) -> Result<Raw, String> {
+    connect_for(at, id, [0x0e, 0x10])
+}
+
+fn connect_for(at: SocketAddr, id: &str, expiry: [u8; 2]) -> Result<Raw, String> {
+    // It may be starting again.
+    TcpStream::connect(at).map_err(|error| error.to_string())?;
     let mut raw = Raw::open(at);
-    let mut packet = vec![0, 4, b'M', b'Q', b'T', b'T', 5, 0, 0, 60, 5, 0x11, 0, 0, 0x0e, 0x10];
+    let mut packet = vec![0, 4, b'M', b'Q', b'T', b'T', 5, 0, 0, 60, 5, 0x11, 0, 0];
+    packet.extend(expiry);
     packet.extend([0, id.len() as u8]);
     packet.extend(id.as_bytes());
     let mut bytes = vec![0x10, packet.len() as u8];
@@ -109,7 +121,7 @@ fn a_node_that_joins_gets_its_share_and_one_that_leaves_gives_it_back() {
     let address = format!("127.0.0.4:{}", free_port("127.0.0.4"));
     let list = addresses.each_ref().map(|address| format!("'{address}'")).join(", ");
     let table = format!(
-        "name = 'test'\nbind = '{address}'\ndiscovery = [{list}]\nbootstrap = 'static'\n\
+        "name = 'test'\nbind = '{address}'\ndiscovery = [{list}]\n\
          secret = 'a secret of the test'"
     );
     let mut fourth = Node::new(&place, "node-3", "127.0.0.4", &table);
@@ -118,7 +130,7 @@ fn a_node_that_joins_gets_its_share_and_one_that_leaves_gives_it_back() {
     assert_eq!(settled(&fourth).expect("nothing moves yet").values().min(), Some(&0));
     let (good, said) = fourth.ask(&["cluster", "rebalance"]);
     assert!(good, "{said}");
-    let held = until("all four have 48 replicas", || {
+    let held = until_within("all four have 48 replicas", MOVES_PATIENCE, || {
         nodes.iter_mut().for_each(Node::supervise);
         let held = settled(&nodes[1])?;
         let balanced = held.values().all(|held| *held == 48);
@@ -139,7 +151,7 @@ fn a_node_that_joins_gets_its_share_and_one_that_leaves_gives_it_back() {
     let first = text(&nodes[0].show().expect("it answers")["this"]["node"]);
     let (good, said) = nodes[3].ask(&["cluster", "leave", "--node", &first]);
     assert!(good, "{said}");
-    until("it has left", || {
+    until_within("it has left", MOVES_PATIENCE, || {
         let shown = nodes[3].show()?;
         if states(&shown, "left").contains(&first) { Ok(()) } else { Err(format!("{shown:#}")) }
     });
@@ -216,4 +228,33 @@ fn a_node_that_is_stopped_hands_its_leaderships_over_first() {
     let (good, said) = nodes[2].ask(&["node", "undrain"]);
     assert!(good, "{said}");
     led_as_wanted(&nodes);
+}
+
+#[test]
+fn a_node_that_is_cut_off_closes_its_clients_until_it_is_back() {
+    let (place, addresses) = (Place::new(), three_addresses());
+    let mut nodes: Vec<Node> = three(&place, "static", &addresses).into();
+    nodes.iter_mut().for_each(Node::start);
+    nodes.iter_mut().for_each(|node| drop(node.sees_serving(3)));
+    until("placed", || settled(&nodes[0]));
+    until("three voters", || {
+        let voters = nodes[0].show()?["meta"]["voters"].as_array().map_or(0, Vec::len);
+        if voters == 3 { Ok(()) } else { Err(format!("{voters}")) }
+    });
+    // A durable one would lose its partition's leader, and be told so, before.
+    let mut client = until("it connects", || connect_for(nodes[0].mqtt(), "client", [0, 0]));
+    nodes[1].kill();
+    nodes[2].kill();
+    until("it is told", || match client.recv() {
+        Got::Packet(packet) if packet[0] == 0xe0 && packet[2] == 0x9c => Ok(()),
+        Got::Silence => Err("nothing yet".into()),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(Raw::open(nodes[0].mqtt()).recv(), Got::Closed, "nobody new comes in");
+    nodes[1].start();
+    nodes[2].start();
+    until("it serves again", || {
+        nodes[0].supervise();
+        connect_for(nodes[0].mqtt(), "client", [0, 0]).map(drop)
+    });
 }

@@ -199,7 +199,10 @@ impl<W: Wire> Core<W> {
     /// The leader of the meta group, as far as known.
     pub(super) fn leader(&self) -> Option<Leader> {
         let status = self.groups.status(META);
-        let by_raft = status.leader.filter(|_| status.is_voter(self.me.node.0)).map(NodeId);
+        // Who led and was voted out may not know more than that.
+        let knows = |leader: &u64| *leader != self.me.node.0 || status.leads;
+        let by_raft = status.leader.filter(knows).filter(|_| status.is_voter(self.me.node.0));
+        let by_raft = by_raft.map(NodeId);
         let Some(node) = by_raft else { return lock(&self.hint).clone() };
         let address = lock(&self.book).address(node).unwrap_or_default().to_owned();
         Some(Leader { node, address })

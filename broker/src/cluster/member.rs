@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tidegate_cluster::bootstrap::Peers;
 use tidegate_cluster::ids::{ClusterId, NodeId};
-use tidegate_cluster::lease::Holder;
+use tidegate_cluster::lease::{Hold, Holder};
 use tidegate_cluster::meta::{Command, Meta, NodeState, Wish};
 use tidegate_consensus::META;
 use tidegate_store::Peer;
@@ -214,12 +214,14 @@ pub(super) async fn own<W: Wire>(core: Arc<Core<W>>) {
 }
 
 /// Asks others for metadata while this node's own replica is no voter that
-/// knows its leader. Runs for ever.
+/// knows its leader, or is behind what its lease needs: who is voted out may
+/// never hear of it. Runs for ever.
 pub(super) async fn follow<W: Wire>(core: Arc<Core<W>>) {
     let mut turn = 0;
     loop {
         let status = core.groups.status(META);
-        if status.is_voter(core.me.node.0) && status.leader.is_some() {
+        let current = core.cluster.hold(Reading::take().millis()) == Hold::Serving;
+        if status.is_voter(core.me.node.0) && status.leader.is_some() && current {
             sleep(4 * TICK).await;
             continue;
         }
@@ -280,7 +282,6 @@ fn take<W: Wire>(core: &Core<W>, news: News) {
 /// Looks where the peers are: often without a lease, since all may have moved.
 /// Runs for ever.
 pub(super) async fn seek<W: Wire>(core: Arc<Core<W>>) {
-    use tidegate_cluster::lease::Hold;
     let remembered = core.identity.peers().unwrap_or_default();
     let mut peers = Peers::new(remembered.into_iter().map(|peer| peer.address).collect());
     loop {

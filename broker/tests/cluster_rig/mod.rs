@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// For what a cluster needs a moment for; builds in parallel make it slow.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 static RIGS: AtomicU32 = AtomicU32::new(0);
 
@@ -27,8 +27,17 @@ pub fn free_port(host: &str) -> u16 {
 }
 
 /// Waits until `what` says so; its last word is in the failure.
-pub fn until<T>(title: &str, mut what: impl FnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub fn until<T>(title: &str, what: impl FnMut() -> Result<T, String>) -> T {
+    until_within(title, PATIENCE, what)
+}
+
+/// The same, of something that takes long.
+pub fn until_within<T>(
+    title: &str,
+    patience: Duration,
+    mut what: impl FnMut() -> Result<T, String>,
+) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         match what() {
             Ok(done) => return done,

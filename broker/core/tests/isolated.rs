@@ -1,0 +1,37 @@
+//! A node that is cut off from its cluster sends its clients away.
+#![allow(missing_docs)]
+
+mod rig;
+
+use rig::{Rig, connect, connect_v5};
+use tidegate_core::settings::Settings;
+use tidegate_core::{Opening, Refused};
+
+#[test]
+fn clients_of_a_node_that_is_cut_off_are_told_and_nobody_new_comes_in() {
+    let mut rig = Rig::new(1, Settings::default());
+    let five = connect_v5(&mut rig, 0, "five", true, 60);
+    let three = connect(&mut rig, 0, "three", true);
+    let silent = rig.open(0);
+    rig.packets(five);
+    rig.packets(three);
+
+    let now = rig.now;
+    rig.shards[0].isolate(true);
+    rig.shards[0].send_away(now, 2);
+    rig.run();
+    let gone = [five, three, silent].iter().filter(|client| !rig.is_open(**client)).count();
+    assert_eq!(gone, 2, "no more than were asked for");
+    rig.shards[0].send_away(now, 2);
+    rig.run();
+    assert_eq!(rig.sockets(), 0);
+    let said = rig.packets(five);
+    assert!(said.len() == 1 && said[0][0] == 0xe0 && said[0][2] == 0x9c, "{said:x?}");
+    assert!(rig.packets(three).is_empty(), "before 5.0 there is no word for it");
+    let refused = rig.shards[0].open_as(now, Opening::default());
+    assert_eq!(refused, Err(Refused::Draining));
+
+    rig.shards[0].isolate(false);
+    let back = connect(&mut rig, 0, "three", true);
+    assert_eq!(rig.packets(back), [[0x20, 2, 0, 0]]);
+}
