@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shard;
 use super::distribute::Source;
+use crate::hole::{self, Hole};
 use crate::conn::pause;
 use crate::counters::DropReason;
 use crate::ids::{ConnRef, Millis, PartitionId, Position, ShardId};
@@ -265,6 +266,7 @@ impl Shard {
         let Some(errand) = self.errand_in_time(now, partition, token, errand) else { return };
         let at = self.local_number(partition);
         let lane = self.partitions.get(at).and_then(|partition| partition.lane(token));
+        let lane = lane.filter(|_| !hole::on(Hole::LanesByIncarnation));
         let mut source = Source::errand(Confirm::errand(self.id, partition, token), lane);
         let Errand { message, share } = errand;
         match share {

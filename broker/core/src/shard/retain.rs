@@ -7,6 +7,7 @@ use tidegate_codec::defect;
 
 use super::receive::qos_of;
 use super::{Shard, has_room};
+use crate::hole::{self, Hole};
 use crate::conn::{Conn, Phase};
 use crate::delivery::Delivery;
 use crate::ids::{ConnRef, Millis, PARTITIONS, PartitionId, SessionKey};
@@ -25,6 +26,11 @@ impl Shard {
     /// [MQTT-3.3.1-5], [MQTT-3.3.1-6]. Whether there is place was asked before.
     pub(super) fn retain(&mut self, now: Millis, message: &Arc<Message>, clear: bool) {
         let topic = message.topic();
+        if hole::on(Hole::RetainedLastWriter)
+            && self.retained.get(topic).is_some_and(|old| old.id > message.id)
+        {
+            return;
+        }
         let old = if (clear && !defect::on("5:3.3.1-6")) || message.expired(now) {
             // What has expired on its way replaces too [MQTT-3.3.1-5].
             self.note_retained(topic, false);

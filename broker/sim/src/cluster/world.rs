@@ -101,6 +101,7 @@ pub(super) struct World {
 
 /// Runs one seed; with `trace` it is told on the way what nodes and links do.
 pub fn run(seed: u64, hole: Option<Hole>, trace: bool) -> Outcome {
+    tidegate_core::hole::open(hole.and_then(Hole::of_the_core));
     let mut dice = Dice::new(seed ^ 0xc1a5_7e25);
     let plan = Plan::new(seed, &mut dice);
     let mut clients = Vec::new();
@@ -146,6 +147,7 @@ pub fn run(seed: u64, hole: Option<Hole>, trace: bool) -> Outcome {
     if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.live())).is_err() {
         world.failures.push(Failure::new("panic", "a node panicked".into()));
     }
+    tidegate_core::hole::open(None);
     world.stats.messages = world.history.messages.len() as u64;
     world.stats.events = world.history.entries.len() as u64;
     if world.failures.is_empty() {
