@@ -99,9 +99,8 @@ impl Node {
 
     /// The shards of a node that begins, with nothing in them.
     pub(crate) fn of(node: &Arc<tidegate_core::Node>, plant: Option<Plant>) -> Node {
-        let shards: Vec<Shard> = (0..node.shards())
-            .map(|n| Shard::new(Arc::clone(node), ShardId(n), START))
-            .collect();
+        let shards: Vec<Shard> =
+            (0..node.shards()).map(|n| Shard::new(Arc::clone(node), ShardId(n), START)).collect();
         let mailboxes =
             shards.iter().map(|_| shards.iter().map(|_| VecDeque::new()).collect()).collect();
         Node {

@@ -7,7 +7,7 @@
 
 use tidegate_codec::QoS;
 
-use super::{Acked, Cold, Flight, FlightState, ids, Kept, Outcome, Outgoing, Waiting};
+use super::{Acked, Cold, Flight, FlightState, Kept, Outcome, Outgoing, Waiting, ids};
 use crate::delivery::Delivery;
 use crate::ids::Position;
 

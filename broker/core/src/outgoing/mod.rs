@@ -18,9 +18,9 @@ use std::sync::Arc;
 
 use tidegate_codec::QoS;
 
-use crate::hole::{self, Hole};
 use crate::counters::Load;
 use crate::delivery::Delivery;
+use crate::hole::{self, Hole};
 use crate::ids::{Millis, Position};
 use crate::limits::{Limits, QueuePolicy};
 
@@ -476,10 +476,11 @@ impl Outgoing {
     /// Whether the packet id of this number is still owed by an earlier one.
     #[inline]
     fn is_owed(&self, sequence: u64) -> bool {
-        !hole::on(Hole::EarlyPacketId) && self.flights.front().is_some_and(|first| {
-            sequence.saturating_sub(first.sequence) >= ids()
-                && self.find(packet_id(sequence)).is_some()
-        })
+        !hole::on(Hole::EarlyPacketId)
+            && self.flights.front().is_some_and(|first| {
+                sequence.saturating_sub(first.sequence) >= ids()
+                    && self.find(packet_id(sequence)).is_some()
+            })
     }
 
     /// Where the exchange with this id is. Flights are sorted by sequence; the

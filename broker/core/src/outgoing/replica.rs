@@ -5,7 +5,7 @@
 //! queue when the client is away, what was in flight and is not released waits
 //! again from then on.
 
-use super::{Flight, FlightState, ids, Outgoing, Waiting};
+use super::{Flight, FlightState, Outgoing, Waiting, ids};
 use crate::delivery::Delivery;
 use tidegate_codec::QoS;
 

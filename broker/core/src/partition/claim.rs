@@ -10,7 +10,7 @@ use tidegate_codec::ReasonCode;
 
 use super::{Change, Context, Gone, Partition, Released, Session};
 use crate::hole::{self, Hole};
-use crate::ids::{Member, ConnRef, Millis, PartitionId, SessionKey};
+use crate::ids::{ConnRef, Member, Millis, PartitionId, SessionKey};
 use crate::limits::GRACE_MS;
 use crate::mail::{ClaimRef, ClaimRequest, Granted, Kind, Reclaim, ReleaseRequest};
 use crate::node::Totals;

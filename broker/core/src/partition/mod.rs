@@ -27,10 +27,10 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashTable};
 
-use crate::hole::{self, Hole};
 use crate::access::Who;
 use crate::counters::{Counters, DropReason};
 use crate::delivery::Delivery;
+use crate::hole::{self, Hole};
 use crate::ids::{ConnRef, Millis, PartitionId, Position, SessionKey, ShardId};
 use crate::index::{Index, Options, Targets};
 use crate::journal::Journal;

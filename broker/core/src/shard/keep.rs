@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shard;
 use super::distribute::Source;
-use crate::hole::{self, Hole};
 use crate::conn::pause;
 use crate::counters::DropReason;
+use crate::hole::{self, Hole};
 use crate::ids::{ConnRef, Millis, PartitionId, Position, ShardId};
 use crate::journal::Batch;
 use crate::mail::{Confirm, Kind, Lane, is_system, part};

@@ -7,9 +7,9 @@ use tidegate_codec::defect;
 
 use super::receive::qos_of;
 use super::{Shard, has_room};
-use crate::hole::{self, Hole};
 use crate::conn::{Conn, Phase};
 use crate::delivery::Delivery;
+use crate::hole::{self, Hole};
 use crate::ids::{ConnRef, Millis, PARTITIONS, PartitionId, SessionKey};
 use crate::limits::{REPLAY_BATCH_MAX, REPLAY_BYTES_MAX, REPLAYS_MAX, STEP_ITEMS_MAX};
 use crate::mail::{Kind, Replay};

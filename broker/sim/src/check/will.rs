@@ -113,9 +113,9 @@ fn due_of_many(history: &History, conn: &Conn, delay: u32, next: usize) -> Due {
     let Some(last) = entries.last() else { return Due::Perhaps };
     let back = entries.get(next).map_or(last.ms, |entry| entry.ms);
     let until = next.min(entries.len());
-    let calm = entries[..until].iter().rfind(|entry| {
-        matches!(entry.event, Event::Heal | Event::Crash | Event::Restart)
-    });
+    let calm = entries[..until]
+        .iter()
+        .rfind(|entry| matches!(entry.event, Event::Heal | Event::Crash | Event::Restart));
     // Before everything healed nobody knows what was cut.
     let healed = entries[..until].iter().any(|entry| entry.event == Event::Heal);
     match calm.filter(|_| healed) {

@@ -77,10 +77,8 @@ impl Meta {
     /// A process at this place becomes a member.
     pub(super) fn join(&mut self, at: usize) -> Known {
         self.members += 1;
-        let life = Life {
-            node: NodeId(at as u64 + 1),
-            incarnation: Incarnation(u64::from(self.members)),
-        };
+        let life =
+            Life { node: NodeId(at as u64 + 1), incarnation: Incarnation(u64::from(self.members)) };
         let known = Known { member: self.members, at, life, serves: false };
         self.say(Fact::Joined(known));
         known

@@ -94,9 +94,7 @@ impl Net {
 
     /// Whether two places have a session that is not over at both ends.
     pub(super) fn between(&self, a: usize, b: usize) -> Option<u64> {
-        let of = |session: &Session| {
-            session.end_of(a).is_some() && session.end_of(b).is_some()
-        };
+        let of = |session: &Session| session.end_of(a).is_some() && session.end_of(b).is_some();
         self.sessions.iter().find(|(_, session)| of(session)).map(|(id, _)| *id)
     }
 

@@ -43,6 +43,8 @@ struct Replica {
     /// The image has to be given to the machine first.
     install: bool,
     leading: bool,
+    /// The last term whose leader it has heard of, which it notes with its vote.
+    heard: u64,
     /// By replica, while it leads.
     matched: Vec<usize>,
 }
@@ -170,16 +172,17 @@ impl Group {
         let Some(leader) = self.leader() else { return false };
         let own = &self.replicas[leader];
         let (last, commit, term) = (own.last(), own.commit, own.term);
-        commit != last || self.voters.iter().any(|&at| {
-            let replica = &self.replicas[at];
-            replica.last() != last
-                || replica.commit != commit
-                || replica.term != term
-                || replica.flushed != replica.last()
-                || replica.applied != replica.commit
-                || replica.install
-                || (replica.leading && at != leader)
-        })
+        commit != last
+            || self.voters.iter().any(|&at| {
+                let replica = &self.replicas[at];
+                replica.last() != last
+                    || replica.commit != commit
+                    || replica.term != term
+                    || replica.flushed != replica.last()
+                    || replica.applied != replica.commit
+                    || replica.install
+                    || (replica.leading && at != leader)
+            })
     }
 
     /// Appends to a leader's log; none: it does not lead.
@@ -236,8 +239,7 @@ impl Group {
         self.replicas[to].term = term;
         self.replicas[to].leading = false;
         let own = &self.replicas[from];
-        let news: Vec<Entry> =
-            own.entries[same - own.base..].iter().take(most).cloned().collect();
+        let news: Vec<Entry> = own.entries[same - own.base..].iter().take(most).cloned().collect();
         let commit = own.commit;
         let follower = &mut self.replicas[to];
         let beyond = follower.last() > same
@@ -251,9 +253,14 @@ impl Group {
         if follower.last() == same {
             follower.entries.extend(news);
         }
+        // That this leader's vote counts is noted, and synced.
+        if std::mem::replace(&mut follower.heard, term) != term && self.votes_outside {
+            follower.flushed = follower.last();
+        }
         // What is behind its last common entry may be another leader's.
         let (own, other) = (&self.replicas[from], &self.replicas[to]);
-        let whole = other.last() <= own.last() && own.term_at(other.last()) == Some(other.last_term());
+        let whole =
+            other.last() <= own.last() && own.term_at(other.last()) == Some(other.last_term());
         let agreed = if whole { other.last() } else { same };
         let follower = &mut self.replicas[to];
         follower.commit = follower.commit.max(commit.min(agreed));
@@ -309,9 +316,8 @@ impl Group {
         let own = (self.replicas[at].last_term(), self.replicas[at].last());
         let asked: Vec<usize> = self.voters.iter().copied().filter(|&v| self.may_vote(v)).collect();
         let asked: Vec<usize> = asked.into_iter().filter(|&v| v == at || reaches(v)).collect();
-        let grants = |replica: &Replica| {
-            replica.term < term && (replica.last_term(), replica.last()) <= own
-        };
+        let grants =
+            |replica: &Replica| replica.term < term && (replica.last_term(), replica.last()) <= own;
         // It asks first whether it would be elected.
         let granted = asked.iter().filter(|&&v| grants(&self.replicas[v])).count();
         let newest = asked.iter().map(|&v| self.replicas[v].term).max().unwrap_or(0);
@@ -338,6 +344,9 @@ impl Group {
         replica.leading = true;
         replica.matched = vec![0; nodes];
         replica.entries.push(Entry { term, payload: None });
+        if self.votes_outside {
+            replica.flushed = replica.last();
+        }
         true
     }
 
@@ -404,7 +413,9 @@ impl Group {
         let own = &self.replicas[leader];
         let same = |at: usize| {
             let other = &self.replicas[at];
-            other.last() == all && other.flushed == all && other.term == own.term
+            other.last() == all
+                && other.flushed == all
+                && other.term == own.term
                 && other.last_term() == own.last_term()
         };
         if own.commit != all || own.flushed != all || !self.voters.iter().all(|&v| same(v)) {

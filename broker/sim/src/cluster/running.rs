@@ -6,12 +6,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tidegate_cluster::ids::Life;
+use tidegate_core::Applied;
 use tidegate_core::access::Open;
 use tidegate_core::ids::{Member, PartitionId};
 use tidegate_core::limits::Limits;
 use tidegate_core::mail::parcels;
 use tidegate_core::settings::Settings;
-use tidegate_core::Applied;
 
 use super::meta::Known;
 use super::net::{Load, Net};

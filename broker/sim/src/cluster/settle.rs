@@ -66,8 +66,7 @@ impl World {
             }
             *away = true;
             let before = client.line.as_ref().map(|line| line.conn);
-            let mut pen =
-                Pen { history: &mut self.history, ms: self.ms, conns: &mut self.conns };
+            let mut pen = Pen { history: &mut self.history, ms: self.ms, conns: &mut self.conns };
             let wish = client.abort(&mut pen);
             self.grant(who, wish, before);
         }

@@ -23,6 +23,7 @@ impl World {
     /// One round; `settles`: nobody is slow any more. Whether anything was done.
     pub(super) fn round(&mut self, settles: bool) -> bool {
         self.clocks();
+        self.stale_reads();
         let mut busy = self.arrivals();
         busy |= self.sessions(settles);
         self.metadata();
@@ -66,6 +67,21 @@ impl World {
             } else {
                 self.net.cut.remove(&(from, to));
             }
+        }
+    }
+
+    /// A node that stood still in the middle of a turn reads on with its time.
+    fn stale_reads(&mut self) {
+        for at in 0..self.places.len() {
+            if !self.is_awake(at) {
+                continue;
+            }
+            let Some(stale) = self.places[at].stale.take() else { continue };
+            let Some(run) = &mut self.places[at].run else { continue };
+            let now = std::mem::replace(&mut run.node.now, stale);
+            let keys: Vec<(usize, u32)> = run.node.wires.keys().copied().collect();
+            keys.into_iter().for_each(|key| run.node.receive(key, usize::MAX));
+            run.node.now = now;
         }
     }
 
@@ -133,8 +149,7 @@ impl World {
     }
 
     pub(super) fn arrival(&mut self, arrival: Arrival) {
-        let mut pen =
-            Pen { history: &mut self.history, ms: self.ms, conns: &mut self.conns };
+        let mut pen = Pen { history: &mut self.history, ms: self.ms, conns: &mut self.conns };
         match arrival {
             Arrival::Closed { client, conn } => self.clients[client].closed(conn, &mut pen),
             Arrival::Packet { client: who, conn, version, bytes } => {
@@ -164,7 +179,6 @@ impl World {
             (0..self.places.len()).map(|other| self.reaches(at, other)).collect();
         let Some(mut run) = self.places[at].run.take() else { return false };
         let mut busy = self.prove(&mut run, &reached);
-        let stale = self.places[at].stale.take();
         let eager = if settles { 100 } else { self.plan.eager };
         let mut out = Outside { net: &mut self.net, dice: &mut self.dice, ms: self.ms };
         for _ in 0..if settles { 64 } else { 4 } {
@@ -182,10 +196,6 @@ impl World {
             }
             let keys: Vec<(usize, u32)> =
                 run.node.wires.range((shard, 0)..=(shard, u32::MAX)).map(|(k, _)| *k).collect();
-            let now = run.node.now;
-            if let Some(then) = stale {
-                run.node.now = then;
-            }
             for key in keys {
                 let wire = &run.node.wires[&key];
                 if wire.up.is_empty() || !(settles || out.dice.chance(80)) {
@@ -198,7 +208,6 @@ impl World {
                 };
                 run.node.receive(key, bytes);
             }
-            run.node.now = now;
             let words = if settles { usize::MAX } else { out.dice.below(24) };
             busy |= run.turn(shard, words, &mut out);
             while run.node.mail(shard, out.dice) {
@@ -351,7 +360,8 @@ impl World {
         }
         if leads_long {
             let down = |known: &Known| self.places[known.at].granted_at + DOWN_MS < self.ms;
-            let down: Vec<u16> = self.meta.now.members.iter().filter(|k| down(k)).map(|k| k.member).collect();
+            let down: Vec<u16> =
+                self.meta.now.members.iter().filter(|k| down(k)).map(|k| k.member).collect();
             for member in down {
                 self.tell(|| format!("member {member} is down"));
                 self.meta.say(Fact::Gone(member));
@@ -492,8 +502,7 @@ impl World {
     pub(super) fn client(&mut self, who: usize, finish: bool) -> bool {
         let client = &mut self.clients[who];
         let before = client.line.as_ref().map(|line| line.conn);
-        let mut pen =
-            Pen { history: &mut self.history, ms: self.ms, conns: &mut self.conns };
+        let mut pen = Pen { history: &mut self.history, ms: self.ms, conns: &mut self.conns };
         let wish = match finish {
             true => client.finish(&mut self.dice, &mut pen),
             false => client.act(&mut self.dice, &mut pen),
