@@ -22,7 +22,10 @@ struct Args {
 impl Args {
     fn run(&self, seed: u64) -> Outcome {
         match self.cluster {
-            true => cluster::run(seed, self.hole, self.trace),
+            true => {
+                let (hole, trace) = (self.hole, self.trace);
+                cluster::run(seed, cluster::Options { hole, favour: hole, trace })
+            }
             false => run(seed, self.plant),
         }
     }

@@ -7,7 +7,7 @@
 
 use tidegate_codec::QoS;
 
-use super::{Acked, Cold, Flight, FlightState, IDS, Kept, Outcome, Outgoing, Waiting};
+use super::{Acked, Cold, Flight, FlightState, Kept, Outcome, Outgoing, Waiting, ids};
 use crate::delivery::Delivery;
 use crate::ids::Position;
 
@@ -211,7 +211,7 @@ impl Outgoing {
         let mut number = None;
         let first = self.cold.front().map(|cold| self.number(cold.sequence));
         if let Some(first) = first {
-            let ahead = (u64::from(packet_id) + IDS - u64::from(super::packet_id(first))) % IDS;
+            let ahead = (u64::from(packet_id) + ids() - u64::from(super::packet_id(first))) % ids();
             number = self.find_cold(first + ahead).map(|at| (first + ahead, Some(at)));
         }
         if number.is_none() {

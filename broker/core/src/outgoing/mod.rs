@@ -20,6 +20,7 @@ use tidegate_codec::QoS;
 
 use crate::counters::Load;
 use crate::delivery::Delivery;
+use crate::hole::{self, Hole};
 use crate::ids::{Millis, Position};
 use crate::limits::{Limits, QueuePolicy};
 
@@ -475,10 +476,11 @@ impl Outgoing {
     /// Whether the packet id of this number is still owed by an earlier one.
     #[inline]
     fn is_owed(&self, sequence: u64) -> bool {
-        self.flights.front().is_some_and(|first| {
-            sequence.saturating_sub(first.sequence) >= IDS
-                && self.find(packet_id(sequence)).is_some()
-        })
+        !hole::on(Hole::EarlyPacketId)
+            && self.flights.front().is_some_and(|first| {
+                sequence.saturating_sub(first.sequence) >= ids()
+                    && self.find(packet_id(sequence)).is_some()
+            })
     }
 
     /// Where the exchange with this id is. Flights are sorted by sequence; the
@@ -490,8 +492,8 @@ impl Outgoing {
             return None;
         }
         // The latest sequence before the next one with this id, then a cycle earlier, ...
-        let ahead = (u64::from(id) + IDS - u64::from(packet_id(self.sequence))) % IDS;
-        let mut candidate = (self.sequence + ahead).checked_sub(IDS);
+        let ahead = (u64::from(id) + ids() - u64::from(packet_id(self.sequence))) % ids();
+        let mut candidate = (self.sequence + ahead).checked_sub(ids());
         if ahead == 0 && self.sequence == 0 {
             candidate = None;
         }
@@ -505,20 +507,26 @@ impl Outgoing {
             if let Ok(at) = self.flights.binary_search_by_key(&sequence, |f| f.sequence) {
                 return Some(at);
             }
-            if sequence - first > CYCLES_MAX * IDS {
+            if sequence - first > CYCLES_MAX * ids() {
                 // Behind an exchange that is never finished a cycle after cycle
                 // has nothing; what is in flight is at most a window.
                 return self.flights.iter().position(|f| packet_id(f.sequence) == id);
             }
-            candidate = sequence.checked_sub(IDS);
+            candidate = sequence.checked_sub(ids());
         }
         None
     }
 }
 
+/// How many packet ids there are.
+#[inline]
+fn ids() -> u64 {
+    if hole::on(Hole::EarlyPacketId) { 4 } else { IDS }
+}
+
 #[inline]
 fn packet_id(sequence: u64) -> u16 {
-    (1 + sequence % IDS) as u16
+    (1 + sequence % ids()) as u16
 }
 
 /// The identifiers of the subscriptions that a message matched.

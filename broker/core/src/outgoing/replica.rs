@@ -5,7 +5,7 @@
 //! queue when the client is away, what was in flight and is not released waits
 //! again from then on.
 
-use super::{Flight, FlightState, IDS, Outgoing, Waiting};
+use super::{Flight, FlightState, Outgoing, Waiting, ids};
 use crate::delivery::Delivery;
 use tidegate_codec::QoS;
 
@@ -76,7 +76,7 @@ impl Outgoing {
 
     /// Whether the packet id of this exchange is soon another message's.
     pub(crate) fn is_id_wanted(&self, sequence: u64) -> bool {
-        self.sequence.saturating_sub(sequence) >= IDS
+        self.sequence.saturating_sub(sequence) >= ids()
     }
 
     /// All messages that are owed, by number.

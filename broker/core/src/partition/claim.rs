@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use tidegate_codec::ReasonCode;
 
 use super::{Change, Context, Gone, Partition, Released, Session};
-use crate::ids::{ConnRef, Millis, PartitionId, SessionKey};
+use crate::hole::{self, Hole};
+use crate::ids::{ConnRef, Member, Millis, PartitionId, SessionKey};
 use crate::limits::GRACE_MS;
 use crate::mail::{ClaimRef, ClaimRequest, Granted, Kind, Reclaim, ReleaseRequest};
 use crate::node::Totals;
@@ -344,6 +345,9 @@ impl Partition {
             session_generation = Some(session.generation);
             session.connected(&request, present, cx);
             incoming = session.incoming().to_vec();
+            if hole::on(Hole::LocalQos2) {
+                incoming.clear();
+            }
         }
         let conn = request.conn;
         let partition = self.id;
@@ -455,6 +459,15 @@ impl Partition {
     pub(super) fn restarted(&mut self, at: Millis, cx: &mut Context<'_>) {
         for slot in self.live_slots() {
             self.end_claim(at, slot, Ended::Crashed, cx);
+        }
+    }
+
+    /// Nobody waits any more for a claim at an incarnation that is gone: it would
+    /// be granted to a connection that is no more, for ever.
+    pub(super) fn forget_waiting(&mut self, member: Member) {
+        for slot in 0..self.claims.slots() {
+            let Some(claim) = self.claims.at_mut(slot) else { continue };
+            claim.pending.take_if(|pending| pending.conn.shard.member() == member);
         }
     }
 

@@ -329,6 +329,7 @@ impl Partition {
     pub(super) fn gone(&mut self, at: Millis, gone: &Gone, cx: &mut Context<'_>) {
         if let Gone::Member(member) = gone {
             self.seen.forget(*member);
+            self.forget_waiting(*member);
         }
         for slot in self.live_slots() {
             let Some(claim) = self.claims.at(slot) else { continue };

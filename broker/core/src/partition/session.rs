@@ -530,6 +530,13 @@ impl Partition {
     /// Sends what the window allows.
     pub(super) fn pump(&mut self, at: Millis, slot: u32, cx: &mut Context<'_>) {
         let (shard, id) = (self.shard, self.id);
+        // Granted by an earlier leader: its node ends it when it hears of this one,
+        // and may not have heard. What it is sent now would come twice, or out of
+        // turn, to whoever takes the session then.
+        let live = self.claims.at(slot).and_then(|claim| claim.live);
+        if !cx.replaying && live.is_some_and(|conn| self.inherited(conn).is_some()) {
+            return;
+        }
         let Some(claim) = self.claims.at_mut(slot) else { return };
         let Some(session) = claim.session.as_deref_mut() else { return };
         if cx.replaying {

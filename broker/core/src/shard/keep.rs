@@ -8,6 +8,7 @@ use super::Shard;
 use super::distribute::Source;
 use crate::conn::pause;
 use crate::counters::DropReason;
+use crate::hole::{self, Hole};
 use crate::ids::{ConnRef, Millis, PartitionId, Position, ShardId};
 use crate::journal::Batch;
 use crate::mail::{Confirm, Kind, Lane, is_system, part};
@@ -265,6 +266,7 @@ impl Shard {
         let Some(errand) = self.errand_in_time(now, partition, token, errand) else { return };
         let at = self.local_number(partition);
         let lane = self.partitions.get(at).and_then(|partition| partition.lane(token));
+        let lane = lane.filter(|_| !hole::on(Hole::LanesByIncarnation));
         let mut source = Source::errand(Confirm::errand(self.id, partition, token), lane);
         let Errand { message, share } = errand;
         match share {

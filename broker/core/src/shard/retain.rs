@@ -9,6 +9,7 @@ use super::receive::qos_of;
 use super::{Shard, has_room};
 use crate::conn::{Conn, Phase};
 use crate::delivery::Delivery;
+use crate::hole::{self, Hole};
 use crate::ids::{ConnRef, Millis, PARTITIONS, PartitionId, SessionKey};
 use crate::limits::{REPLAY_BATCH_MAX, REPLAY_BYTES_MAX, REPLAYS_MAX, STEP_ITEMS_MAX};
 use crate::mail::{Kind, Replay};
@@ -25,6 +26,11 @@ impl Shard {
     /// [MQTT-3.3.1-5], [MQTT-3.3.1-6]. Whether there is place was asked before.
     pub(super) fn retain(&mut self, now: Millis, message: &Arc<Message>, clear: bool) {
         let topic = message.topic();
+        if hole::on(Hole::RetainedLastWriter)
+            && self.retained.get(topic).is_some_and(|old| old.id > message.id)
+        {
+            return;
+        }
         let old = if (clear && !defect::on("5:3.3.1-6")) || message.expired(now) {
             // What has expired on its way replaces too [MQTT-3.3.1-5].
             self.note_retained(topic, false);

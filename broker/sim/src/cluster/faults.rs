@@ -23,7 +23,8 @@ impl World {
         }
         if pause && self.spare(at) && self.is_awake(at) {
             self.stats.faults += 1;
-            let long = 100 + self.dice.below(6_000) as u64;
+            let least = if self.plan.long_pauses { 3_000 } else { 100 };
+            let long = (least + self.dice.below(6_000)) as u64;
             self.tell(|| format!("node {at} stands still for {long} ms"));
             self.places[at].paused_until = self.ms + long;
             if self.hole == Some(Hole::CachedNow) {

@@ -45,6 +45,24 @@ impl Hole {
         ("second-subscriber", Hole::SecondSubscriber),
     ];
 
+    /// Where the core has to be wrong.
+    pub(super) fn of_the_core(self) -> Option<tidegate_core::hole::Hole> {
+        use tidegate_core::hole::Hole as Core;
+        match self {
+            Hole::RetainedLastWriter => Some(Core::RetainedLastWriter),
+            Hole::LocalQos2 => Some(Core::LocalQos2),
+            Hole::EarlyPacketId => Some(Core::EarlyPacketId),
+            Hole::LanesByIncarnation => Some(Core::LanesByIncarnation),
+            Hole::SecondSubscriber => Some(Core::SecondSubscriber),
+            Hole::AckBeforeCommit
+            | Hole::RoutesWithoutLease
+            | Hole::CachedNow
+            | Hole::VotesOutside
+            | Hole::NoNodeGone
+            | Hole::WipedVotes => None,
+        }
+    }
+
     /// The one with this name.
     pub fn named(name: &str) -> Option<Hole> {
         Hole::ALL.iter().find(|(known, _)| *known == name).map(|(_, hole)| *hole)

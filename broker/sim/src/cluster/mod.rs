@@ -18,4 +18,4 @@ mod task;
 mod world;
 
 pub use hole::Hole;
-pub use world::run;
+pub use world::{Options, run};

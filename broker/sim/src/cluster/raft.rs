@@ -43,6 +43,8 @@ struct Replica {
     /// The image has to be given to the machine first.
     install: bool,
     leading: bool,
+    /// The last term whose leader it has heard of, which it notes with its vote.
+    heard: u64,
     /// By replica, while it leads.
     matched: Vec<usize>,
 }
@@ -251,6 +253,10 @@ impl Group {
         if follower.last() == same {
             follower.entries.extend(news);
         }
+        // That this leader's vote counts is noted, and synced.
+        if std::mem::replace(&mut follower.heard, term) != term && self.votes_outside {
+            follower.flushed = follower.last();
+        }
         // What is behind its last common entry may be another leader's.
         let (own, other) = (&self.replicas[from], &self.replicas[to]);
         let whole =
@@ -338,6 +344,9 @@ impl Group {
         replica.leading = true;
         replica.matched = vec![0; nodes];
         replica.entries.push(Entry { term, payload: None });
+        if self.votes_outside {
+            replica.flushed = replica.last();
+        }
         true
     }
 

@@ -23,6 +23,7 @@ impl World {
     /// One round; `settles`: nobody is slow any more. Whether anything was done.
     pub(super) fn round(&mut self, settles: bool) -> bool {
         self.clocks();
+        self.stale_reads();
         let mut busy = self.arrivals();
         busy |= self.sessions(settles);
         self.metadata();
@@ -66,6 +67,21 @@ impl World {
             } else {
                 self.net.cut.remove(&(from, to));
             }
+        }
+    }
+
+    /// A node that stood still in the middle of a turn reads on with its time.
+    fn stale_reads(&mut self) {
+        for at in 0..self.places.len() {
+            if !self.is_awake(at) {
+                continue;
+            }
+            let Some(stale) = self.places[at].stale.take() else { continue };
+            let Some(run) = &mut self.places[at].run else { continue };
+            let now = std::mem::replace(&mut run.node.now, stale);
+            let keys: Vec<(usize, u32)> = run.node.wires.keys().copied().collect();
+            keys.into_iter().for_each(|key| run.node.receive(key, usize::MAX));
+            run.node.now = now;
         }
     }
 
@@ -163,7 +179,6 @@ impl World {
             (0..self.places.len()).map(|other| self.reaches(at, other)).collect();
         let Some(mut run) = self.places[at].run.take() else { return false };
         let mut busy = self.prove(&mut run, &reached);
-        let stale = self.places[at].stale.take();
         let eager = if settles { 100 } else { self.plan.eager };
         let mut out = Outside { net: &mut self.net, dice: &mut self.dice, ms: self.ms };
         for _ in 0..if settles { 64 } else { 4 } {
@@ -181,10 +196,6 @@ impl World {
             }
             let keys: Vec<(usize, u32)> =
                 run.node.wires.range((shard, 0)..=(shard, u32::MAX)).map(|(k, _)| *k).collect();
-            let now = run.node.now;
-            if let Some(then) = stale {
-                run.node.now = then;
-            }
             for key in keys {
                 let wire = &run.node.wires[&key];
                 if wire.up.is_empty() || !(settles || out.dice.chance(80)) {
@@ -197,7 +208,6 @@ impl World {
                 };
                 run.node.receive(key, bytes);
             }
-            run.node.now = now;
             let words = if settles { usize::MAX } else { out.dice.below(24) };
             busy |= run.turn(shard, words, &mut out);
             while run.node.mail(shard, out.dice) {

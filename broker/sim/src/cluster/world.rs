@@ -37,6 +37,10 @@ pub(super) struct Plan {
     pub(super) eager: usize,
     /// Clients that act in a round, at most.
     pub(super) acts: usize,
+    /// Milliseconds that what goes between nodes is under way, at most.
+    pub(super) late: usize,
+    /// Nodes stand still for longer than leases last.
+    pub(super) long_pauses: bool,
 }
 
 impl Plan {
@@ -60,7 +64,33 @@ impl Plan {
             disasters: rate(dice, 6),
             eager: 25 + dice.below(70),
             acts: 1 + dice.below(3),
+            late: 1 + dice.below(8),
+            long_pauses: false,
         }
+    }
+}
+
+impl Plan {
+    /// What has to happen often for a hole to show.
+    fn favour(&mut self, hole: Hole) {
+        match hole {
+            Hole::CachedNow => {
+                (self.pauses, self.long_pauses, self.acts) = (150, true, 3);
+            }
+            Hole::VotesOutside => {
+                (self.elections, self.disasters, self.eager) = (200, 20, 25);
+            }
+            Hole::WipedVotes => self.disasters = 20,
+            Hole::NoNodeGone => self.crashes = 40,
+            Hole::SecondSubscriber => (self.late, self.acts) = (60, 3),
+            Hole::AckBeforeCommit
+            | Hole::RetainedLastWriter
+            | Hole::LocalQos2
+            | Hole::EarlyPacketId
+            | Hole::LanesByIncarnation
+            | Hole::RoutesWithoutLease => return,
+        }
+        self.calm = false;
     }
 }
 
@@ -99,10 +129,26 @@ pub(super) struct World {
     pub(super) trace: bool,
 }
 
-/// Runs one seed; with `trace` it is told on the way what nodes and links do.
-pub fn run(seed: u64, hole: Option<Hole>, trace: bool) -> Outcome {
+/// How a seed is run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// A hole that is open.
+    pub hole: Option<Hole>,
+    /// What shows this hole happens often, open or not.
+    pub favour: Option<Hole>,
+    /// What nodes and links do is told on the way.
+    pub trace: bool,
+}
+
+/// Runs one seed.
+pub fn run(seed: u64, options: Options) -> Outcome {
+    let Options { hole, favour, trace } = options;
+    tidegate_core::hole::open(hole.and_then(Hole::of_the_core));
     let mut dice = Dice::new(seed ^ 0xc1a5_7e25);
-    let plan = Plan::new(seed, &mut dice);
+    let mut plan = Plan::new(seed, &mut dice);
+    if let Some(favour) = favour {
+        plan.favour(favour);
+    }
     let mut clients = Vec::new();
     let roles = [
         Role::Durable,
@@ -127,7 +173,7 @@ pub fn run(seed: u64, hole: Option<Hole>, trace: bool) -> Outcome {
         ms: 0,
         places: (0..plan.nodes).map(|_| Place::default()).collect(),
         groups: groups.collect(),
-        net: Net { late: 1 + dice.below(8), ..Net::default() },
+        net: Net { late: plan.late, ..Net::default() },
         meta: Meta::default(),
         quorum_since: Some(0),
         elections_at: 0,
@@ -146,6 +192,7 @@ pub fn run(seed: u64, hole: Option<Hole>, trace: bool) -> Outcome {
     if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.live())).is_err() {
         world.failures.push(Failure::new("panic", "a node panicked".into()));
     }
+    tidegate_core::hole::open(None);
     world.stats.messages = world.history.messages.len() as u64;
     world.stats.events = world.history.entries.len() as u64;
     if world.failures.is_empty() {
