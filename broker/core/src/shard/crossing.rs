@@ -41,6 +41,8 @@ pub(super) struct Crossings {
     open: BTreeMap<u64, Crossing>,
     to: BTreeMap<Remote, BTreeSet<u64>>,
     paused: BTreeSet<ConnRef>,
+    /// Where this shard has been told that partitions are led.
+    homes: BTreeMap<PartitionId, ShardId>,
     /// What came for sessions of this node that end with their connection.
     seen: Seen,
     /// When partitions that are silent are asked again.
@@ -122,9 +124,15 @@ impl Shard {
         }
         self.crossings.last += 1;
         let number = self.crossings.last;
-        self.crossings.to.entry(to).or_default().insert(number);
+        let numbers = self.crossings.to.entry(to).or_default();
+        let first = numbers.is_empty();
+        numbers.insert(number);
         self.crossings.open.insert(number, crossing);
-        self.send_crossing(now, number);
+        // One that went to a leader of whom this shard is about to hear would
+        // overtake those that wait for that: all of them go then, in order.
+        if first || self.knows_home(to) {
+            self.send_crossing(now, number);
+        }
         if let Some(shard) = self.way_to(to, origin) {
             self.press(shard, publisher);
         }
@@ -162,6 +170,16 @@ impl Shard {
             crossing.sent_at = now;
         }
         self.send(shard, Kind::Cross(Box::new(cross)));
+    }
+
+    /// Whether what is open went to who leads now.
+    fn knows_home(&self, to: Remote) -> bool {
+        match to {
+            Remote::Node(_) => true,
+            Remote::Partition(partition) => {
+                self.crossings.homes.get(&partition).copied() == self.node.home(partition)
+            }
+        }
     }
 
     /// The shard that takes messages for `to`. Of one publisher always the same:
@@ -221,6 +239,10 @@ impl Shard {
 
     /// A partition has another leader.
     pub(super) fn crossings_moved(&mut self, now: Millis, partition: PartitionId) {
+        match self.node.home(partition) {
+            Some(home) => self.crossings.homes.insert(partition, home),
+            None => self.crossings.homes.remove(&partition),
+        };
         self.send_again(now, Remote::Partition(partition));
     }
 
