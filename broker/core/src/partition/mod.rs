@@ -10,6 +10,7 @@
 //! Upholds OWN-1 (one owner a claim generation) and QOS-2 (packet ids of both
 //! directions live here, not with the socket).
 
+mod bytes;
 mod claim;
 mod class;
 mod image;
@@ -40,6 +41,8 @@ use crate::node::Node;
 use crate::outgoing::{Acked, SubscriptionIds};
 use crate::slab::Slab;
 
+pub use bytes::RecordError;
+pub(crate) use bytes::{Reader, Writer, acked_bits, acked_of};
 pub(crate) use claim::Claim;
 use claim::Ended;
 use class::Class;
@@ -47,8 +50,6 @@ pub use image::Image;
 pub(crate) use outbox::Errand;
 use outbox::Outbox;
 pub(crate) use outbox::Seen;
-pub use record::RecordError;
-pub(crate) use record::{Reader, Writer, acked_bits, acked_of};
 pub use replica::Header;
 use replica::{Dropped, Gone, Replica};
 pub(crate) use session::Session;

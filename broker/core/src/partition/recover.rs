@@ -1,6 +1,6 @@
 //! Reading a partition's records back at a start.
 
-use super::record::RecordError;
+use super::bytes::RecordError;
 use super::{Change, Context, Partition};
 use crate::ids::Millis;
 use crate::log::{FIRST_INDEX, ReplicatedLog};
