@@ -298,6 +298,8 @@ pub(crate) struct Partition {
     /// When those were granted their claims first that another leader granted,
     /// by slot.
     reclaimed: HashMap<u32, Millis, FixedState>,
+    /// What queues have dropped and no record tells yet.
+    dropped: Vec<Dropped>,
     /// Set if it has replicas.
     replica: Option<Box<Replica>>,
 }
@@ -320,6 +322,7 @@ impl Partition {
             applying: false,
             sessions: None,
             reclaimed: HashMap::default(),
+            dropped: Vec::new(),
             replica: None,
         }
     }
@@ -439,6 +442,7 @@ impl Partition {
             Change::Revoke { session, filters } => self.revoke(at, session, &filters, cx),
             Change::Trim { slot, generation, bytes } => {
                 self.trim_one(slot, generation, bytes, cx);
+                self.note_room(slot, cx);
             }
             Change::Retain { message, clear, lane, confirm } => {
                 if self.seen.is_new(lane, noted) {

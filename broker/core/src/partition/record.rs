@@ -253,6 +253,7 @@ impl Partition {
                     will,
                     counted: false,
                     came: at,
+                    order: 0,
                 };
                 Change::Claim { slot, request: Box::new(request) }
             }

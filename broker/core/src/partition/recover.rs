@@ -36,6 +36,9 @@ impl Partition {
         if self.log.next_index() > FIRST_INDEX {
             self.propose(now, Change::Restarted, cx);
         }
+        for slot in 0..self.claims.slots() {
+            self.note_room(slot, cx);
+        }
         self.route_again(cx);
     }
 }
