@@ -46,6 +46,16 @@ fn due(history: &History, lives: &Lives, conn: &Conn) -> Due {
     let next = lives.conns.values().find(|o| o.client == conn.client && o.sent > conn.sent);
     let next_sent = next.map_or(usize::MAX, |next| next.sent);
     let crashes = |from: usize, to: usize| history.crashes(from, to).next().is_some();
+    // A CONNECT that was sent before and overtaken on its way may have come
+    // afterwards: it goes on with the session inside the delay, or ends the
+    // connection before its farewell is read.
+    let overtaken = |other: &&Conn| {
+        other.client == conn.client
+            && other.sent < conn.sent
+            && other.connack.is_none_or(|at| at > conn.sent)
+            && other.closed.is_none_or(|at| Some(at) > conn.connack)
+    };
+    let overtaken = lives.conns.values().any(|other| overtaken(&other));
     if entries[end].event == Event::Disconnect {
         let Some(closed) = conn.closed.filter(|&closed| closed < next_sent) else {
             return Due::Perhaps; // it may never have been read
@@ -54,7 +64,7 @@ fn due(history: &History, lives: &Lives, conn: &Conn) -> Due {
         let lost = entries[end..]
             .iter()
             .any(|entry| entry.event == Event::Crash && (entry.ms < soon || history.full));
-        return if lost || crashes(end, closed) { Due::Perhaps } else { Due::Never };
+        return if lost || overtaken || crashes(end, closed) { Due::Perhaps } else { Due::Never };
     }
     if conn.expiry == 0 {
         // It is kept nowhere: a node that ends takes it along.
@@ -63,15 +73,7 @@ fn due(history: &History, lives: &Lives, conn: &Conn) -> Due {
     if delay == 0 {
         return Due::Yes;
     }
-    // A CONNECT that was sent before and overtaken on its way may have come
-    // afterwards, and gone on with the session inside the delay.
-    let overtaken = |other: &&Conn| {
-        other.client == conn.client
-            && other.sent < conn.sent
-            && other.connack.is_none_or(|at| at > conn.sent)
-            && other.closed.is_none_or(|at| Some(at) > conn.connack)
-    };
-    if lives.conns.values().any(|other| overtaken(&other)) {
+    if overtaken {
         return Due::Perhaps;
     }
     // It comes if nobody came back in time.
@@ -83,7 +85,8 @@ fn due(history: &History, lives: &Lives, conn: &Conn) -> Due {
     };
     let wait = u64::from(delay.min(conn.expiry)) * 1000;
     let late = entries[next.sent].ms > latest + wait + 2 * SLACK_MS;
-    if late && !history.clock_back { Due::Yes } else { Due::Perhaps }
+    // A node that could not write may not have noted that it had started.
+    if late && !history.clock_back && !history.full { Due::Yes } else { Due::Perhaps }
 }
 
 fn delay_of(history: &History, will: Option<MessageId>) -> u32 {
