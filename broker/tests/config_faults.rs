@@ -51,7 +51,7 @@ const CASES: &[(&str, &str)] = &[
     ),
     (
         "[limits]\nqueue_policy = 'oldest'",
-        "limits.queue_policy: \"oldest\" is not known; use \"drop_oldest\" or \"drop_new\"",
+        "limits.queue_policy: \"oldest\" is not known; use \"drop_oldest\" or \"drop_new\" or \"refuse\"",
     ),
     (
         "[listener.default]\ntransport = 'quic'",

@@ -367,6 +367,46 @@ fn receive_maximum_absent_does_not_mean_none() {
     }
 }
 
+// BND-1: with `refuse` a message that a full queue would have to take is the publisher's.
+#[test]
+fn a_publisher_is_refused_while_a_queue_is_full() {
+    let limits = "[limits]\nqueue_messages_max = 3\nqueue_policy = \"refuse\"\n";
+    let server = broker(limits);
+    for v in ALL {
+        let connect = Connect::lasting(v, &unique("q"));
+        let mut client = connect.open(server.mqtt);
+        let topic = unique("t");
+        client.subscribe(&topic, 1);
+        client.leave();
+        let mut publisher = Connect::new(Version::V5, &unique("p")).open(server.mqtt);
+        for id in 1..=3 {
+            publisher.send(&Publish::new(&topic, 1, b"kept").id(id).bytes(Version::V5));
+            assert!(publisher.expect_answer(PUBACK, id) < 0x80);
+        }
+        publisher.send(&Publish::new(&topic, 1, b"refused").id(4).bytes(Version::V5));
+        assert_eq!(publisher.expect_answer(PUBACK, 4), 0x97);
+        let mut older = Connect::new(Version::V311, &unique("o")).open(server.mqtt);
+        older.send(&Publish::new(&topic, 1, b"refused").id(5).bytes(Version::V311));
+        older.expect_closed();
+        let (_, metrics) = server.get("/metrics");
+        let count = metrics
+            .lines()
+            .filter(|line| line.starts_with("tidegate_messages_dropped_total"))
+            .find(|line| line.contains("queue_refused"))
+            .expect("the reason is there");
+        assert!(!count.ends_with(" 0"), "{count}");
+
+        let mut client = connect.open(server.mqtt);
+        for _ in 0..3 {
+            client.hears("kept");
+        }
+        client.ping();
+        publisher.send(&Publish::new(&topic, 1, b"again").id(6).bytes(Version::V5));
+        assert!(publisher.expect_answer(PUBACK, 6) < 0x80);
+        client.hears("again");
+    }
+}
+
 // BND-1: the session's queue is bounded; the oldest give way by default.
 #[test]
 fn queue_of_an_absent_client_is_bounded() {

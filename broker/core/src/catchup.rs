@@ -171,7 +171,7 @@ impl Catchup {
         {
             dropped += 1;
             let oldest = match limits.queue_policy {
-                QueuePolicy::DropNew => None,
+                QueuePolicy::DropNew | QueuePolicy::Refuse => None,
                 QueuePolicy::DropOldest => self.deferred.pop_front(),
             };
             let given_way = oldest.as_ref().unwrap_or(&delivery);

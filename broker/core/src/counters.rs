@@ -112,6 +112,8 @@ labelled! {
         SessionEnded => "session_ended",
         SessionOffline => "session_offline",
         DiskFull => "disk_full",
+        QueueRefused => "queue_refused",
+        QueueNodeFull => "queue_node_full",
     }
 }
 

@@ -13,6 +13,7 @@ mod conn;
 pub mod counters;
 mod debug;
 mod delivery;
+mod full;
 pub mod hole;
 pub mod ids;
 pub mod index;

@@ -31,8 +31,14 @@ pub struct Limits {
     /// Bytes waiting for one session, with the same three budgets; the policy
     /// decides beyond.
     pub queue_bytes_max: u64,
-    /// What gives way when a session's queue is full.
+    /// What gives way when a session's queue is full, or those of the node are.
     pub queue_policy: QueuePolicy,
+    /// QoS 1 and 2 messages waiting for all sessions of the node whose queues it
+    /// keeps; the policy decides beyond. What may leave at once is not held
+    /// against it.
+    pub queue_node_messages_max: u64,
+    /// Bytes of them; as above.
+    pub queue_node_bytes_max: u64,
     /// Unacknowledged QoS 1 and 2 PUBLISHes out, a session (and never above the
     /// client's Receive Maximum); further ones wait in the queue.
     pub inflight_out_max: u16,
@@ -80,6 +86,8 @@ impl Default for Limits {
             queue_messages_max: 1_000,
             queue_bytes_max: 16 << 20,
             queue_policy: QueuePolicy::DropOldest,
+            queue_node_messages_max: 10_000_000,
+            queue_node_bytes_max: 64 << 30,
             inflight_out_max: 128,
             inflight_in_max: 1_024,
             write_buffer_bytes_max: 1 << 20,
@@ -105,7 +113,18 @@ pub enum QueuePolicy {
     DropOldest,
     /// The new message is dropped.
     DropNew,
+    /// The publisher is refused: 0x97, before 5.0 its connection is closed.
+    /// See [`QUEUE_SLACK`] for what nobody can be refused any more.
+    Refuse,
 }
+
+/// With [`QueuePolicy::Refuse`]: how many times its limits a queue of a durable
+/// session takes of what was accepted before it was known to be full, of wills
+/// and of what other nodes send; beyond, the new one is dropped.
+pub const QUEUE_SLACK: u32 = 2;
+/// Messages after which a shard looks again how much waits at the others, if
+/// its clock has not moved.
+pub const QUEUED_LOOKS: u32 = 32;
 
 /// Mails a shard keeps for one other shard whose mailbox is full before it
 /// stops reading the publishers concerned.

@@ -329,6 +329,8 @@ pub(crate) struct ClaimRequest {
     /// When it came to its partition: one that waits for another's end, or for
     /// a start to be durable, has come no sooner for that.
     pub(crate) came: Millis,
+    /// Counts the CONNECTs of a node that is alone; 0: not known.
+    pub(crate) order: u64,
 }
 
 /// See [`Kind::Reclaim`].

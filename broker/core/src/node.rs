@@ -10,6 +10,7 @@ use tidegate_codec::Filter;
 
 use crate::access::{Access, Who};
 use crate::counters::Counters;
+use crate::full::{Elsewhere, FullQueues};
 use crate::ids::{Member, Millis, PARTITIONS, PartitionId, ShardId};
 use crate::index::Index;
 use crate::limits::{Limits, SHARDS_MAX};
@@ -62,6 +63,12 @@ pub struct Node {
     room: AtomicU8,
     /// Bytes that resumes may still write while there is no room.
     resume_bytes: AtomicU64,
+    /// Queues that take no more.
+    pub(crate) full: FullQueues,
+    /// By shard: what waits at the others.
+    pub(crate) elsewhere: Box<[Elsewhere]>,
+    /// Counts CONNECTs that ask for a claim.
+    claims: AtomicU64,
     pub(crate) shards: u16,
     pub(crate) seed: u64,
     /// Milliseconds of the wall clock when the shell's clock stood at 0.
@@ -117,6 +124,9 @@ impl Node {
             pressure: AtomicU8::new(Stage::Calm as u8),
             room: AtomicU8::new(Room::Enough as u8),
             resume_bytes: AtomicU64::new(0),
+            full: FullQueues::default(),
+            elsewhere: (0..shards).map(|_| Elsewhere::default()).collect(),
+            claims: AtomicU64::new(0),
             settings,
             shards,
             seed,
@@ -210,6 +220,12 @@ impl Node {
     #[inline]
     pub fn place(&self, partition: PartitionId) -> ShardId {
         partition.shard(self.member, self.shards)
+    }
+
+    /// The number of the next CONNECT that asks for a claim, in the order in
+    /// which they were read.
+    pub(crate) fn claim_order(&self) -> u64 {
+        self.claims.fetch_add(1, Relaxed) + 1
     }
 
     /// Whether `who` may not have a subscription that it has.

@@ -212,3 +212,22 @@ fn a_retained_publish_after_the_suback_comes_once() {
         }
     }
 }
+
+#[test]
+fn a_connect_that_was_overtaken_on_its_way_ends_neither_the_newer_nor_its_session() {
+    let mut rig = Rig::new(2, Settings::default());
+    let home = rig.node.place(rig.node.partition_of_client("alice")).index();
+    let first = rig::connect(&mut rig, home, "alice", false);
+    rig.packets(first);
+    rig.abort(first);
+
+    rig.held = true;
+    let older = rig::connect(&mut rig, 1 - home, "alice", true);
+    let newer = rig::connect(&mut rig, home, "alice", false);
+    rig.held = false;
+    rig.run();
+    assert_eq!(rig.packets(newer), [[0x20, 2, 1, 0]], "its session is there");
+    assert!(rig.is_open(newer));
+    assert_eq!(rig.packets(older), [[0x20, 2, 0, 3]]);
+    assert!(!rig.is_open(older));
+}

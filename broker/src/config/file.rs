@@ -232,9 +232,21 @@ tables! {
         /// Bytes of the messages that wait for one session, with the same three budgets;
         /// beyond, `queue_policy` decides. Not below `packet_bytes_max`.
         queue_bytes_max: u64 [1_024, 1_u64 << 40], "bytes" = Limits::default().queue_bytes_max;
-        /// What gives way when a session's queue is full: its oldest message, or the new one.
-        /// Of QoS 0 messages that wait for a socket it is always the new one.
+        /// What gives way when a session's queue is full, or those of the node are: its oldest
+        /// message, the new one, or the publisher, who is refused with 0x97 (before 5.0 its
+        /// connection is closed, and it tries again) and whose message nobody gets. Of QoS 0
+        /// messages that wait for a socket it is always the new one.
         queue_policy: QueuePolicy = Limits::default().queue_policy;
+        /// QoS 1 and 2 messages that wait for all sessions of the node; beyond, no queue
+        /// becomes longer, and `queue_policy` decides. Each takes up to 48 bytes of memory;
+        /// 0: as many as a quarter of the memory's limit has room for, or 10,000,000 where
+        /// there is no limit.
+        queue_node_messages_max: u64 [0, 10_000_000_000] = 0;
+        /// Bytes of the messages that wait for all sessions of the node; as above. 0: half of
+        /// the volume of `node.data_dir`, or half of the memory's limit where queues are in
+        /// memory alone (`store.durability` is `memory`, or in a cluster), or 64 GiB where
+        /// neither is known.
+        queue_node_bytes_max: u64 [0, 1_u64 << 50], "bytes" = 0;
         /// Unacknowledged QoS 1 and 2 messages out to one session; further ones wait.
         inflight_out_max: u16 [1, 65_535] = Limits::default().inflight_out_max;
         /// Unreleased QoS 1 and 2 messages in from one connection (Receive Maximum); beyond is

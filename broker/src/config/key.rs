@@ -287,4 +287,5 @@ pub(crate) use choice;
 choice!(tidegate_core::limits::QueuePolicy {
     tidegate_core::limits::QueuePolicy::DropOldest => "drop_oldest",
     tidegate_core::limits::QueuePolicy::DropNew => "drop_new",
+    tidegate_core::limits::QueuePolicy::Refuse => "refuse",
 });

@@ -227,6 +227,8 @@ fn limits(file: &File, faults: &mut Faults) -> Limits {
         queue_messages_max: typed.queue_messages_max(),
         queue_bytes_max: typed.queue_bytes_max(),
         queue_policy: typed.queue_policy(),
+        queue_node_messages_max: typed.queue_node_messages_max(),
+        queue_node_bytes_max: typed.queue_node_bytes_max(),
         inflight_out_max: typed.inflight_out_max(),
         inflight_in_max: typed.inflight_in_max(),
         write_buffer_bytes_max: typed.write_buffer_bytes_max(),

@@ -13,6 +13,7 @@ pub mod sys;
 mod admin_thread;
 mod credentials;
 mod notify;
+mod queues;
 mod reload;
 mod source;
 mod waiting;
@@ -88,7 +89,8 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
 
     let membership = joined.as_ref().map(|joined| Arc::clone(&joined.cluster));
     let seed = RandomState::new().build_hasher().finish();
-    let (settings, access) = (config.settings.clone(), doorman.access());
+    let (mut settings, access) = (config.settings.clone(), doorman.access());
+    queues::derive(&mut settings.limits, &config);
     let node = match &opened {
         Some(opened) => {
             let seed = kept_seed(joined.as_ref(), opened.seed);

@@ -1,12 +1,15 @@
 //! Checkpoints: from time to time every partition writes its state into the
 //! log, one after the other. A start reads from the oldest of these states, and
 //! files of the log that lie before it and hold no message that a queue still
-//! needs can go. If much of what is left is not needed, the queues' messages in
-//! the oldest files are written again, so that those can go with the next round.
+//! needs can go. If a third of what is left is not needed, the queues' messages in
+//! the oldest files are written again, so that those can go with the next round:
+//! twice as many bytes as came since the last one. What is needed lies in front
+//! of what is not, so that in the long run one byte of it has to be moved for
+//! each byte that comes to keep a log under twice what lives.
 //!
 //! The writer's thread decides; the shards do the work within their turns.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use tidegate_core::ids::{PARTITIONS, PartitionId};
@@ -32,6 +35,13 @@ const GROWN_STATES: u64 = 8;
 const PAUSE: Duration = Duration::from_secs(30);
 /// What a round writes at most a partition, besides its state.
 const FRAME_BYTES: u64 = 128;
+/// Bytes that are written again for each byte that came since the last round,
+const MOVED_FOR_ONE: u64 = 2;
+/// but in one round not more than this part of what is needed: until the next
+/// round they are there twice.
+const MOVED_AT_ONCE: u64 = 4;
+/// Partitions that write their states at once: each waits for its records.
+const ASKED_MAX: usize = 8;
 /// Bytes of messages that are written again for one round,
 const MOVED_BYTES_MAX: u64 = 256 << 20;
 /// but not more than this part of the room that is left.
@@ -54,12 +64,17 @@ struct State {
 pub(super) struct Checkpoints {
     segment_bytes: u64,
     states: Vec<Option<State>>,
-    /// The partition whose state was asked for, in a round.
-    asked: Option<u16>,
+    /// The partitions whose states were asked for, in a round.
+    asked: BTreeSet<u16>,
     began: Instant,
     /// Where the log ended when the last round began.
     began_at: u64,
-    /// Where messages were written again to empty what lies before.
+    /// Bytes that came between the beginnings of the last two rounds, without
+    /// what was written again.
+    came: u64,
+    /// Bytes that were to be written again after the last round.
+    moving: u64,
+    /// Whether messages were written again to empty what lies before.
     moved: bool,
     /// May go once so many fetches are done.
     removable: Option<(u64, u64)>,
@@ -79,9 +94,11 @@ impl Checkpoints {
         Checkpoints {
             segment_bytes,
             states,
-            asked: None,
+            asked: BTreeSet::new(),
             began: Instant::now(),
             began_at: began_at.unwrap_or(log.first().0),
+            came: 0,
+            moving: 0,
             moved: false,
             removable: None,
         }
@@ -94,8 +111,7 @@ impl Checkpoints {
         if let Some(state) = self.states.get_mut(usize::from(partition)) {
             *state = Some(State { snapshot, index, live: Some(live), bytes });
         }
-        if self.asked == Some(partition) {
-            self.asked = None;
+        if self.asked.remove(&partition) {
             debug!(partition, bytes, "the state of a partition is written");
         }
     }
@@ -109,31 +125,29 @@ impl Checkpoints {
         next: &mut Option<u16>,
     ) {
         self.remove(log, store);
-        if self.asked.is_some() {
-            return;
-        }
         match *next {
-            Some(PARTITIONS..) => {
+            Some(PARTITIONS..) if self.asked.is_empty() => {
                 *next = None;
                 self.complete(log, shared, store);
             }
-            Some(partition) => {
-                *next = Some(partition + 1);
-                self.ask(partition, shared);
-            }
+            Some(_) => {}
             None if self.is_due(log) || self.is_pressed(log, shared) => {
                 self.began = Instant::now();
+                let grown = log.end().0.saturating_sub(self.began_at);
+                self.came = grown.saturating_sub(std::mem::take(&mut self.moving));
                 self.began_at = log.end().0;
                 self.moved = false;
                 *next = Some(0);
             }
             None => {}
         }
-        if self.asked.is_none()
+        while self.asked.len() < ASKED_MAX
             && let Some(partition) = next.filter(|next| *next < PARTITIONS)
         {
+            if !self.ask(partition, shared) {
+                break;
+            }
             *next = Some(partition + 1);
-            self.ask(partition, shared);
         }
     }
 
@@ -165,13 +179,16 @@ impl Checkpoints {
             && log.space().is_ok_and(|space| space.free >= 4 * states + self.segment_bytes / 4)
     }
 
-    fn ask(&mut self, partition: u16, shared: &Shared) {
+    /// Whether its shard was asked.
+    fn ask(&mut self, partition: u16, shared: &Shared) -> bool {
         let mailbox = &shared.mailboxes[usize::from(partition) % shared.mailboxes.len()];
         let number = PartitionId(partition as u8);
         // Full of orders: asked again at the next look.
-        if mailbox.order(Order::WriteState(number.0)).is_ok() {
-            self.asked = Some(partition);
+        let asked = mailbox.order(Order::WriteState(number.0)).is_ok();
+        if asked {
+            self.asked.insert(partition);
         }
+        asked
     }
 
     /// All states are written.
@@ -204,29 +221,28 @@ impl Checkpoints {
         store.meters.checkpoints.add(1);
         let oldest = self.states.iter().flatten().map(|state| state.snapshot).min().unwrap_or(0);
         let segments = log.segments();
-        let (mut limit, mut live_all, mut moved, mut target) = (None, 0, 0, None);
-        let mut empty_so_far = true;
         let states: u64 = self.states.iter().flatten().map(|state| state.bytes).sum();
         let all = log.end().0 - log.first().0;
         let total = self.live().unwrap_or(0);
         let free = log.space().map_or(0, |space| space.free);
-        let moved_max = MOVED_BYTES_MAX.min(free / MOVED_PART);
-        let crowded = all > 2 * (total + states) + GROWN_SEGMENTS * self.segment_bytes;
+        let crowded = is_crowded(all, total + states, self.segment_bytes);
+        let budget = (MOVED_FOR_ONE * self.came)
+            .min((total + states) / MOVED_AT_ONCE)
+            .max(GROWN_STATES * states)
+            .max(GROWN_SEGMENTS * self.segment_bytes)
+            .min(MOVED_BYTES_MAX)
+            .min(free / MOVED_PART);
+        let mut live_all = 0;
+        let mut before = Vec::new();
         for segment in &segments {
             let live = self.live_in(segment.base.0, segment.end.0).min(segment.bytes());
             log.set_live(segment.base, live);
             live_all += live;
-            if !segment.sealed || segment.end.0 > oldest {
-                continue;
-            }
-            empty_so_far &= live == 0;
-            if empty_so_far {
-                limit = Some(segment.end.0);
-            } else if crowded && moved + live <= moved_max {
-                moved += live;
-                target = Some(segment.end.0);
+            if segment.sealed && segment.end.0 <= oldest {
+                before.push((segment.end.0, live));
             }
         }
+        let Plan { limit, target, moving } = Plan::of(&before, if crowded { budget } else { 0 });
         store.meters.live_bytes.set(live_all + states);
         if let Some(limit) = limit {
             let asked = store.fetches[0].load(std::sync::atomic::Ordering::Acquire);
@@ -237,11 +253,12 @@ impl Checkpoints {
             states_bytes = states,
             live_bytes = live_all,
             log_bytes = log.end().0 - log.first().0,
-            moving_bytes = moved,
+            moving_bytes = moving,
             took_ms = self.began.elapsed().as_millis() as u64,
             "checkpoint"
         );
         if let Some(target) = target {
+            self.moving = moving;
             self.relocate(target, shared);
         }
     }
@@ -308,5 +325,64 @@ impl Checkpoints {
         let buckets = base / LIVE_BUCKET_BYTES..=end.saturating_sub(1) / LIVE_BUCKET_BYTES;
         let live = self.states.iter().flatten().filter_map(|state| state.live.as_ref());
         live.flat_map(|live| live.range(buckets.clone())).map(|(_, bytes)| *bytes).sum()
+    }
+}
+
+/// Whether so much of the log is not needed that some of it is to be given back.
+fn is_crowded(all: u64, needed: u64, segment_bytes: u64) -> bool {
+    all > needed + needed / 2 + GROWN_SEGMENTS * segment_bytes
+}
+
+/// What becomes of the oldest segments.
+#[derive(Debug, Default, Eq, PartialEq)]
+struct Plan {
+    /// Those that end here or before may go.
+    limit: Option<u64>,
+    /// What is needed of those that end here or before is written again.
+    target: Option<u64>,
+    /// So many bytes.
+    moving: u64,
+}
+
+impl Plan {
+    /// `segments`: from the oldest on, where each ends and what is needed of it.
+    fn of(segments: &[(u64, u64)], budget: u64) -> Plan {
+        let mut plan = Plan::default();
+        for &(end, live) in segments {
+            if live == 0 && plan.target.is_none() {
+                plan.limit = Some(end);
+            } else if plan.moving + live <= budget {
+                plan.moving += live;
+                plan.target = Some(end);
+            } else {
+                break; // they go in their order
+            }
+        }
+        plan
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_segments_go_in_their_order() {
+        let segments = [(10, 0), (20, 0), (30, 5), (40, 0), (50, 4), (60, 1)];
+        let plan = |budget| Plan::of(&segments, budget);
+        let all = |target, moving| Plan { limit: Some(20), target, moving };
+        assert_eq!(plan(0), all(None, 0));
+        assert_eq!(plan(4), all(None, 0), "none is passed over");
+        assert_eq!(plan(5), all(Some(40), 5));
+        assert_eq!(plan(8), all(Some(40), 5));
+        assert_eq!(plan(100), all(Some(60), 10));
+        assert_eq!(Plan::of(&[(10, 1), (20, 0)], 0), Plan::default());
+    }
+
+    #[test]
+    fn a_log_of_which_a_third_is_not_needed_is_crowded() {
+        assert!(!is_crowded(15 + 2, 10, 1));
+        assert!(is_crowded(15 + 3, 10, 1));
+        assert!(!is_crowded(2, 0, 1));
     }
 }

@@ -381,6 +381,7 @@ fn read(r: &mut Reader<'_>, kind: u8, node: &Node) -> Result<Kind> {
                 will,
                 counted,
                 came: 0,
+                order: 0,
             }))
         }
         tag::RECLAIM => {

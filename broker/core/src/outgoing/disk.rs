@@ -198,7 +198,7 @@ impl Outgoing {
         }
     }
 
-    fn find_cold(&self, sequence: u64) -> Option<usize> {
+    pub(super) fn find_cold(&self, sequence: u64) -> Option<usize> {
         self.cold.binary_search_by_key(&sequence, |cold| self.number(cold.sequence)).ok()
     }
 

@@ -279,7 +279,7 @@ impl Outgoing {
         while full(self) {
             dropped += 1;
             let oldest = match limits.queue_policy {
-                QueuePolicy::DropNew => None,
+                QueuePolicy::DropNew | QueuePolicy::Refuse => None,
                 QueuePolicy::DropOldest => self.drop_oldest(),
             };
             gone.push(oldest.unwrap_or(sequence));
@@ -287,6 +287,21 @@ impl Outgoing {
                 return Queued::Dropped(dropped);
             }
         }
+        self.append(sequence, delivery, warm);
+        if dropped == 0 { Queued::Kept } else { Queued::Dropped(dropped) }
+    }
+
+    /// The same limits, for a queue that may not become longer.
+    pub(crate) fn squeezed(&self, limits: &Limits) -> Limits {
+        Limits {
+            queue_messages_max: limits.queue_messages_max.min(self.waiting() as u32),
+            queue_bytes_max: limits.queue_bytes_max.min(self.waiting_bytes),
+            ..limits.clone()
+        }
+    }
+
+    fn append(&mut self, sequence: u64, delivery: Delivery, warm: bool) {
+        let bytes = delivery.message.bytes() as u64;
         self.waiting_bytes += bytes;
         match delivery.position {
             Some(position)
@@ -298,7 +313,6 @@ impl Outgoing {
             }
             Some(_) | None => self.waiting.push_back(Waiting { sequence, delivery }),
         }
-        if dropped == 0 { Queued::Kept } else { Queued::Dropped(dropped) }
     }
 
     /// Whether the message that is next is on the disk.

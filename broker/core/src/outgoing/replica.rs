@@ -1,6 +1,6 @@
-//! The queue of a session whose partition has replicas.
+//! The queue of a session whose partition has replicas, or is read back.
 //!
-//! A replica applies no limits and lets nothing expire: its leader tells what
+//! Whoever follows applies no limits and lets nothing expire: its leader tells what
 //! it has dropped. Nothing counts as sent there. So that both have the same
 //! queue when the client is away, what was in flight and is not released waits
 //! again from then on.
@@ -61,8 +61,20 @@ impl Outgoing {
         gone.filter(|delivery| delivery.ticket.is_some()).collect()
     }
 
+    /// The same at a start: what the disk has stays there.
+    pub(crate) fn follow_cold(&mut self, delivery: Delivery) {
+        let sequence = self.sequence;
+        self.sequence += 1;
+        self.append(sequence, delivery, false);
+    }
+
     /// The leader has dropped this message.
     pub(crate) fn drop_one(&mut self, sequence: u64) {
+        if let Some(at) = self.find_cold(sequence) {
+            let cold = self.cold.remove(at);
+            self.waiting_bytes -= cold.map_or(0, super::Cold::bytes);
+            return;
+        }
         let found = self.waiting.binary_search_by_key(&sequence, |waiting| waiting.sequence);
         if let Some(waiting) = found.ok().and_then(|at| self.waiting.remove(at)) {
             self.waiting_bytes -= waiting.delivery.message.bytes() as u64;

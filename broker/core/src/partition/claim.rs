@@ -34,6 +34,8 @@ pub(crate) struct Claim {
     granting: bool,
     /// Where the client was connected before the one that is being granted.
     taken_from: Option<ConnRef>,
+    /// The newest CONNECT that asked for it, of this start; see `ClaimRequest::order`.
+    newest: u64,
     /// Waits for the present owner's end.
     pending: Option<Box<ClaimRequest>>,
 }
@@ -67,6 +69,7 @@ impl Partition {
             session: None,
             granting: false,
             taken_from: None,
+            newest: 0,
             pending: None,
         });
         let claims = &self.claims;
@@ -87,6 +90,11 @@ impl Partition {
         }
         request.came = at;
         let slot = self.claim_slot(&request.client, request.hash);
+        if !self.is_newest(slot, &request, cx) {
+            let reason = ReasonCode::ServerBusy;
+            cx.send(request.conn.shard, Kind::Refused { conn: request.conn, reason });
+            return;
+        }
         if !self.has_room_for(at, slot, &request, cx) {
             let reason = ReasonCode::QuotaExceeded;
             cx.send(request.conn.shard, Kind::Refused { conn: request.conn, reason });
@@ -94,10 +102,10 @@ impl Partition {
         }
         let partition = self.id;
         let Some(claim) = self.claims.at_mut(slot) else { return };
+        let conn = request.conn;
         if claim.live.is_none() && !claim.granting {
             return self.propose_claim(at, slot, request, cx);
         }
-        let conn = request.conn;
         if claim.live == Some(conn) {
             return self.grant_again(slot, cx);
         }
@@ -111,6 +119,18 @@ impl Partition {
             let reason = ReasonCode::ServerBusy;
             cx.send(older.conn.shard, Kind::Refused { conn: older.conn, reason });
         }
+    }
+
+    /// Whether no newer CONNECT has asked for the claim. One that came by another
+    /// shard may be overtaken: a newer one must not give way to it, nor lose its
+    /// session to it. Between nodes there is no such order.
+    fn is_newest(&mut self, slot: u32, request: &ClaimRequest, cx: &Context<'_>) -> bool {
+        let Some(claim) = self.claims.at_mut(slot) else { return true };
+        if !cx.node.is_alone() || request.order >= claim.newest {
+            claim.newest = request.order;
+            return true;
+        }
+        false
     }
 
     /// Whether a claim may be written. With no room on the disk only who

@@ -96,12 +96,11 @@ impl Partition {
             Change::Retain { message, .. } if message.qos == QoS::AtMostOnce => Class::Lazy,
             Change::Retain { .. } | Change::Moved { .. } => Class::Wait,
             // What gave way is told in a record of its own.
-            Change::Trim { .. } if self.is_replicated() => Class::Volatile,
+            Change::Trim { .. } => Class::Volatile,
             Change::Gone(Gone::Member(_) | Gone::Sessions(_)) => Class::Wait,
             Change::Dropped(_)
             | Change::CaughtUp { .. }
             | Change::Revoke { .. }
-            | Change::Trim { .. }
             | Change::ErrandDone { .. } => Class::Lazy,
         }
     }

@@ -15,8 +15,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use hashbrown::HashMap;
 use tidegate_codec::Filter;
 
+use super::bytes::{Reader, RecordError, Writer};
 use super::outbox::Errand;
-use super::record::{Reader, RecordError, Writer};
 use super::replica::Header;
 use super::{Context, Partition, Session};
 use crate::catchup::Catchup;

@@ -10,6 +10,7 @@
 //! Upholds OWN-1 (one owner a claim generation) and QOS-2 (packet ids of both
 //! directions live here, not with the socket).
 
+mod bytes;
 mod claim;
 mod class;
 mod image;
@@ -41,6 +42,8 @@ use crate::node::Node;
 use crate::outgoing::{Acked, SubscriptionIds};
 use crate::slab::Slab;
 
+pub use bytes::RecordError;
+pub(crate) use bytes::{Reader, Writer, acked_bits, acked_of};
 pub(crate) use claim::Claim;
 use claim::Ended;
 use class::Class;
@@ -48,8 +51,6 @@ pub use image::Image;
 pub(crate) use outbox::Errand;
 use outbox::Outbox;
 pub(crate) use outbox::Seen;
-pub use record::RecordError;
-pub(crate) use record::{Reader, Writer, acked_bits, acked_of};
 pub use replica::Header;
 use replica::{Dropped, Gone, Replica};
 pub(crate) use session::Session;
@@ -298,6 +299,8 @@ pub(crate) struct Partition {
     /// When those were granted their claims first that another leader granted,
     /// by slot.
     reclaimed: HashMap<u32, Millis, FixedState>,
+    /// What queues have dropped and no record tells yet.
+    dropped: Vec<Dropped>,
     /// Set if it has replicas.
     replica: Option<Box<Replica>>,
 }
@@ -320,6 +323,7 @@ impl Partition {
             applying: false,
             sessions: None,
             reclaimed: HashMap::default(),
+            dropped: Vec::new(),
             replica: None,
         }
     }
@@ -440,6 +444,7 @@ impl Partition {
             Change::Revoke { session, filters } => self.revoke(at, session, &filters, cx),
             Change::Trim { slot, generation, bytes } => {
                 self.trim_one(slot, generation, bytes, cx);
+                self.note_room(slot, cx);
             }
             Change::Retain { message, clear, lane, confirm } => {
                 if self.seen.is_new(lane, noted) {

@@ -1,6 +1,6 @@
 //! Reading a partition's records back at a start.
 
-use super::record::RecordError;
+use super::bytes::RecordError;
 use super::{Change, Context, Partition};
 use crate::ids::Millis;
 use crate::log::{FIRST_INDEX, ReplicatedLog};
@@ -35,6 +35,9 @@ impl Partition {
         self.sessions = None;
         if self.log.next_index() > FIRST_INDEX {
             self.propose(now, Change::Restarted, cx);
+        }
+        for slot in 0..self.claims.slots() {
+            self.note_room(slot, cx);
         }
         self.route_again(cx);
     }

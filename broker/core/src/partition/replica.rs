@@ -4,7 +4,8 @@
 //! A follower is a partition that is read back forever. It says nothing, is in
 //! no index and has no timers. What depends on what only a leader knows (what
 //! was sent, what a clock or a limit says) is not decided anew by its records:
-//! the leader tells it with one more record, [`Change::Dropped`].
+//! the leader tells it with one more record, [`Change::Dropped`]. So does a node
+//! that is alone: a start reads it back.
 //!
 //! A Raft group may commit an entry after its leader has been replaced and has
 //! come back. So entries name the leadership that they are of and are numbered
@@ -70,8 +71,6 @@ pub(super) struct Replica {
     pub(super) taken: Taken,
     /// Counts the promotions, over all of them in this process.
     epoch: u64,
-    /// What was dropped and is not told yet.
-    pub(super) dropped: Vec<Dropped>,
     /// Errands that are done, and whose records are not durable: as long as one
     /// may come again, its number has to be known where it went.
     pub(super) closing: VecDeque<(Place, u64)>,
@@ -85,7 +84,6 @@ impl Default for Replica {
         Replica {
             taken: Taken { last: Header::default(), next: FIRST_INDEX, time: 0 },
             epoch: 0,
-            dropped: Vec::new(),
             closing: VecDeque::new(),
             inherited: BTreeMap::new(),
             installing: None,
@@ -206,6 +204,9 @@ impl Partition {
                 None => session.offline(),
             }
         }
+        for slot in 0..self.claims.slots() {
+            self.note_room(slot, cx);
+        }
         self.go_on(cx);
     }
 
@@ -213,6 +214,7 @@ impl Partition {
     /// counted is given back.
     pub(crate) fn forget_all(&mut self, cx: &mut Context<'_>) {
         let leads = self.leads();
+        cx.node.full.clear(self.id);
         let mut sessions = 0;
         for slot in 0..self.claims.slots() {
             let Some(claim) = self.claims.at_mut(slot) else { continue };
@@ -246,29 +248,26 @@ impl Partition {
         cx.node.totals.sessions.fetch_sub(sessions, std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// Tells the replicas what was dropped.
+    /// Tells the replicas, and the next start, what was dropped.
     pub(super) fn tell_dropped(&mut self, at: Millis, cx: &mut Context<'_>) {
-        let Some(replica) = self.replica.as_mut().filter(|replica| !replica.dropped.is_empty())
-        else {
+        if self.dropped.is_empty() {
             return;
-        };
-        let list = std::mem::take(&mut replica.dropped);
-        if self.leads() {
+        }
+        let list = std::mem::take(&mut self.dropped);
+        if self.leads() && cx.journal.is_some() {
             self.propose_now(at, Change::Dropped(list), cx);
         }
     }
 
     /// Notes that a queue has dropped these.
     pub(super) fn note_dropped(&mut self, session: u32, deferred: bool, numbers: &[u64]) {
-        if let Some(replica) = &mut self.replica {
-            let dropped = |&number| Dropped { session, deferred, number };
-            replica.dropped.extend(numbers.iter().map(dropped));
-        }
+        let dropped = |&number| Dropped { session, deferred, number };
+        self.dropped.extend(numbers.iter().map(dropped));
     }
 
     /// The leader has dropped these. It has them no more; a replica has.
     pub(super) fn drop_all(&mut self, list: &[Dropped], cx: &mut Context<'_>) {
-        if self.leads() {
+        if self.leads() && !cx.replaying {
             return;
         }
         for &Dropped { session, deferred, number } in list {

@@ -12,7 +12,7 @@ use crate::counters::DropReason;
 use crate::delivery::Delivery;
 use crate::ids::{ConnRef, Millis, SessionKey};
 use crate::index::Index;
-use crate::limits::{FETCH_BYTES_MAX, FETCH_MAX, SUBSCRIBE_FILTERS_MIN};
+use crate::limits::{FETCH_BYTES_MAX, FETCH_MAX, QueuePolicy, SUBSCRIBE_FILTERS_MIN};
 use crate::mail::{ClaimRequest, Kind, Replay, SubscribeRequest, UnsubscribeRequest, Wanted};
 use crate::message::Message;
 use crate::outgoing::{Acked, Next, Outcome, Outgoing, Queued};
@@ -188,6 +188,7 @@ impl Partition {
             self.send_will(&will, hash, at, cx);
         }
         let key = self.session_key(slot, session.generation);
+        cx.node.full.set(self.id, slot, session.generation, false);
         session.subscriptions.clear(key, cx.index, cx.counters);
         if let Some(mut outgoing) = session.outgoing.take() {
             let before = outgoing.load();
@@ -318,7 +319,7 @@ impl Partition {
         if claim.live.is_some()
             && let Some(catchup) = &mut session.catchup
         {
-            if cx.index.is_none() {
+            if cx.index.is_none() || cx.replaying {
                 return catchup.follow(delivery);
             }
             let mut gone = Vec::new();
@@ -347,7 +348,6 @@ impl Partition {
     }
 
     fn accept(&mut self, at: Millis, slot: u32, delivery: Delivery, cx: &mut Context<'_>) {
-        let limits = &cx.node.settings.limits;
         let Some(claim) = self.claims.at_mut(slot) else { return };
         let live = claim.live;
         let Some(session) = claim.session.as_deref_mut() else { return };
@@ -371,10 +371,18 @@ impl Partition {
             session.sequence = outgoing.sequence();
             return cx.counters.track(before, outgoing.load());
         }
-        let warm = live.is_some() && !cx.replaying;
+        if cx.replaying {
+            outgoing.follow_cold(delivery);
+            session.sequence = outgoing.sequence();
+            cx.counters.track(before, outgoing.load());
+            return self.pump(at, slot, cx);
+        }
+        let warm = live.is_some();
+        let at_once = warm && outgoing.has_room(session.window);
+        let room = cx.node.queue_room(self.shard, at, outgoing, at_once);
         let mut gone = Vec::new();
-        if let Queued::Dropped(n) = outgoing.wait_telling(delivery, limits, warm, &mut gone) {
-            cx.counters.dropped(DropReason::QueueFull, n);
+        if let Queued::Dropped(n) = outgoing.wait_telling(delivery, &room.limits, warm, &mut gone) {
+            cx.counters.dropped(room.reason, n);
         }
         session.sequence = outgoing.sequence();
         cx.counters.track(before, outgoing.load());
@@ -529,6 +537,27 @@ impl Partition {
 
     /// Sends what the window allows.
     pub(super) fn pump(&mut self, at: Millis, slot: u32, cx: &mut Context<'_>) {
+        self.pump_out(at, slot, cx);
+        self.note_room(slot, cx);
+    }
+
+    /// Says whether the queue of a session takes more, where that is for
+    /// publishers to know.
+    pub(super) fn note_room(&self, slot: u32, cx: &Context<'_>) {
+        let limits = &cx.node.settings.limits;
+        if limits.queue_policy != QueuePolicy::Refuse || cx.replaying || cx.index.is_none() {
+            return;
+        }
+        let session = self.claims.at(slot).and_then(|claim| claim.session.as_deref());
+        let Some(session) = session else { return };
+        let queue = session.outgoing.as_deref();
+        let (messages, bytes, _) = queue.map_or_else(Default::default, Outgoing::load);
+        let full =
+            messages >= limits.queue_messages_max as usize || bytes >= limits.queue_bytes_max;
+        cx.node.full.set(self.id, slot, session.generation, full);
+    }
+
+    fn pump_out(&mut self, at: Millis, slot: u32, cx: &mut Context<'_>) {
         let (shard, id) = (self.shard, self.id);
         // Granted by an earlier leader: its node ends it when it hears of this one,
         // and may not have heard. What it is sent now would come twice, or out of
@@ -575,7 +604,8 @@ impl Partition {
                 session.outgoing = None;
             }
         }
-        if !gone.is_empty() {
+        // A start sees by itself what has expired.
+        if !gone.is_empty() && self.is_replicated() {
             self.note_dropped(generation, false, &gone);
         }
         self.resume_replays(slot, cx);

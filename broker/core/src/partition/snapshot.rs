@@ -16,8 +16,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tidegate_codec::Filter;
 
+use super::bytes::{Reader, RecordError, Writer};
 use super::outbox::Errand;
-use super::record::{NOWHERE, Reader, RecordError, Writer};
+use super::record::NOWHERE;
 use super::{Context, Partition, Session};
 use crate::catchup::Catchup;
 use crate::delivery::Delivery;

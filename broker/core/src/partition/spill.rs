@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::record::RecordError;
+use super::bytes::RecordError;
 use super::{Change, Context, MovedTo, Partition};
 use crate::catchup::Catchup;
 use crate::delivery::Delivery;

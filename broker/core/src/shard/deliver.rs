@@ -86,7 +86,7 @@ impl Shard {
             let message = Arc::clone(draft.share());
             let ids = SubscriptionIds::from_slice(ids);
             let delivery = Delivery { message, qos, retain, ids, position: None, ticket: None };
-            return self.hold(slot, delivery);
+            return self.hold(now, slot, delivery);
         }
         let mut flags = Flags { dup: false, qos, retain, packet_id: 0 };
         if qos != QoS::AtMostOnce {
@@ -122,17 +122,18 @@ impl Shard {
                 let sent = self.send_publish(now, slot, flags, ids.as_slice(), &mut draft);
                 return self.count_unsent(sent);
             }
-            return self.hold(slot, delivery);
+            return self.hold(now, slot, delivery);
         }
-        self.hold(slot, delivery);
+        self.hold(now, slot, delivery);
         self.refill(now, slot);
     }
 
     /// Keeps a message that cannot leave now, within the limits.
-    fn hold(&mut self, slot: u32, delivery: Delivery) {
+    fn hold(&mut self, now: Millis, slot: u32, delivery: Delivery) {
         let limits = self.node.limits();
         let counters = &self.node.counters[self.id.index()];
         let Some(conn) = self.conns.at_mut(slot) else { return };
+        let window = conn.window;
         let active = conn.active();
         if delivery.qos == QoS::AtMostOnce {
             let bytes = delivery.message.bytes();
@@ -146,8 +147,16 @@ impl Shard {
             return;
         }
         let before = active.outgoing.load();
+        let at_once = active.outgoing.has_room(window.min(limits.inflight_out_max));
+        let crowded = !at_once && self.node.is_crowded(self.id, now, 0);
+        let squeezed = crowded.then(|| active.outgoing.squeezed(limits));
+        let limits = squeezed.as_ref().unwrap_or(limits);
         if let Queued::Dropped(n) = active.outgoing.wait(delivery, limits, true) {
-            counters.dropped(DropReason::QueueFull, n);
+            let reason = match crowded {
+                true => DropReason::QueueNodeFull,
+                false => DropReason::QueueFull,
+            };
+            counters.dropped(reason, n);
         }
         counters.track(before, active.outgoing.load());
     }

@@ -263,6 +263,7 @@ impl Shard {
             will: conn.will.clone(),
             counted: false,
             came: 0,
+            order: self.node.claim_order(),
         };
         self.send_home(PartitionId::of(request.hash), Kind::Claim(Box::new(request)));
     }

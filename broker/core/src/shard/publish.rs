@@ -10,6 +10,8 @@ use super::distribute::Source;
 use crate::conn::{Conn, NOBODY, Parked, pause};
 use crate::counters::{CloseReason, DropReason};
 use crate::ids::{ConnRef, Millis, PartitionId};
+use crate::index::{RouteGroup, Target};
+use crate::limits::QueuePolicy;
 use crate::mail::{Confirm, Kind};
 use crate::message::{Draft, Message, expires_at};
 use crate::room::Room;
@@ -69,8 +71,14 @@ impl Shard {
         if let Some(Against::Refused(reason)) = against {
             return self.refuse_publish(now, slot, version, packet, reason);
         }
-        if qos != QoS::AtMostOnce && self.node.room() != Room::Enough {
-            return self.refuse_for_room(now, slot, version, packet);
+        if qos != QoS::AtMostOnce {
+            let reason = match self.node.room() {
+                Room::Enough => self.overflows(now, slot, topic),
+                Room::Low | Room::None => Some(DropReason::DiskFull),
+            };
+            if let Some(reason) = reason {
+                return self.refuse_for_room(now, slot, version, packet, reason);
+            }
         }
         let counters = self.counters();
         counters.messages_received[qos as usize].add(1);
@@ -263,10 +271,51 @@ impl Shard {
         }
     }
 
-    /// A PUBLISH for which the disk has no room. Before 5.0 there is no way to
-    /// say so: the connection is closed, and the client still has the message.
-    fn refuse_for_room(&mut self, now: Millis, slot: u32, version: Version, packet: &Publish<'_>) {
-        self.counters().dropped(DropReason::DiskFull, 1);
+    /// Whether a message of QoS 1 or 2 is refused because a durable session would
+    /// have to keep it whose queue is full, or because those of the node are.
+    #[inline]
+    fn overflows(&mut self, now: Millis, slot: u32, topic: &str) -> Option<DropReason> {
+        if self.node.settings.limits.queue_policy != QueuePolicy::Refuse {
+            return None;
+        }
+        self.finds_full(now, slot, topic)
+    }
+
+    fn finds_full(&mut self, now: Millis, slot: u32, topic: &str) -> Option<DropReason> {
+        let conn = self.conns.at(slot)?;
+        let own = conn.session_durable.then_some(conn.session);
+        let mut routes = self.routes.take()?;
+        let route = routes.route(&self.node.index, topic);
+        let member = self.id.member();
+        let kept = |group: &&RouteGroup| group.durable && group.shard.member() == member;
+        let mut groups = route.groups.iter().filter(kept);
+        let full = groups.clone().any(|group| self.node.full.any_of(&group.targets, own));
+        let wanted = |target: &Target| target.options.qos() > 0;
+        let reason = if full {
+            Some(DropReason::QueueRefused)
+        } else if self.node.is_crowded(self.id, now, 0)
+            && groups.any(|group| group.targets.iter().any(wanted))
+        {
+            Some(DropReason::QueueNodeFull)
+        } else {
+            None
+        };
+        self.routes = Some(routes);
+        reason
+    }
+
+    /// A PUBLISH for which there is no room, on the disk or in a queue. Before
+    /// 5.0 there is no way to say so: the connection is closed, and the client
+    /// still has the message.
+    fn refuse_for_room(
+        &mut self,
+        now: Millis,
+        slot: u32,
+        version: Version,
+        packet: &Publish<'_>,
+        reason: DropReason,
+    ) {
+        self.counters().dropped(reason, 1);
         match version {
             Version::V5 => {
                 let reason = ReasonCode::QuotaExceeded;

@@ -62,6 +62,8 @@ pub(super) struct Sent {
     pub(super) acked: Option<usize>,
     pub(super) completed: Option<usize>,
     pub(super) nacked: bool,
+    /// The session that its publisher had then.
+    pub(super) life: Option<usize>,
     /// Sent once more in a session that may be another one: nobody can tell it
     /// from a new message then.
     pub(super) tainted: bool,
@@ -274,7 +276,9 @@ impl Lives {
                 }
                 Event::Publish { message, dup } => {
                     let sent = &mut lives.sent[*message as usize];
-                    sent.first.get_or_insert(at);
+                    if sent.first.is_none() {
+                        (sent.first, sent.life) = (Some(at), track.life);
+                    }
                     sent.sends += 1;
                     let solid = track.life.is_some_and(|life| lives.lives[life].solid);
                     sent.tainted |= *dup && !solid;

@@ -1,5 +1,5 @@
-//! C4: what one client publishes to one topic at one QoS comes to a session in
-//! that order.
+//! C4: what one client publishes to one topic at one QoS, in one session, comes
+//! to a session in that order.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,7 +13,7 @@ pub(super) fn check(history: &History, lives: &Lives, failures: &mut Vec<Failure
             continue; // a group gives no order
         }
         let mut seen: HashSet<MessageId> = HashSet::new();
-        let mut last: HashMap<(usize, &str, u8, u8), (usize, MessageId)> = HashMap::new();
+        let mut last: HashMap<_, (usize, MessageId)> = HashMap::new();
         for receipt in life.receipts.iter().filter(|r| r.new && !r.retain) {
             let id = receipt.message;
             let Some((message, sent)) =
@@ -29,11 +29,13 @@ pub(super) fn check(history: &History, lives: &Lives, failures: &mut Vec<Failure
             }
             // One that was sent again, or (the broker's own at QoS 2) routed again
             // after a crash, may come to a subscription that was not there yet
-            // when it came first, or to one that was not there then any more.
+            // when it came first, or to one that was not there then any more; and
+            // nobody promises that the first copy came at QoS 0.
             let sure = |sub: &super::lives::Sub| {
                 sub.granted.is_some_and(|granted| granted < first)
                     && sub.ending.is_none_or(|ending| ending > receipt.at)
                     && sub.qos >= receipt.qos
+                    && receipt.qos > 0
                     && tidegate_codec::matches(sub.filter, &message.topic)
             };
             let again = sent.sends > 1
@@ -41,7 +43,7 @@ pub(super) fn check(history: &History, lives: &Lives, failures: &mut Vec<Failure
             if again && !life.subs.iter().any(sure) {
                 continue;
             }
-            let key = (message.publisher, &*message.topic, message.qos, receipt.qos);
+            let key = (sent.life, message.publisher, &*message.topic, message.qos, receipt.qos);
             if let Some(&(before, other)) = last.get(&key)
                 && before > first
             {

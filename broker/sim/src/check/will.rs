@@ -53,6 +53,16 @@ fn due(history: &History, lives: &Lives, conn: &Conn) -> Due {
     if history.cluster && !history.calm {
         return due_of_many(history, conn, delay, next_sent);
     }
+    // A CONNECT that was sent before and overtaken on its way may have come
+    // afterwards: it goes on with the session inside the delay, or ends the
+    // connection before its farewell is read.
+    let overtaken = |other: &&Conn| {
+        other.client == conn.client
+            && other.sent < conn.sent
+            && other.connack.is_none_or(|at| at > conn.sent)
+            && other.closed.is_none_or(|at| Some(at) > conn.connack)
+    };
+    let overtaken = lives.conns.values().any(|other| overtaken(&other));
     if entries[end].event == Event::Disconnect {
         let Some(closed) = conn.closed.filter(|&closed| closed < next_sent) else {
             return Due::Perhaps; // it may never have been read
@@ -61,7 +71,7 @@ fn due(history: &History, lives: &Lives, conn: &Conn) -> Due {
         let lost = entries[end..]
             .iter()
             .any(|entry| entry.event == Event::Crash && (entry.ms < soon || history.full));
-        return if lost || crashes(end, closed) { Due::Perhaps } else { Due::Never };
+        return if lost || overtaken || crashes(end, closed) { Due::Perhaps } else { Due::Never };
     }
     if conn.expiry == 0 {
         // It is kept nowhere: a node that ends takes it along.
@@ -70,15 +80,7 @@ fn due(history: &History, lives: &Lives, conn: &Conn) -> Due {
     if delay == 0 {
         return Due::Yes;
     }
-    // A CONNECT that was sent before and overtaken on its way may have come
-    // afterwards, and gone on with the session inside the delay.
-    let overtaken = |other: &&Conn| {
-        other.client == conn.client
-            && other.sent < conn.sent
-            && other.connack.is_none_or(|at| at > conn.sent)
-            && other.closed.is_none_or(|at| Some(at) > conn.connack)
-    };
-    if lives.conns.values().any(|other| overtaken(&other)) {
+    if overtaken {
         return Due::Perhaps;
     }
     // It comes if nobody came back in time.
@@ -90,7 +92,8 @@ fn due(history: &History, lives: &Lives, conn: &Conn) -> Due {
     };
     let wait = u64::from(delay.min(conn.expiry)) * 1000;
     let late = entries[next.sent].ms > latest + wait + 2 * SLACK_MS;
-    if late && !history.clock_back { Due::Yes } else { Due::Perhaps }
+    // A node that could not write may not have noted that it had started.
+    if late && !history.clock_back && !history.full { Due::Yes } else { Due::Perhaps }
 }
 
 /// The same in a cluster with faults. Who is told of the end of a connection by

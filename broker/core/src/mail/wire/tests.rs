@@ -205,6 +205,7 @@ fn to_a_partition() -> impl Strategy<Value = Kind> {
                 will,
                 counted,
                 came: 0,
+                order: 0,
             }))
         }),
         (conn(), text(), any::<u64>()).prop_map(|(conn, client, since)| {
@@ -473,6 +474,7 @@ fn samples() -> Vec<(&'static str, Kind)> {
         will: Some(will),
         counted: false,
         came: 0,
+        order: 0,
     };
     let granted = Granted {
         conn,
