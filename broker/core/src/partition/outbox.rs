@@ -58,6 +58,11 @@ const OF_ONE_RECORD: u64 = 1 << 24;
 const VOLATILE: u64 = 1 << 63;
 
 impl Outbox {
+    /// With nothing; what confirms an errand of before confirms none of these.
+    pub(super) fn anew(&self) -> Outbox {
+        Outbox { token: self.token, ..Outbox::default() }
+    }
+
     /// A record is about to be applied.
     pub(super) fn begin(&mut self, index: Option<u64>) {
         match index {
@@ -180,6 +185,29 @@ impl Partition {
         }
     }
 
+    /// A client has sent again what is an errand: it waits until that is done.
+    pub(super) fn wait_for_errand(
+        &mut self,
+        message: &Message,
+        confirm: Option<Confirm>,
+        cx: &mut Context<'_>,
+    ) {
+        let of = |m: &Message| (m.origin, m.qos, m.retain);
+        let is_it = |open: &&mut Open| {
+            let other = &open.errand.message;
+            of(other) == of(message)
+                && open.errand.share.is_none()
+                && other.topic() == message.topic()
+                && other.payload() == message.payload()
+        };
+        // Of two that are alike the later one: it is done no earlier.
+        match self.outbox.open.values_mut().rev().find(is_it) {
+            // Who waited before is gone, or is the same.
+            Some(open) if confirm.is_some() => open.confirm = confirm,
+            Some(_) | None => cx.confirm(confirm),
+        }
+    }
+
     fn route(&mut self, number: u64, errand: Errand, cx: &mut Context<'_>) {
         let outbox = &mut self.outbox;
         if let Some(open) = outbox.open.get_mut(&number) {
@@ -207,6 +235,12 @@ impl Partition {
         open.balance = 0;
         let errand = open.errand.clone();
         self.route(number, errand, cx);
+    }
+
+    /// Whether an errand is still this partition's to route: it may have waited
+    /// for its time, and the partition have been reset meanwhile.
+    pub(crate) fn is_under_way(&self, token: u32) -> bool {
+        self.outbox.tokens.contains_key(&token)
     }
 
     /// How an errand's message says which it is; none: it comes once.

@@ -40,6 +40,8 @@ pub(super) struct Crossings {
     last: u64,
     open: BTreeMap<u64, Crossing>,
     to: BTreeMap<Remote, BTreeSet<u64>>,
+    /// Where what is open was sent to last.
+    ways: BTreeMap<Remote, Option<ShardId>>,
     paused: BTreeSet<ConnRef>,
     /// What came for sessions of this node that end with their connection.
     seen: Seen,
@@ -122,10 +124,21 @@ impl Shard {
         }
         self.crossings.last += 1;
         let number = self.crossings.last;
-        self.crossings.to.entry(to).or_default().insert(number);
+        let numbers = self.crossings.to.entry(to).or_default();
+        numbers.insert(number);
+        let others = numbers.len() > 1;
         self.crossings.open.insert(number, crossing);
-        self.send_crossing(now, number);
-        if let Some(shard) = self.way_to(to, origin) {
+        let way = self.way_to(to, origin);
+        // The home has moved, and this shard is about to hear of it: those that
+        // went elsewhere go first then (ORD-1).
+        let moved = matches!(to, Remote::Partition(_))
+            && others
+            && self.crossings.ways.get(&to).is_some_and(|before| *before != way);
+        if !moved {
+            self.crossings.ways.insert(to, way);
+            self.send_crossing(now, number);
+        }
+        if let Some(shard) = way {
             self.press(shard, publisher);
         }
         if self.crossings.open.len() >= CROSSINGS_MAX
@@ -199,6 +212,7 @@ impl Shard {
             numbers.remove(&number);
             if numbers.is_empty() {
                 self.crossings.to.remove(&crossing.to);
+                self.crossings.ways.remove(&crossing.to);
             }
         }
         if self.crossings.open.len() <= CROSSINGS_MAX / 2 {
@@ -213,8 +227,11 @@ impl Shard {
 
     /// Sends again, in order, what `to` has not confirmed.
     fn send_again(&mut self, now: Millis, to: Remote) {
-        let Some(numbers) = self.crossings.to.get(&to) else { return };
-        for number in numbers.clone() {
+        let Some(numbers) = self.crossings.to.get(&to).cloned() else { return };
+        if let Remote::Partition(partition) = to {
+            self.crossings.ways.insert(to, self.node.home(partition));
+        }
+        for number in numbers {
             self.send_crossing(now, number);
         }
     }

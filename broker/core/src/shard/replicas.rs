@@ -262,7 +262,7 @@ impl Shard {
             position: None,
             replaying: false,
         });
-        *partition = Partition::following(p, *id, partition.epoch());
+        partition.follow_anew();
         let undone = mails;
         self.journals[at] = None;
         self.followed[at] = Some(Box::default());

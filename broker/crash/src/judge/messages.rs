@@ -136,6 +136,16 @@ fn deliveries(cast: &Cast, account: &Account, verdict: &mut Verdict) {
         if !ordered(message.kind) || spans.any(shares) {
             continue;
         }
+        // What was sent first before the subscription was there came when it was
+        // sent again, if it was.
+        let sent = account.fate(id).first_sent;
+        let asked = |span: &Span| {
+            span.client == delivery.client
+                && sent.is_some_and(|sent| span.allows(delivery.at, sent))
+        };
+        if delivery.session > 0 && !account.spans(message.topic).iter().any(asked) {
+            continue;
+        }
         verdict.check(Rule::Order);
         let stream = (delivery.client, message.publisher, message.topic, message.qos);
         let before = last.entry(stream).or_insert(id);
