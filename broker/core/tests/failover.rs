@@ -190,31 +190,6 @@ fn a_will_outlives_its_node_though_its_session_does_not() {
 }
 
 #[test]
-fn a_publish_that_is_sent_again_is_acknowledged_when_it_is_where_it_has_to_be() {
-    let mut world = World::replicated(3, 11);
-    for p in partitions() {
-        world.elect(p, 1);
-    }
-    let subscriber = world.connect(2, "s", true);
-    world.subscribe(subscriber, "t", 2);
-    let first = world.connect(0, "p", false);
-    world.settle(500);
-    // The subscriber's node is cut off from the one that sees to the delivery.
-    world.cut(1, 2);
-    world.publish(first, "t", 2, "v");
-    world.settle(300);
-    world.abort(first);
-    let again = world.connect(0, "p", false);
-    let id = world.publish(again, "t", 2, "v");
-    world.settle(1_000);
-    assert!(!world.is_acked(again, id), "its subscriber does not have it");
-    world.join(1, 2);
-    world.settle(3_000);
-    assert!(world.is_acked(again, id), "{}", world.state());
-    assert_eq!(world.clients[subscriber].got, ["v"]);
-}
-
-#[test]
 fn an_errand_that_waited_for_routes_is_the_next_leaders_alone() {
     let mut world = World::replicated(3, 12);
     for p in partitions() {

@@ -424,12 +424,9 @@ impl Partition {
             Change::Incoming { session, packet_id, held, message, confirm } => {
                 let known = self.session_mut(session);
                 let new = known.is_some_and(|(_, s)| s.hold_incoming(packet_id, held));
-                match message {
+                match message.filter(|_| new) {
                     // PUBREC says that all who are to have the message have it.
-                    Some(message) if new => {
-                        self.send_out(Errand { message, share: None }, confirm, cx);
-                    }
-                    Some(message) => self.wait_for_errand(&message, confirm, cx),
+                    Some(message) => self.send_out(Errand { message, share: None }, confirm, cx),
                     None => cx.confirm(confirm),
                 }
             }

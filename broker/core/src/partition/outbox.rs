@@ -185,29 +185,6 @@ impl Partition {
         }
     }
 
-    /// A client has sent again what is an errand: it waits until that is done.
-    pub(super) fn wait_for_errand(
-        &mut self,
-        message: &Message,
-        confirm: Option<Confirm>,
-        cx: &mut Context<'_>,
-    ) {
-        let of = |m: &Message| (m.origin, m.qos, m.retain);
-        let is_it = |open: &&mut Open| {
-            let other = &open.errand.message;
-            of(other) == of(message)
-                && open.errand.share.is_none()
-                && other.topic() == message.topic()
-                && other.payload() == message.payload()
-        };
-        // Of two that are alike the later one: it is done no earlier.
-        match self.outbox.open.values_mut().rev().find(is_it) {
-            // Who waited before is gone, or is the same.
-            Some(open) if confirm.is_some() => open.confirm = confirm,
-            Some(_) | None => cx.confirm(confirm),
-        }
-    }
-
     fn route(&mut self, number: u64, errand: Errand, cx: &mut Context<'_>) {
         let outbox = &mut self.outbox;
         if let Some(open) = outbox.open.get_mut(&number) {

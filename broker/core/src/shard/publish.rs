@@ -61,9 +61,6 @@ impl Shard {
             && conn.active.as_ref().is_some_and(|a| a.incoming.contains(&packet.packet_id))
             && !defect::on("5:4.3.3-10")
         {
-            if durable && self.is_replicated() && self.node.room() == Room::Enough {
-                return self.take_in_again(now, slot, packet, topic);
-            }
             return self.answer_publish(slot, qos, packet.packet_id, ReasonCode::Success, 0);
         }
         if qos != QoS::AtMostOnce && !self.within_receive_maximum(slot, version) {
@@ -139,38 +136,6 @@ impl Shard {
             };
             self.answer_publish(slot, qos, packet.packet_id, reason, source.confirms);
         }
-    }
-
-    /// The same again: PUBREC waits for the delivery that is under way. Whoever
-    /// has seen to it until now may be no more.
-    #[cold]
-    fn take_in_again(&mut self, now: Millis, slot: u32, packet: &Publish<'_>, topic: &str) {
-        let token = self.next_token(slot);
-        let (id, message_id) = (self.id, self.next_message());
-        let Some(conn) = self.conns.at_mut(slot) else { return };
-        let (me, origin, packet_id) = (conn.reference(id, slot), conn.hash, packet.packet_id);
-        let (partition, home) = self.home_of(origin);
-        let Some(conn) = self.conns.at_mut(slot) else { return };
-        let session = conn.session_key(id, home, slot);
-        let mut forward = Vec::new();
-        packet.properties.forward.copy_to(&mut forward);
-        let mut draft = Draft {
-            topic,
-            forward: &forward,
-            payload: packet.payload,
-            qos: packet.qos,
-            retain: packet.retain,
-            origin,
-            expires: expires_at(packet.properties.message_expiry, now),
-            id: message_id,
-            shared: None,
-        };
-        let message = Some(Arc::clone(draft.share()));
-        let (held, confirm, conn) = (true, Some(Confirm { conn: me, token }), me);
-        let kind = Kind::Incoming { session, conn, packet_id, held, message, confirm };
-        self.send_home(partition, kind);
-        self.press_home(partition, me);
-        self.answer_publish(slot, QoS::ExactlyOnce, packet_id, ReasonCode::Success, 1);
     }
 
     /// A QoS 2 PUBLISH whose partition sees to its delivery.

@@ -136,14 +136,14 @@ fn deliveries(cast: &Cast, account: &Account, verdict: &mut Verdict) {
         if !ordered(message.kind) || spans.any(shares) {
             continue;
         }
-        // What was sent first before the subscription was there came when it was
-        // sent again, if it was.
-        let sent = account.fate(id).first_sent;
-        let asked = |span: &Span| {
-            span.client == delivery.client
-                && sent.is_some_and(|sent| span.allows(delivery.at, sent))
-        };
-        if delivery.session > 0 && !account.spans(message.topic).iter().any(asked) {
+        // What was first sent before the subscription was there comes when it is
+        // sent again, behind what was sent between.
+        let fate = account.fate(id);
+        let first_sent = fate.first_sent.unwrap_or(delivery.at);
+        let there =
+            |span: &Span| span.client == delivery.client && span.owes(first_sent, delivery.at);
+        let again = fate.last_sent > first_sent;
+        if again && !account.spans(message.topic).iter().any(there) {
             continue;
         }
         verdict.check(Rule::Order);
