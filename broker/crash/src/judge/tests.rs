@@ -292,6 +292,7 @@ fn what_a_subscription_came_too_late_for_may_come_late() {
     for (early, breaches) in [(false, 0), (true, 1)] {
         let mut tale = Tale::new();
         let carol = tale.cast.client("carol", V5, Lasting::Always);
+        tale.unsubscribes(tale.bob);
         tale.connects(carol, false);
         if early {
             tale.subscribes(carol);
@@ -316,12 +317,13 @@ fn qos_2_is_once_a_session() {
     for (lasting, breaches) in [(Lasting::Not, 0), (Lasting::Always, 1)] {
         let mut tale = Tale::new();
         let carol = tale.cast.client("carol", V5, lasting);
+        tale.unsubscribes(tale.bob);
         tale.connects(carol, false);
         tale.subscribes(carol);
         let message = tale.publishes("a", 2, Kind::Plain);
         tale.gets(carol, message, 2);
         tale.happens(What::Closed { client: carol, how: End::Broker });
-        tale.connects(carol, false);
+        tale.connects(carol, lasting == Lasting::Always);
         tale.subscribes(carol);
         tale.gets(carol, message, 2);
         tale.breaks(Rule::Duplicate, breaches);
