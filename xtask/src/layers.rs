@@ -107,7 +107,7 @@ const RINGS: &[Ring] = &[
         package: "tidegate-sim",
         dir: "broker/sim",
         // Never shipped: what a node is made of, without the shell.
-        ours: &["tidegate-codec", "tidegate-core", "tidegate-store"],
+        ours: &["tidegate-cluster", "tidegate-codec", "tidegate-core", "tidegate-store"],
         others: None,
     },
     Ring {

@@ -139,6 +139,9 @@ pub const HOMELESS_BYTES_MAX: usize = 4 << 20;
 /// Milliseconds after which a CONNECT, or a replay of retained messages, that
 /// another node has not answered is asked for again.
 pub const ASK_AGAIN_MS: u64 = 2_000;
+/// Rounds in which a read may wait for a quorum to confirm its leader; then it is
+/// left to be asked again.
+pub const PROOF_ROUNDS_MAX: u8 = 8;
 /// Milliseconds in which a client whose node, or the leader of whose partition,
 /// was lost may come back before its will is due.
 pub const GRACE_MS: u64 = 5_000;

@@ -188,3 +188,80 @@ fn a_will_outlives_its_node_though_its_session_does_not() {
         assert!(world.is_acked(again, id) && world.clients[again].got.is_empty());
     }
 }
+
+#[test]
+fn an_errand_that_waited_for_routes_is_the_next_leaders_alone() {
+    let mut world = World::replicated(3, 12);
+    for p in partitions() {
+        world.elect(p, 1);
+    }
+    let live = world.connect(0, "live", true);
+    let kept = world.connect(0, "kept", false);
+    world.subscribe(live, "t", 2);
+    world.subscribe(kept, "t", 2);
+    let publisher = world.connect(0, "p", false);
+    world.settle(500);
+    // Their leader does not know all routes any more.
+    world.cut(1, 2);
+    world.settle(4_000);
+    world.publish(publisher, "t", 2, "v");
+    world.settle(500);
+    assert!(world.clients[live].got.is_empty(), "it waits: {}", world.state());
+    for p in partitions() {
+        world.elect(p, 0);
+    }
+    world.settle(1_000);
+    world.join(1, 2);
+    world.settle(4_000);
+    let kept = world.connect(0, "kept", false);
+    world.settle(1_000);
+    assert_eq!(world.clients[live].got, ["v"]);
+    assert_eq!(world.clients[kept].got.len() + world.clients[1].got.len(), 1);
+}
+
+#[test]
+fn a_durable_share_group_gets_what_comes_again_at_the_same_member() {
+    let mut world = World::replicated(3, 13);
+    for p in partitions() {
+        world.elect(p, 1);
+    }
+    let ids: Vec<String> = (0..4).map(|n| format!("member-{n}")).collect();
+    let mut members = Vec::new();
+    for id in &ids {
+        let member = world.connect(2, id, false);
+        world.subscribe(member, "$share/g/t", 2);
+        members.push(member);
+    }
+    world.settle(500);
+    let mut got = std::collections::BTreeMap::new();
+    for round in 0..24 {
+        let publisher = world.connect(0, &format!("p{round}"), false);
+        world.settle(300);
+        world.publish(publisher, "t", 2, &format!("{round}"));
+        // Somewhere between its commit and that of its end there is another leader.
+        world.settle(5 + round);
+        for p in partitions() {
+            world.elect(p, round as usize % 3);
+        }
+        world.settle(1_500);
+        world.abort(publisher);
+        for (id, member) in ids.iter().zip(&mut members) {
+            for payload in &world.clients[*member].got {
+                got.entry(payload.clone()).or_insert_with(Vec::new).push(id.clone());
+            }
+            world.abort(*member);
+            world.settle(20);
+            *member = world.connect(2, id, false);
+        }
+    }
+    world.settle(1_000);
+    for (id, member) in ids.iter().zip(&members) {
+        for payload in &world.clients[*member].got {
+            got.entry(payload.clone()).or_insert_with(Vec::new).push(id.clone());
+        }
+    }
+    for (payload, mut members) in got {
+        members.dedup();
+        assert_eq!(members.len(), 1, "{payload} came to {members:?}");
+    }
+}

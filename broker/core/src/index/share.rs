@@ -164,6 +164,12 @@ impl ShareGroup {
         Some(member)
     }
 
+    /// The member with the greatest weight; one without has none.
+    pub fn pick_heaviest(&self, weight: impl Fn(&Member) -> Option<u64>) -> Option<&Arc<Member>> {
+        let weighed = self.members.iter_from(0).filter_map(|m| Some((weight(m)?, m)));
+        weighed.max_by_key(|(weight, _)| *weight).map(|(_, member)| member)
+    }
+
     /// Adds or replaces. Returns whether the session was new.
     pub(super) fn join(&mut self, member: Arc<Member>) -> bool {
         self.members.insert(member, |old, new| *old = new)

@@ -58,6 +58,11 @@ const OF_ONE_RECORD: u64 = 1 << 24;
 const VOLATILE: u64 = 1 << 63;
 
 impl Outbox {
+    /// With nothing; what confirms an errand of before confirms none of these.
+    pub(super) fn anew(&self) -> Outbox {
+        Outbox { token: self.token, ..Outbox::default() }
+    }
+
     /// A record is about to be applied.
     pub(super) fn begin(&mut self, index: Option<u64>) {
         match index {
@@ -166,16 +171,6 @@ impl Seen {
 }
 
 impl Partition {
-    /// The last name that an errand was given.
-    pub(crate) fn token(&self) -> u32 {
-        self.outbox.token
-    }
-
-    /// Names of errands come after this one.
-    pub(crate) fn go_on_from(&mut self, token: u32) {
-        self.outbox.token = token;
-    }
-
     /// Takes an errand on, in `apply`. `confirm`: who waits until it is done.
     pub(super) fn send_out(
         &mut self,
@@ -217,6 +212,12 @@ impl Partition {
         open.balance = 0;
         let errand = open.errand.clone();
         self.route(number, errand, cx);
+    }
+
+    /// Whether an errand is still this partition's to route: it may have waited
+    /// for its time, and the partition have been reset meanwhile.
+    pub(crate) fn is_under_way(&self, token: u32) -> bool {
+        self.outbox.tokens.contains_key(&token)
     }
 
     /// How an errand's message says which it is; none: it comes once.

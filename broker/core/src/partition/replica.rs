@@ -113,6 +113,13 @@ impl Partition {
         partition
     }
 
+    /// Forgets everything, and follows.
+    pub(crate) fn follow_anew(&mut self) {
+        let outbox = self.outbox.anew();
+        *self = Partition::following(self.id, self.shard, self.epoch());
+        self.outbox = outbox;
+    }
+
     pub(crate) fn id(&self) -> PartitionId {
         self.id
     }

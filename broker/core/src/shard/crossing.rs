@@ -40,9 +40,9 @@ pub(super) struct Crossings {
     last: u64,
     open: BTreeMap<u64, Crossing>,
     to: BTreeMap<Remote, BTreeSet<u64>>,
+    /// Where what is open was sent to last.
+    ways: BTreeMap<Remote, Option<ShardId>>,
     paused: BTreeSet<ConnRef>,
-    /// Where this shard has been told that partitions are led.
-    homes: BTreeMap<PartitionId, ShardId>,
     /// What came for sessions of this node that end with their connection.
     seen: Seen,
     /// When partitions that are silent are asked again.
@@ -125,15 +125,20 @@ impl Shard {
         self.crossings.last += 1;
         let number = self.crossings.last;
         let numbers = self.crossings.to.entry(to).or_default();
-        let first = numbers.is_empty();
         numbers.insert(number);
+        let others = numbers.len() > 1;
         self.crossings.open.insert(number, crossing);
-        // One that went to a leader of whom this shard is about to hear would
-        // overtake those that wait for that: all of them go then, in order.
-        if first || self.knows_home(to) {
+        let way = self.way_to(to, origin);
+        // The home has moved, and this shard is about to hear of it: those that
+        // went elsewhere go first then (ORD-1).
+        let moved = matches!(to, Remote::Partition(_))
+            && others
+            && self.crossings.ways.get(&to).is_some_and(|before| *before != way);
+        if !moved {
+            self.crossings.ways.insert(to, way);
             self.send_crossing(now, number);
         }
-        if let Some(shard) = self.way_to(to, origin) {
+        if let Some(shard) = way {
             self.press(shard, publisher);
         }
         if self.crossings.open.len() >= CROSSINGS_MAX
@@ -172,16 +177,6 @@ impl Shard {
         self.send(shard, Kind::Cross(Box::new(cross)));
     }
 
-    /// Whether what is open went to who leads now.
-    fn knows_home(&self, to: Remote) -> bool {
-        match to {
-            Remote::Node(_) => true,
-            Remote::Partition(partition) => {
-                self.crossings.homes.get(&partition).copied() == self.node.home(partition)
-            }
-        }
-    }
-
     /// The shard that takes messages for `to`. Of one publisher always the same:
     /// it knows what came already.
     fn way_to(&self, to: Remote, origin: u64) -> Option<ShardId> {
@@ -217,6 +212,7 @@ impl Shard {
             numbers.remove(&number);
             if numbers.is_empty() {
                 self.crossings.to.remove(&crossing.to);
+                self.crossings.ways.remove(&crossing.to);
             }
         }
         if self.crossings.open.len() <= CROSSINGS_MAX / 2 {
@@ -231,18 +227,17 @@ impl Shard {
 
     /// Sends again, in order, what `to` has not confirmed.
     fn send_again(&mut self, now: Millis, to: Remote) {
-        let Some(numbers) = self.crossings.to.get(&to) else { return };
-        for number in numbers.clone() {
+        let Some(numbers) = self.crossings.to.get(&to).cloned() else { return };
+        if let Remote::Partition(partition) = to {
+            self.crossings.ways.insert(to, self.node.home(partition));
+        }
+        for number in numbers {
             self.send_crossing(now, number);
         }
     }
 
     /// A partition has another leader.
     pub(super) fn crossings_moved(&mut self, now: Millis, partition: PartitionId) {
-        match self.node.home(partition) {
-            Some(home) => self.crossings.homes.insert(partition, home),
-            None => self.crossings.homes.remove(&partition),
-        };
         self.send_again(now, Remote::Partition(partition));
     }
 

@@ -258,6 +258,25 @@ impl Shard {
         group.pick_where(|member| self.is_reachable(member.session))
     }
 
+    /// The same, of a message from `source`. An errand that comes again, from
+    /// whoever leads its partition next, goes where it went before.
+    fn pick_for<'g>(&self, group: &'g ShareGroup, source: &Source) -> Option<&'g Arc<Member>> {
+        let Some(lane) = source.lane.filter(|_| !self.node.is_alone()) else {
+            return self.pick(group);
+        };
+        let weight = |member: &Member| {
+            let session = member.session;
+            let (kind, number) = match (Remote::of(session), session.durable) {
+                (Some(Remote::Partition(partition)), _) => (0, u64::from(partition.0)),
+                (Some(Remote::Node(node)), _) => (1, u64::from(node.0)),
+                (None, true) => (0, u64::from(PartitionId::split(session.slot).0.0)),
+                (None, false) => (1, u64::from(self.id.member().0)),
+            };
+            mixed(mixed(lane.number ^ kind << 63) ^ number)
+        };
+        group.pick_heaviest(|member| self.is_reachable(member.session).then(|| weight(member)))
+    }
+
     /// Sends a message to another node, for a member of a share group there.
     fn share_elsewhere(
         &mut self,
@@ -286,7 +305,7 @@ impl Shard {
         draft: &mut Draft<'_>,
         source: &mut Source,
     ) {
-        let Some(member) = self.pick(group) else { return };
+        let Some(member) = self.pick_for(group, source) else { return };
         let member = Arc::clone(member);
         let session = member.session;
         if let Some(remote) = self.way_of_share(&member, draft) {
@@ -483,6 +502,14 @@ impl Shard {
     pub(super) fn has_job(&self, publisher: ConnRef) -> bool {
         !self.jobs.is_empty() && self.jobs.iter().any(|job| job.publisher == publisher)
     }
+}
+
+/// SplitMix64's finish: the same at every node.
+fn mixed(number: u64) -> u64 {
+    let z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 /// A message for one member of a share group, whoever it is.

@@ -265,8 +265,10 @@ impl Shard {
     ) {
         let Some(errand) = self.errand_in_time(now, partition, token, errand) else { return };
         let at = self.local_number(partition);
-        let lane = self.partitions.get(at).and_then(|partition| partition.lane(token));
-        let lane = lane.filter(|_| !hole::on(Hole::LanesByIncarnation));
+        let Some(known) = self.partitions.get(at).filter(|known| known.is_under_way(token)) else {
+            return; // whoever leads the partition now sees to it
+        };
+        let lane = known.lane(token).filter(|_| !hole::on(Hole::LanesByIncarnation));
         let mut source = Source::errand(Confirm::errand(self.id, partition, token), lane);
         let Errand { message, share } = errand;
         match share {

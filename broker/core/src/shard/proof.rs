@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use super::Shard;
+use crate::limits::PROOF_ROUNDS_MAX;
 use crate::mail::Replay;
 use crate::retained::Cursor;
 
@@ -26,9 +27,6 @@ pub(super) struct Proofs {
     #[allow(clippy::vec_box)]
     next: Vec<(Box<Replay>, u8)>,
 }
-
-/// Rounds that a read takes part in until it is left to be asked again.
-const ROUNDS_MAX: u8 = 8;
 
 impl Shard {
     /// From now on the shell answers [`Shard::take_unproven`] with
@@ -70,7 +68,7 @@ impl Shard {
             if replay.asked != 0 {
                 replay.cursor = Some(Cursor::new(Arc::clone(&replay.filter)));
                 self.queries.push_back(replay);
-            } else if rounds < ROUNDS_MAX {
+            } else if rounds < PROOF_ROUNDS_MAX {
                 self.proofs.next.push((replay, rounds + 1));
             }
         }

@@ -262,10 +262,7 @@ impl Shard {
             position: None,
             replaying: false,
         });
-        let (epoch, token) = (partition.epoch(), partition.token());
-        *partition = Partition::following(p, *id, epoch);
-        // What was routed before may still be confirmed.
-        partition.go_on_from(token);
+        partition.follow_anew();
         let undone = mails;
         self.journals[at] = None;
         self.followed[at] = Some(Box::default());

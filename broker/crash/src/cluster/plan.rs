@@ -131,12 +131,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     row("split-2-1", "the last node alone, then the first-born alone", &[
         Split(&[&[1, 2], &[3]]), Wait(15_000), Heal, Wait(12_000), Ready,
         Split(&[&[1], &[2, 3]]), Wait(15_000), Heal, Wait(12_000), Ready,
-    ])
-    .in_ci(),
+    ]),
     row("split-1-1-1", "no two nodes reach each other", &[
         Split(&[&[1], &[2], &[3]]), Wait(15_000), Heal, Wait(12_000), Ready, Wait(2_000),
-    ])
-    .in_ci(),
+    ]),
     row("split-3-2", "five nodes, the first-born in the minority", &[
         Split(&[&[1, 2], &[3, 4, 5]]), Wait(15_000), Heal, Wait(12_000), Ready, Wait(2_000),
     ])
@@ -149,8 +147,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     row("one-way", "a link that carries one direction alone", &[
         CutOneWay(1, 2), Wait(12_000), Heal, Wait(10_000), Ready,
         CutOneWay(3, 1), Wait(12_000), Heal, Wait(10_000), Ready,
-    ])
-    .in_ci(),
+    ]),
     row("deaf", "a node that is heard and hears nobody, then the other way round", &[
         CutOneWay(2, 1), CutOneWay(3, 1), Wait(12_000), Heal, Wait(10_000), Ready,
         CutOneWay(1, 2), CutOneWay(1, 3), Wait(12_000), Heal, Wait(10_000), Ready,
@@ -158,8 +155,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     row("pair-cut", "two nodes cut off from each other, the third reaches both", &[
         Cut(1, 2), Wait(15_000), Heal, Wait(12_000), Ready,
         Cut(2, 3), Wait(15_000), Heal, Wait(12_000), Ready,
-    ])
-    .in_ci(),
+    ]),
     row("slow-link", "a node with 256 kbit/s, clients included", &[
         Slow(2, 256), Wait(12_000), Heal, Wait(10_000), Ready,
         Slow(1, 256), Wait(12_000), Heal, Wait(10_000), Ready,

@@ -136,6 +136,16 @@ fn deliveries(cast: &Cast, account: &Account, verdict: &mut Verdict) {
         if !ordered(message.kind) || spans.any(shares) {
             continue;
         }
+        // What was first sent before the subscription was there comes when it is
+        // sent again, behind what was sent between.
+        let fate = account.fate(id);
+        let first_sent = fate.first_sent.unwrap_or(delivery.at);
+        let there =
+            |span: &Span| span.client == delivery.client && span.owes(first_sent, delivery.at);
+        let again = fate.last_sent > first_sent;
+        if again && !account.spans(message.topic).iter().any(there) {
+            continue;
+        }
         verdict.check(Rule::Order);
         let stream = (delivery.client, message.publisher, message.topic, message.qos);
         let before = last.entry(stream).or_insert(id);

@@ -288,6 +288,49 @@ fn repeated_rounds_of_qos_1_are_in_order() {
 }
 
 #[test]
+fn what_a_subscription_came_too_late_for_may_come_late() {
+    for (early, breaches) in [(false, 0), (true, 1)] {
+        let mut tale = Tale::new();
+        let carol = tale.cast.client("carol", V5, Lasting::Always);
+        tale.unsubscribes(tale.bob);
+        tale.connects(carol, false);
+        if early {
+            tale.subscribes(carol);
+        }
+        let first = tale.sends("a", 1, Kind::Plain);
+        if !early {
+            tale.subscribes(carol);
+        }
+        let second = tale.sends("a", 1, Kind::Plain);
+        tale.gets(carol, second, 1);
+        for message in [first, second] {
+            tale.happens(What::Sent { message, again: true });
+            tale.is_answered(message);
+            tale.gets(carol, message, 1);
+        }
+        tale.breaks(Rule::Order, breaches);
+    }
+}
+
+#[test]
+fn qos_2_is_once_a_session() {
+    for (lasting, breaches) in [(Lasting::Not, 0), (Lasting::Always, 1)] {
+        let mut tale = Tale::new();
+        let carol = tale.cast.client("carol", V5, lasting);
+        tale.unsubscribes(tale.bob);
+        tale.connects(carol, false);
+        tale.subscribes(carol);
+        let message = tale.publishes("a", 2, Kind::Plain);
+        tale.gets(carol, message, 2);
+        tale.happens(What::Closed { client: carol, how: End::Broker });
+        tale.connects(carol, lasting == Lasting::Always);
+        tale.subscribes(carol);
+        tale.gets(carol, message, 2);
+        tale.breaks(Rule::Duplicate, breaches);
+    }
+}
+
+#[test]
 fn what_had_expired_and_is_sent_again_is_not_out_of_order() {
     let mut tale = Tale::new();
     let short = tale.sends("x", 1, Kind::Expiring { seconds: 2 });
