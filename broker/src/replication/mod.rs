@@ -132,6 +132,8 @@ pub(crate) struct Outlet {
     said: mpsc::UnboundedSender<Said>,
     /// Members that are not down.
     alive: ArcSwap<BTreeSet<u16>>,
+    /// Members that were, and are no more.
+    gone: ArcSwap<BTreeSet<u16>>,
     /// Wakes the task of routes.
     routes: Arc<Notify>,
     /// This process is about to end: what it leads goes elsewhere.
@@ -153,6 +155,7 @@ impl Outlet {
         let outlet = Outlet {
             said,
             alive: ArcSwap::default(),
+            gone: ArcSwap::default(),
             routes: Arc::default(),
             leaving: AtomicBool::new(false),
             left: watch::Sender::new(None),
@@ -199,6 +202,16 @@ impl Outlet {
     /// Says which members are not down.
     pub(crate) fn set_alive(&self, alive: BTreeSet<u16>) {
         self.alive.store(Arc::new(alive));
+    }
+
+    /// Says which members are no more, before anybody else is told.
+    pub(crate) fn set_gone(&self, gone: BTreeSet<u16>) {
+        self.gone.store(Arc::new(gone));
+    }
+
+    /// Whether a member is no more. What it still says does not bring it back.
+    pub(crate) fn is_gone(&self, member: Member) -> bool {
+        self.gone.load().contains(&member.0)
     }
 
     /// Whether a member is believed to run.

@@ -5,7 +5,7 @@
 //! order in which it learned of it, and a group is closed before its shard is
 //! told to forget: no entry of before can come after.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -86,6 +86,8 @@ pub(crate) struct Replication<D: Disk, W: Writer, T: Transport> {
     /// Says whether this node may have clients.
     ready: Box<dyn Fn(bool) + Send>,
     peers: BTreeMap<u16, Peer>,
+    /// Members that are no more; their numbers are given again after long.
+    gone: BTreeSet<u16>,
     homes: Homes,
     pub(super) replicas: Vec<Replica>,
     pub(super) view: View,
@@ -142,6 +144,7 @@ where
             remove_before,
             ready,
             peers: BTreeMap::new(),
+            gone: BTreeSet::new(),
             homes: Homes::new(),
             replicas,
             view: View::default(),
@@ -224,6 +227,9 @@ where
         self.view = view;
         if let Some(outlet) = &self.shared.outlet {
             outlet.set_alive(self.view.members.keys().copied().collect());
+            self.gone.extend(&gone);
+            self.gone.retain(|member| !self.view.members.contains_key(member));
+            outlet.set_gone(self.gone.clone());
         }
         for member in gone {
             self.member_gone(Member(member));
@@ -423,8 +429,8 @@ where
                 self.peers.remove(&member.0);
             }
             LinkEvent::Homes(member, bytes) => match homes::decode(&bytes) {
-                Ok((shards, homes)) => {
-                    self.shared.node.peer_up(member, shards.into());
+                Ok(_) if self.gone.contains(&member.0) => {}
+                Ok((_, homes)) => {
                     // Each speaks for itself alone.
                     homes
                         .into_iter()

@@ -16,7 +16,9 @@ use bytes::Bytes;
 use tidegate_cluster::ids::{self as theirs, Incarnation, Life, NodeId};
 use tidegate_consensus::{CallKind, GroupId, Groups, Timers, Transport, TransportError};
 use tidegate_core::ids::{Member, PARTITIONS};
-use tidegate_mesh::{self as mesh, CallError, ConnectionKind, MailClass, Mesh, Peer, Request};
+use tidegate_mesh::{
+    self as mesh, CallError, ConnectionKind, MailClass, Mesh, Peer, Request, Room,
+};
 use tidegate_store::raft::PartitionIndex;
 use tidegate_store::{FileDisk, Log};
 use tokio::sync::{mpsc, watch};
@@ -24,7 +26,7 @@ use tracing::{error, warn};
 
 use super::routes::{self, RouteEvent};
 use super::run::{self, Replication};
-use super::{Said, Word, post};
+use super::{Said, Word, homes, post};
 use crate::cluster::{Cluster, LinkEvent, View};
 use crate::shard::Shared;
 use crate::store::desk::Desk;
@@ -200,13 +202,24 @@ fn read_back(log: &Log<FileDisk>) -> anyhow::Result<HashMap<u16, PartitionIndex>
 
 /// Sorts what happens between nodes. The shards hear of links from here, in the
 /// order of the mail that comes over them: mail of a link comes after word of it,
-/// and before word of its end.
+/// and before word of its end. Routes are listened to once a link has said how
+/// many shards are at its other end: without that nothing could be sent there.
 struct Sorted {
     shared: Arc<Shared>,
     links: mpsc::UnboundedSender<run::LinkEvent>,
     routes: mpsc::UnboundedSender<RouteEvent>,
     /// The links, by member.
-    up: HashMap<u16, (Life, Peer)>,
+    up: HashMap<u16, Link>,
+}
+
+/// One that is up.
+struct Link {
+    life: Life,
+    peer: Peer,
+    /// Whether it has said how many shards its node has.
+    greeted: bool,
+    /// What it said of its routes before; bounded by its credit.
+    waiting: Vec<(Bytes, Room)>,
 }
 
 impl Sorted {
@@ -214,23 +227,45 @@ impl Sorted {
         self.shared.mailboxes.iter().for_each(|mailbox| mailbox.say(word()));
     }
 
+    /// Takes what an announcement says of its sender. What is wrong with it is
+    /// told by whoever reads the rest.
+    fn greet(&mut self, member: Member, body: &[u8]) {
+        let gone = self.shared.outlet.as_ref().is_some_and(|outlet| outlet.is_gone(member));
+        let (Some(link), Ok((shards, _)), false) =
+            (self.up.get_mut(&member.0), homes::decode(body), gone)
+        else {
+            return;
+        };
+        self.shared.node.peer_up(member, shards.into());
+        if std::mem::replace(&mut link.greeted, true) {
+            return;
+        }
+        let _ = self.routes.send(RouteEvent::Up(link.life, member, link.peer.clone()));
+        for (body, room) in link.waiting.drain(..) {
+            let _ = self.routes.send(RouteEvent::Said(link.life, body, room));
+        }
+    }
+
     fn take(&mut self, event: LinkEvent) {
         match event {
             LinkEvent::Up(member, peer) => {
                 let node = NodeId(peer.node().0);
                 let life = Life { node, incarnation: Incarnation(peer.incarnation()) };
-                if self.up.insert(member.0, (life, peer.clone())).is_some() {
+                let link = Link { life, peer: peer.clone(), greeted: false, waiting: Vec::new() };
+                if let Some(before) = self.up.insert(member.0, link) {
                     self.tell_all(|| Word::MemberLost(Member(member.0)));
+                    if before.greeted {
+                        let _ = self.routes.send(RouteEvent::Down(before.life));
+                    }
                 }
                 self.tell_all(|| Word::MemberUp(Member(member.0), peer.clone()));
-                let _ = self.links.send(run::LinkEvent::Up(Member(member.0), peer.clone()));
-                let _ = self.routes.send(RouteEvent::Up(life, Member(member.0), peer));
+                let _ = self.links.send(run::LinkEvent::Up(Member(member.0), peer));
             }
             LinkEvent::Down(member) => {
                 self.tell_all(|| Word::MemberLost(Member(member.0)));
                 let _ = self.links.send(run::LinkEvent::Down(Member(member.0)));
-                if let Some((life, _)) = self.up.remove(&member.0) {
-                    let _ = self.routes.send(RouteEvent::Down(life));
+                if let Some(link) = self.up.remove(&member.0).filter(|link| link.greeted) {
+                    let _ = self.routes.send(RouteEvent::Down(link.life));
                 }
             }
             LinkEvent::Writable(_, class) => match class {
@@ -247,17 +282,21 @@ impl Sorted {
                     let from = Member(member.0);
                     if let Err(error) = post::deliver(&self.shared, from, &body, room) {
                         warn!(member = member.0, %error, "mail of another node is damaged");
-                        if let Some((_, peer)) = self.up.get(&member.0) {
+                        if let Some(Link { peer, .. }) = self.up.get(&member.0) {
                             peer.disconnect("mail that is damaged");
                         }
                     }
                 }
                 MailClass::Routes => {
-                    if let Some((life, _)) = self.up.get(&member.0) {
-                        let _ = self.routes.send(RouteEvent::Said(*life, body, room));
+                    let Some(link) = self.up.get_mut(&member.0) else { return };
+                    if link.greeted {
+                        let _ = self.routes.send(RouteEvent::Said(link.life, body, room));
+                    } else {
+                        link.waiting.push((body, room));
                     }
                 }
                 MailClass::Meta => {
+                    self.greet(Member(member.0), &body);
                     let _ = self.links.send(run::LinkEvent::Homes(Member(member.0), body));
                     drop(room);
                 }
