@@ -18,14 +18,17 @@ use crate::limits::{Limits, QUEUE_SLACK, QUEUED_LOOKS, QueuePolicy};
 use crate::node::Node;
 use crate::outgoing::Outgoing;
 
+/// Sessions by node-wide slot and generation.
+type Sessions = HashSet<(u32, u32), FixedState>;
+
 /// The sessions of this node whose queues are full, while publishers are to be
 /// refused for them. At most as many as there are sessions.
 #[derive(Debug)]
 pub(crate) struct FullQueues {
     /// The partitions that have any, a bit each.
     partitions: AtomicU64,
-    /// By partition: node-wide slot and generation.
-    of: Box<[Mutex<HashSet<(u32, u32), FixedState>>]>,
+    /// By partition.
+    of: Box<[Mutex<Sessions>]>,
 }
 
 impl Default for FullQueues {
@@ -82,7 +85,7 @@ impl FullQueues {
         false
     }
 
-    fn of(&self, partition: PartitionId) -> MutexGuard<'_, HashSet<(u32, u32), FixedState>> {
+    fn of(&self, partition: PartitionId) -> MutexGuard<'_, Sessions> {
         let set = &self.of[usize::from(partition.0) % self.of.len()];
         set.lock().unwrap_or_else(PoisonError::into_inner)
     }

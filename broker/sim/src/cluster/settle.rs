@@ -80,15 +80,15 @@ impl World {
         let mut probed = vec![false; self.clients.len()];
         while self.ms < begin + REST_MS {
             let mut busy = self.round(true);
-            for who in 0..self.clients.len() {
-                if away[who] && self.ms < begin + AWAY_MS {
+            for (who, away) in away.iter().enumerate() {
+                if *away && self.ms < begin + AWAY_MS {
                     continue;
                 }
                 busy |= self.client(who, true);
             }
-            for who in 0..self.clients.len() {
-                if !probed[who] && self.clients[who].line.as_ref().is_some_and(|l| l.connacked) {
-                    probed[who] = true;
+            for (who, probed) in probed.iter_mut().enumerate() {
+                if !*probed && self.clients[who].line.as_ref().is_some_and(|l| l.connacked) {
+                    *probed = true;
                     busy = true;
                     let before = self.clients[who].line.as_ref().map(|line| line.conn);
                     let mut pen =

@@ -350,11 +350,11 @@ impl World {
             false => self.quorum_since = None,
         }
         let leads_long = self.quorum_since.is_some_and(|since| since + DOWN_MS <= self.ms);
-        for at in 0..nodes {
-            if most[at] && self.places[at].granted_at + RENEW_MS <= self.ms {
+        for (at, &most) in most.iter().enumerate() {
+            if most && self.places[at].granted_at + RENEW_MS <= self.ms {
                 self.places[at].granted_at = self.ms;
             }
-            if most[at] && self.dice.chance(30) {
+            if most && self.dice.chance(30) {
                 self.look(at);
             }
         }
@@ -367,11 +367,11 @@ impl World {
                 self.meta.say(Fact::Gone(member));
             }
         }
-        for at in 0..nodes {
+        for (at, &most) in most.iter().enumerate() {
             let Some(run) = &self.places[at].run else { continue };
             let member = run.member.0;
             let known = self.meta.now.get(member);
-            if known.is_some_and(|known| !known.serves) && most[at] && run.may_serve() {
+            if known.is_some_and(|known| !known.serves) && most && run.may_serve() {
                 self.meta.say(Fact::Serves(member));
             }
         }
