@@ -57,8 +57,7 @@ pub(crate) fn run(root: &Path, args: &[String]) -> Result<()> {
 }
 
 fn cargo(root: &Path, args: &[&str]) -> Result<()> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    succeed(Command::new(cargo).current_dir(root).args(args))
+    succeed(crate::cargo().current_dir(root).args(args))
 }
 
 fn install_mosquitto() -> Result<()> {

@@ -30,8 +30,7 @@ pub(crate) fn test(root: &Path, args: &[String]) -> Result<()> {
 }
 
 fn become_it(root: &Path, what: &str, args: &[String]) -> Result<()> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
+    let mut build = crate::cargo();
     build.current_dir(root).args(["build", "--workspace", "--bin", "crash-test"]);
     if !args.iter().any(|arg| ["--binary", "--help", "-h", "--list"].contains(&arg.as_str())) {
         build.args(["--bin", "tidegate"]);

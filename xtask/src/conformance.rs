@@ -343,7 +343,7 @@ fn defects(root: &Path) -> Result<Vec<Defect>> {
 fn build_broker(root: &Path, profile: &str, more: &[&str]) -> Result<()> {
     // With the whole workspace, as what is compiled already is used then.
     let what = ["build", "--workspace", "--bin", "tidegate", "--profile", profile];
-    let built = Command::new("cargo").current_dir(root).args(what).args(more).status();
+    let built = crate::cargo().current_dir(root).args(what).args(more).status();
     ensure!(built.context("cargo build")?.success(), "the broker does not build: {more:?}");
     Ok(())
 }
@@ -371,7 +371,7 @@ impl Rig {
         build_broker(root, profile, &[])?;
 
         say("building the tests ...");
-        let output = Command::new("cargo")
+        let output = crate::cargo()
             .current_dir(root)
             .args(["test", "--workspace", "--no-run", "--message-format=json"])
             .stderr(Stdio::inherit())

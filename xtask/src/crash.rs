@@ -15,8 +15,7 @@ pub(crate) const USAGE: &str = "crash-test [--scenario NAME] [--kills N] [--seed
 
 /// Runs `crash-test`; what stands behind it goes to the program as it is.
 pub(crate) fn run(root: &Path, args: &[String]) -> Result<()> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
+    let mut build = crate::cargo();
     build.current_dir(root).args(["build", "--workspace", "--bin", "crash-test"]);
     if !args.iter().any(|arg| arg == "--binary" || arg == "--help") {
         build.args(["--bin", "tidegate"]);

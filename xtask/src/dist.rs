@@ -120,8 +120,7 @@ impl Release {
             rust.push_str(&format!(" --remap-path-prefix={place}=/{name}"));
             c.push_str(&format!(" -ffile-prefix-map={place}=/{name}"));
         }
-        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = Command::new(cargo);
+        let mut build = crate::cargo();
         // With a target named, its flags are not those of build scripts and macros.
         build.args(["build", "--locked", "--package", "tidegate", "--bin", "tidegate"]);
         build.args(["--target", target, "--profile", profile]);
@@ -150,12 +149,11 @@ impl Release {
 
     /// The Debian package.
     fn deb(&self, binary: &Path, list: &Path, dist: &Path) -> Result<PathBuf> {
-        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let has = output(Command::new(&cargo).args(["deb", "--version"]));
+        let has = output(crate::cargo().args(["deb", "--version"]));
         if has.is_err() {
             say(&format!("installing cargo-deb {CARGO_DEB}"));
             let version = format!("cargo-deb@{CARGO_DEB}");
-            succeed(Command::new(&cargo).args(["install", "--quiet", "--locked", &version]))?;
+            succeed(crate::cargo().args(["install", "--quiet", "--locked", &version]))?;
         }
         let stage = self.built("dist");
         if stage.exists() {
@@ -176,7 +174,7 @@ impl Release {
         }
         fs::copy(list, stage.join("tidegate.cdx.json"))?;
         let out = dist.join("deb");
-        let mut deb = Command::new(&cargo);
+        let mut deb = crate::cargo();
         deb.args(["deb", "--package", "tidegate", "--no-build", "--no-strip", "--locked"]);
         deb.args(["--target", &self.options.target, "--profile", &self.options.profile]);
         deb.arg("--output").arg(&out).current_dir(&self.root);

@@ -5,7 +5,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 
@@ -35,9 +34,8 @@ pub(crate) fn run(root: &Path, args: &[String]) -> anyhow::Result<()> {
 }
 
 fn print(root: &Path, page: &str) -> anyhow::Result<String> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(["run", "--quiet", "--package", "tidegate", "--", "docs", page])
+    let output = crate::cargo()
+        .args(["run", "--quiet", "--bin", "tidegate", "--", "docs", page])
         .current_dir(root)
         .stderr(std::process::Stdio::inherit())
         .output()

@@ -16,8 +16,9 @@ mod manifests;
 mod sbom;
 mod vm;
 
+use std::env;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 /// A chore: gets the root of the workspace and its own arguments.
 type Chore = fn(&Path, &[String]) -> anyhow::Result<()>;
@@ -41,9 +42,20 @@ const CHORES: &[(&str, &str, Chore)] = &[
     ("docs", "docs [--check]: write the generated pages, or fail on drift", docs::run),
 ];
 
+/// Cargo, without what the one that runs this program says of this package: build scripts that
+/// look at it (ring's) would run again, here and then outside, and all that depends on them.
+fn cargo() -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let said = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(said)) {
+        cargo.env_remove(name);
+    }
+    cargo
+}
+
 #[allow(clippy::print_stderr)]
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<String> = env::args().skip(1).collect();
     let chosen = args.split_first().and_then(|(name, rest)| {
         let chore = CHORES.iter().find(|(known, ..)| known == name)?;
         Some((chore.2, rest))

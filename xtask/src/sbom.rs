@@ -17,9 +17,8 @@ use crate::dist::output;
 
 /// The list for the binary `tidegate` on `target`; `epoch` is its time.
 pub(crate) fn cyclonedx(root: &Path, target: &str, epoch: &str) -> Result<String> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let metadata = output(
-        Command::new(cargo)
+        crate::cargo()
             .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", target])
             .current_dir(root),
     )?;

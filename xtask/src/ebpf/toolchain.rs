@@ -143,8 +143,7 @@ impl Toolchain {
 
     /// Cargo, set up for the machine in the kernel.
     pub(crate) fn cargo(&self) -> Result<Command> {
-        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut command = Command::new(cargo);
+        let mut command = crate::cargo();
         // What a user has set for the broker is not for the kernel.
         for variable in [
             "CARGO_ENCODED_RUSTFLAGS",
@@ -246,8 +245,7 @@ fn install_linker(place: &Path) -> Result<()> {
         return Ok(());
     }
     say(&format!("installing bpf-linker {BPF_LINKER}"));
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut install = Command::new(cargo);
+    let mut install = crate::cargo();
     install.args(["install", "bpf-linker", "--locked", "--quiet", "--version", BPF_LINKER]);
     install.args(["--no-default-features", "--features", "llvm-22", "--root"]).arg(&into);
     install.arg("--target-dir").arg(place.join("bpf-linker-target"));

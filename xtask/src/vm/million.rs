@@ -285,8 +285,7 @@ fn ours(root: &Path, given: Option<&Path>, name: &str, place: &Path) -> Result<B
     let built = match given {
         Some(path) => path.to_owned(),
         None => {
-            let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-            let mut build = Command::new(cargo);
+            let mut build = crate::cargo();
             build.args(["build", "--locked", "--profile", "quick", "--package", name]);
             succeed(build.args(["--bin", name]).current_dir(root))?;
             let target =

@@ -1,8 +1,7 @@
 //! Which binaries are run in the guest, and with which rights.
 
-use std::env;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -34,8 +33,7 @@ pub(crate) struct Binary {
 
 /// The binaries of the crate's tests.
 pub(crate) fn built(root: &Path) -> Result<Vec<Binary>> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
+    let mut build = crate::cargo();
     // Without its examples, which are no tests.
     build.args(["test", "--package", PACKAGE, "--lib", "--tests", "--locked", "--no-run"]);
     build.args(["--message-format", "json-render-diagnostics"]).current_dir(root);
