@@ -1,7 +1,7 @@
 //! Known holes of clusters, planted so that the simulator's checkers are checked.
 //!
 //! Only with the feature `holes`, which the simulator switches on; else
-//! [`on`] is a constant. A hole is open on the thread that opened it.
+//! `on` is a constant. A hole is open on the thread that opened it.
 
 /// One of them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

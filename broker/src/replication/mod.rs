@@ -1,10 +1,10 @@
 //! Partitions and mail across the nodes of a cluster: what the shards, the Raft
 //! groups and the connections between nodes have to do with each other.
 //!
-//! A shard hears of the cluster by [`Word`]s through its mailbox, in the order in
+//! A shard hears of the cluster by `Word`s through its mailbox, in the order in
 //! which they were said: what a Raft group has committed, whether this node leads
 //! a partition, what other nodes' shards have sent. It answers through the
-//! [`Outlet`]: batches of records to be committed, and mail. Nothing here blocks
+//! `Outlet`: batches of records to be committed, and mail. Nothing here blocks
 //! a shard.
 
 pub(crate) mod homes;

@@ -3,7 +3,7 @@
 //!
 //! A round of the world moves each node a little, by chance: words, reads, turns,
 //! mail, tasks; then sessions between nodes, the Raft groups, the metadata and
-//! the clients. What goes wrong is drawn too ([`faults`]). At the end everything
+//! the clients. What goes wrong is drawn too (`faults`). At the end everything
 //! heals, everybody gets what is owed, and the checkers read the history.
 
 mod faults;
