@@ -66,6 +66,12 @@ impl Server {
         self.child.id()
     }
 
+    /// Ends it as a crash would: SIGKILL. Its folder goes as well.
+    pub fn kill(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// Whether it has not ended by itself.
     pub fn alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
@@ -151,7 +157,7 @@ fn complaints(folder: &Path) -> PathBuf {
 }
 
 /// Pins this thread, and those it starts, to `cores`.
-fn pin(cores: &[usize]) -> Result<()> {
+pub fn pin(cores: &[usize]) -> Result<()> {
     let mut set = CpuSet::new();
     for core in cores {
         set.set(*core);

@@ -1,6 +1,7 @@
-//! `cargo xtask bench peers`: the comparison with other brokers.
+//! `cargo xtask bench peers`: the comparison with other brokers; `bench cluster`:
+//! what a cluster costs.
 //!
-//! Builds what is measured, sees to it that mosquitto (Debian) and rumqttd
+//! `cluster` goes to a binary of its own, which prints its tables. `peers` builds what is measured, sees to it that mosquitto (Debian) and rumqttd
 //! (crates.io) are there, and lets the `peers` binary measure and write table and
 //! plot into `docs`. What stands behind the word `peers` goes to `peers run` as
 //! it is, for example `--rows qos0-w16,qos1-w16 --reps 1`, or `--flashmq PATH`
@@ -23,15 +24,32 @@ const PARTIAL: [&str; 6] =
 /// That it works, not what it measures: what builds fast, and no rumqttd.
 const TRIAL: &str = "--trial";
 
-/// Runs `bench peers [ARGUMENT...]`.
+const USAGE: &str = "\
+cargo xtask bench peers [--trial] [--rows A,B] [--reps N] [--seconds S] [--nice N] [--json] \
+[--flashmq PATH] [--nanomq PATH] [--emqx PATH]
+cargo xtask bench cluster [--nodes 1,3,5] [--rows A,B] [--seconds S] [--rate R]";
+
+/// Runs `bench peers [ARGUMENT...]` or `bench cluster [ARGUMENT...]`.
 pub(crate) fn run(root: &Path, args: &[String]) -> Result<()> {
-    let Some(("peers", rest)) = args.split_first().map(|(first, rest)| (first.as_str(), rest))
-    else {
-        bail!(
-            "cargo xtask bench peers [--trial] [--rows A,B] [--reps N] [--seconds S] [--nice N] \
-             [--json] [--flashmq PATH] [--nanomq PATH] [--emqx PATH]"
-        );
-    };
+    match args.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        Some(("peers", rest)) => peers(root, rest),
+        Some(("cluster", rest)) => cluster(root, rest),
+        _ => bail!("{USAGE}"),
+    }
+}
+
+fn target(root: &Path) -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
+}
+
+/// Five brokers at once tell ratios, not records: the profile that builds fast will do.
+fn cluster(root: &Path, rest: &[String]) -> Result<()> {
+    let bins = ["--bin", "tidegate", "--bin", "tidegate-loadtest", "--bin", "cluster"];
+    cargo(root, &[&["build", "--profile", "quick", "--workspace"][..], &bins].concat())?;
+    succeed(Command::new(target(root).join("quick/cluster")).current_dir(root).args(rest))
+}
+
+fn peers(root: &Path, rest: &[String]) -> Result<()> {
     let is_trial = rest.iter().any(|word| word == TRIAL);
     let profile = if is_trial { "quick" } else { "release" };
     // The load is no part of what is measured: the profile that builds fast will do.
@@ -44,7 +62,7 @@ pub(crate) fn run(root: &Path, args: &[String]) -> Result<()> {
     }
     install_mosquitto()?;
 
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let target = target(root);
     let mut peers = Command::new(target.join("quick/peers"));
     peers.current_dir(root).arg("run").arg("--tidegate").arg(target.join(profile).join("tidegate"));
     if !is_trial {

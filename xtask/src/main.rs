@@ -29,7 +29,8 @@ const CHORES: &[(&str, &str, Chore)] = &[
     ("conformance", conformance::USAGE, conformance::run),
     (
         "bench",
-        "bench peers [ARGUMENTS]: measure beside other brokers, write docs/benchmarks.md",
+        "bench peers [ARGUMENTS]: measure beside other brokers, write docs/benchmarks.md; or bench \
+         cluster [ARGUMENTS]: what clusters cost",
         bench::run,
     ),
     ("crash-test", crash::USAGE, crash::run),
