@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use tidegate_peer::limits::{LANE_CREDIT_BYTES, LANES_MAX, LINK_CREDIT_BYTES};
 use tidegate_peer::{
-    AuthMethod, ClusterId, ConnectionKind, Hello, NodeId, Nonce, PROTO_MAX, PROTO_MIN, Role,
-    Secret, StoreId,
+    AuthMethod, ClusterId, ConnectionKind, Hello, NodeId, Nonce, PROTO_MIN, Role, Secret, StoreId,
 };
 
 use crate::limits::CLASS_QUEUE_BYTES;
@@ -37,6 +36,9 @@ pub struct Identity {
     pub config_hash: [u8; 32],
     /// What it can do besides, a bit each.
     pub features: u64,
+    /// The newest version of the protocol that it speaks: [`PROTO_MAX`](tidegate_peer::PROTO_MAX), or an
+    /// older one that is still spoken.
+    pub proto_max: u16,
 }
 
 /// How nodes come to believe each other.
@@ -126,7 +128,7 @@ impl Identity {
         Hello {
             role: self.role,
             proto_min: PROTO_MIN,
-            proto_max: PROTO_MAX,
+            proto_max: self.proto_max,
             features: self.features,
             cluster: self.cluster,
             generation: self.generation,

@@ -43,6 +43,7 @@ pub use handler::{Ended, Event, Handler, Refusal, Room, Source};
 pub use mesh::{Mesh, PeerStatus, Probed, StartError};
 pub use peer::{Generation, Peer, SendError};
 pub use tidegate_peer::{
-    ClusterId, ConnectionKind, Hello, MailClass, NodeId, Reason, Role, Secret, ShortSecret, StoreId,
+    ClusterId, ConnectionKind, Hello, MailClass, NodeId, PROTO_MAX, PROTO_MIN, Reason, Role,
+    Secret, ShortSecret, StoreId,
 };
 pub use tls::{Tls, TlsError};

@@ -72,6 +72,11 @@ impl Peer {
         self.0.generation
     }
 
+    /// The version of the protocol that is spoken: the newest that both know.
+    pub fn proto(&self) -> u16 {
+        self.0.proto
+    }
+
     /// Where it says that it is reached.
     pub fn address(&self) -> &str {
         &self.0.hello.address

@@ -39,6 +39,9 @@ pub(crate) struct Session {
     /// Data connections; 0 with a fresh node, and then no bulk either.
     pub(crate) stripes: u8,
     pub(crate) hello: Arc<Hello>,
+    /// The version of the protocol; that of the control connection, and each
+    /// connection is made by the same two processes.
+    pub(crate) proto: u16,
     pub(crate) remote: SocketAddr,
     pub(crate) config_differs: bool,
     connections: OnceLock<Connections>,
@@ -78,6 +81,7 @@ impl Session {
             is_caller: established.is_caller,
             stripes,
             hello: Arc::new(established.peer.clone()),
+            proto: established.proto,
             remote: greeted.remote,
             config_differs: established.config_differs,
             connections: OnceLock::new(),

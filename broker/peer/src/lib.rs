@@ -37,8 +37,8 @@ pub mod proto;
 mod rate;
 mod reason;
 
-/// The newest version of the protocol, N. N-1 is spoken as well, once there is one.
-pub const PROTO_MAX: u16 = 1;
+/// The newest version of the protocol, N. N-1 is spoken as well.
+pub const PROTO_MAX: u16 = 2;
 /// The oldest version that is spoken.
 pub const PROTO_MIN: u16 = 1;
 

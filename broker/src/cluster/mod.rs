@@ -155,6 +155,7 @@ pub(crate) fn start(
                 address: config.advertise.clone(),
                 config_hash: [0; 32],
                 features: 0,
+                proto_max: config.protocol_max,
             };
             let above = Arc::new(Above::new(told));
             let mesh_config = MeshConfig::new(config.bind, mesh_identity.clone(), trust);

@@ -260,6 +260,8 @@ pub struct Cluster {
     pub subscribe_barrier: SubscribeBarrier,
     /// What becomes of its clients when it is cut off.
     pub isolated: Isolated,
+    /// The newest version of the protocol between nodes that it speaks.
+    pub protocol_max: u16,
 }
 
 /// Checks what was typed; none: the node is alone.
@@ -322,6 +324,7 @@ pub(super) fn resolve(
         zone,
         subscribe_barrier: typed.subscribe_barrier(),
         isolated: typed.isolated(),
+        protocol_max: typed.protocol_max(),
         name,
     })
 }

@@ -348,6 +348,10 @@ tables! {
         /// What becomes of the clients of a node that is cut off from the others: closed 10 s
         /// after its lease has run out (`close`), or left connected without service (`hold`).
         isolated: Isolated = Isolated::Close;
+        /// The newest version of the protocol between nodes that this node speaks: 2, or 1 while
+        /// nodes of an older program are among them and are to be gone back to. Two nodes use the
+        /// newest that both speak, so that nothing has to be set for an upgrade.
+        protocol_max: u16 [1, 2] = tidegate_mesh::PROTO_MAX;
     }
 
     /// Metrics and health over HTTP.

@@ -237,6 +237,12 @@ echo 1000000 > /proc/sys/net/core/netdev_max_backlog
 echo 65535 > /proc/sys/net/ipv4/tcp_max_syn_backlog
 echo '1024 65535' > /proc/sys/net/ipv4/ip_local_port_range
 echo '4194304 4194304 4194304' > /proc/sys/net/ipv4/tcp_mem
+for thread in /proc/[0-9]*/comm; do
+  read -r name < $thread
+  case $name in
+    ksoftirqd/*) pid=${thread#/proc/}; renice -n -15 -p ${pid%/comm} ;;
+  esac
+done
 ulimit -n 8388608
 ";
 

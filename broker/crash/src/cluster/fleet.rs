@@ -34,6 +34,8 @@ pub(crate) struct Make {
     pub(crate) binary: PathBuf,
     /// What nodes start with until they are upgraded, if not with that.
     pub(crate) older: Option<PathBuf>,
+    /// Whether they speak the protocol's first version alone until then.
+    pub(crate) holds_back: bool,
     /// Where everything is kept.
     pub(crate) dir: PathBuf,
     /// Whether they are nodes of one cluster.
@@ -50,6 +52,7 @@ struct Node {
     lives: u64,
     process: Option<Process>,
     paused: bool,
+    holds_back: bool,
 }
 
 /// All of them.
@@ -78,7 +81,15 @@ impl Fleet {
         let binary = self.make.older.as_ref().unwrap_or(&self.make.binary).clone();
         let mut recipe = Recipe::new(binary, dir.clone(), dir.join("data"), "")?;
         recipe.through = self.network.through(number);
-        self.nodes.push(Node { number, recipe, lives: 0, process: None, paused: false });
+        let holds_back = self.make.holds_back;
+        self.nodes.push(Node {
+            number,
+            recipe,
+            lives: 0,
+            process: None,
+            paused: false,
+            holds_back,
+        });
         Ok(())
     }
 
@@ -95,7 +106,10 @@ impl Fleet {
             let own = self.network.peers(node.number);
             node.recipe.listen = self.network.mqtt(node.number);
             node.recipe.admin = self.network.admin(node.number);
-            let config = config(&self.make, node.number, own, &file);
+            let mut config = config(&self.make, node.number, own, &file);
+            if node.holds_back && self.make.joined {
+                config += "protocol_max = 1\n";
+            }
             fs::write(node.recipe.dir.join("tidegate.toml"), config)
                 .context("cannot write a config")?;
         }
@@ -301,11 +315,13 @@ impl Fleet {
         self.tell_addresses()
     }
 
-    /// From now on a node starts with the newer program.
+    /// From now on a node starts with the newer program, and speaks what that speaks.
     pub(crate) fn upgrade(&mut self, number: u8) -> Result<()> {
         let binary = self.make.binary.clone();
-        self.node(number)?.recipe.binary = binary;
-        Ok(())
+        let node = self.node(number)?;
+        node.recipe.binary = binary;
+        node.holds_back = false;
+        self.tell_addresses()
     }
 
     /// The links between them.

@@ -20,7 +20,7 @@ usage: cargo xtask cluster-test [OPTIONS]
                      a heal; otherwise the times are told and not judged
   --rate N           messages a second of all publishers together (150)
   --binary PATH      the broker (tidegate in the debug profile, which is built)
-  --older PATH       the program that rolling-upgrade begins with
+  --older PATH       the program that rolling-upgrade begins with (this one, held to version 1)
   --data DIR         where the run keeps its files (cluster-test in the target directory)
   --plant            nodes that know nothing of each other: exit 0 only if the judge finds
                      what they lose

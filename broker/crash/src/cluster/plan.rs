@@ -39,7 +39,7 @@ pub(crate) enum Step {
     Readdress,
     /// A node is told to leave the cluster for good, and is stopped.
     Leave(u8),
-    /// Its next start is the newer program's.
+    /// Its next start is the newer program's, and with the newer protocol.
     Upgrade(u8),
 }
 
@@ -94,8 +94,8 @@ impl Scenario {
         })
     }
 
-    /// Whether it wants a second, older program.
-    pub(crate) fn wants_two_versions(&self) -> bool {
+    /// Whether it is about two versions of the protocol.
+    pub(crate) fn has_two_versions(&self) -> bool {
         self.steps.iter().any(|step| matches!(step, Upgrade(_)))
     }
 }
@@ -193,7 +193,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         Stop(1), Start(1), Ready, Wait(4_000), Stop(2), Start(2), Ready, Wait(4_000),
         Stop(3), Start(3), Ready, Wait(4_000),
     ]),
-    row("rolling-upgrade", "the same from an older program (--older PATH) to this one", &[
+    row("rolling-upgrade", "the same from version 1 of the protocol (with --older PATH: from that program) to 2", &[
         Stop(1), Upgrade(1), Start(1), Ready, Wait(6_000),
         Stop(2), Upgrade(2), Start(2), Ready, Wait(6_000),
         Stop(3), Upgrade(3), Start(3), Ready, Wait(6_000),

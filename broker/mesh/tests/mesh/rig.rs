@@ -129,6 +129,7 @@ pub(crate) fn identity(node: u64) -> Identity {
         address: String::new(),
         config_hash: [0; 32],
         features: 0,
+        proto_max: tidegate_peer::PROTO_MAX,
     }
 }
 

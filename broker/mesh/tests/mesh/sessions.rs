@@ -33,6 +33,17 @@ async fn three_nodes_have_a_session_each_with_each() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_nodes_speak_the_newest_version_that_both_know() {
+    for (ours, theirs) in [(PROTO_MIN, PROTO_MIN), (PROTO_MIN, PROTO_MAX), (PROTO_MAX, PROTO_MAX)] {
+        let (mut first, mut second) = (config(1), config(2));
+        (first.identity.proto_max, second.identity.proto_max) = (ours, theirs);
+        let (_a, _b, to_b, to_a) = pair_of(first, second).await;
+        assert_eq!((to_b.proto(), to_a.proto()), (ours.min(theirs), ours.min(theirs)));
+        assert_eq!(to_b.call(echo("understood")).await, Ok("understood".into()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_that_cross_settle_on_one_session() {
     for _ in 0..10 {
         let at_once = |node| {
