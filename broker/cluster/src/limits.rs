@@ -27,6 +27,8 @@ pub const REPLICAS_MOVING_MAX: usize = 2 * REPLICAS_MAX as usize;
 pub const MOVES_MAX: usize = 8;
 /// Bytes of a zone's name; a longer one is refused.
 pub const ZONE_BYTES_MAX: usize = 63;
+/// Bytes of a node's name; a longer one is refused.
+pub const NODE_NAME_BYTES_MAX: usize = 64;
 /// Bytes of a node's address; a longer one is refused.
 pub const ADDRESS_BYTES_MAX: usize = 261;
 /// Weight of a node; a larger one is refused.
@@ -39,6 +41,8 @@ pub const NODE_LEASE_RENEW_MS: Millis = 400;
 /// From the last grant, by the granter's clock, until the node is Down; also
 /// what a new leader of the meta group waits before it says so of anybody.
 pub const NODE_DOWN_MS: Millis = 2_500;
+/// Until Down of the same life is proposed again.
+pub const NODE_DOWN_AGAIN_MS: Millis = 1_000;
 /// From the end of its lease until an isolated node closes its clients.
 pub const ISOLATED_CLOSE_MS: Millis = 10_000;
 
@@ -94,8 +98,12 @@ pub const NEAR_ENTRIES: u64 = 128;
 /// are given back: longer than a lease, so that this node would know by then if
 /// it was to get the replica again.
 pub const GIVE_BACK_AFTER_MS: Millis = 5_000;
-/// Time that two nodes are cut off from each other alone before one is drained.
+/// Time that two nodes are cut off from each other alone before one has to go.
 pub const CUT_OFF_MS: Millis = 5_000;
+/// Time that the links of a node that begins may take.
+pub const LINKS_COME_MS: Millis = 2_000;
+/// After a link was missing for longer: time that all have to last before it serves.
+pub const WHOLE_AGAIN_MS: Millis = 3_000;
 
 /// Peers that discovery may name; the rest is left out, and said so.
 pub const PEERS_MAX: usize = 256;

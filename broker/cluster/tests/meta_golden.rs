@@ -13,6 +13,7 @@ fn spec() -> NodeSpec {
         store: StoreId(0x33),
         zone: "z".into(),
         address: "a:1".into(),
+        name: "n".into(),
         weight: 100,
         level_min: 1,
         level_max: 2,

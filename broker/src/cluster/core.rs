@@ -24,6 +24,7 @@ use super::question::{
 use super::view::{Cluster, Phase};
 use super::wire::{CallFailed, RaftWire, Seen, Unanswered, Wire};
 use crate::config::{self, Discovery};
+use crate::shard::clock::Reading;
 
 /// For one question to one node.
 pub(super) const ASK_PATIENCE: Duration = Duration::from_millis(1_500);
@@ -101,6 +102,7 @@ impl<W: Wire> Core<W> {
             store: self.store,
             zone: self.config.zone.clone(),
             address: self.config.advertise.clone(),
+            name: self.config.node.clone(),
             weight: 100,
             level_min: 1,
             level_max: 1,
@@ -168,9 +170,9 @@ impl<W: Wire> Core<W> {
                 Ok(self.commit(entry.command).await.encode())
             }
             Question::Lease => {
-                let asked = decode_asked(body).map_err(bad)?;
+                let (asked, reach) = decode_asked(body).map_err(bad)?;
                 let waits = match lock(&self.desk).as_mut() {
-                    Some(desk) => desk.asked(asked),
+                    Some(desk) => desk.asked(asked, reach, Reading::take().millis()),
                     None => return Ok(LeaseAnswer::Elsewhere(self.leader()).encode()),
                 };
                 let waits = match waits {
@@ -305,13 +307,16 @@ impl<W: Wire> Core<W> {
         }
     }
 
-    /// Whom to ask: who leads, or else one after the other.
+    /// Whom to ask: who leads, or else one after the other, those first to which
+    /// there is a link: who leads may be out of reach of this node alone.
     pub(super) fn someone(&self, turn: usize) -> Option<Leader> {
         let leader = self.leader().filter(|leader| leader.node != self.me.node);
-        if let Some(leader) = leader.filter(|_| turn % 3 < 2) {
+        let view = self.cluster.view();
+        let is_up = |leader: &Leader| view.up.contains(&leader.node);
+        let turns = |leader: &Leader| if is_up(leader) { 2 } else { 1 };
+        if let Some(leader) = leader.filter(|leader| turn % 3 < turns(leader)) {
             return Some(leader);
         }
-        let view = self.cluster.view();
         let book = lock(&self.book);
         let others = view.meta.nodes().map(|node| node.spec.id).filter(|id| *id != self.me.node);
         let known: Vec<Leader> = others
@@ -319,7 +324,9 @@ impl<W: Wire> Core<W> {
             .chain(book.all().into_iter().map(|address| Leader { node: NodeId(0), address }))
             .filter(|leader| leader.address != self.config.advertise)
             .collect();
-        (!known.is_empty()).then(|| known[turn % known.len()].clone())
+        let linked: Vec<Leader> = known.iter().filter(|other| is_up(other)).cloned().collect();
+        let among = if linked.is_empty() || turn % 6 == 5 { known } else { linked };
+        (!among.is_empty()).then(|| among[turn % among.len()].clone())
     }
 
     /// Asks a member by its connection, or else at its address.

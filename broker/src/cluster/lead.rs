@@ -2,15 +2,17 @@
 //! leases and says who is down, keeps the voters of the group right, and plans
 //! where partitions go.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tidegate_cluster::drain::{CutOff, Reach};
 use tidegate_cluster::ids::{Life, Millis, NodeId};
 use tidegate_cluster::lease::{Asked, Grant, Granter, NoGrant};
+use tidegate_cluster::limits::NODE_LEASE_MS;
 use tidegate_cluster::meta::voters::{self, Change, Step};
-use tidegate_cluster::meta::{Command, Meta};
+use tidegate_cluster::meta::{Command, Meta, NodeState};
 use tidegate_cluster::placement::{Decision, Pacing};
 use tidegate_consensus::{GroupStatus, META};
 use tokio::sync::oneshot;
@@ -25,6 +27,10 @@ use crate::shard::clock::Reading;
 
 /// Between two looks at leases.
 const LEASE_TICK: Duration = Duration::from_millis(25);
+/// Between two looks at who reaches whom.
+const CUT_TICK_MS: Millis = 250;
+/// A leader that no quorum has confirmed for so long proposes nobody's end.
+const QUORUM_MS: Millis = NODE_LEASE_MS;
 /// Between two looks at voters and placement.
 const DUTIES_TICK: Duration = Duration::from_millis(250);
 /// A cluster that is being put up has so long to become complete before its
@@ -38,22 +44,82 @@ pub(crate) struct Desk {
     term: u64,
     granter: Granter,
     waiting: HashMap<(Life, u64), oneshot::Sender<Grant>>,
+    /// When a quorum said last that this is the leader.
+    confirmed: Millis,
+    /// Whom each node reaches, and when it said so.
+    reports: BTreeMap<NodeId, (Reach, Millis)>,
+    cut: CutOff,
+    /// When that was looked at last.
+    looked: Millis,
 }
 
 impl Desk {
     fn new(term: u64, now: Millis) -> Desk {
-        Desk { term, granter: Granter::new(term, now), waiting: HashMap::new() }
+        Desk {
+            term,
+            granter: Granter::new(term, now),
+            waiting: HashMap::new(),
+            // It was elected by one.
+            confirmed: now,
+            reports: BTreeMap::new(),
+            cut: CutOff::default(),
+            looked: now,
+        }
     }
 
     /// A request has come; its answer leaves once a quorum has confirmed that
     /// this is the leader.
-    pub(super) fn asked(&mut self, asked: Asked) -> Result<oneshot::Receiver<Grant>, NoGrant> {
+    pub(super) fn asked(
+        &mut self,
+        asked: Asked,
+        reach: Reach,
+        now: Millis,
+    ) -> Result<oneshot::Receiver<Grant>, NoGrant> {
         self.granter.asked(asked)?;
+        self.reports.insert(asked.life.node, (reach, now));
         // One a node waits: an earlier one is not worth an answer any more.
         self.waiting.retain(|(life, _), _| *life != asked.life);
         let (grant, granted) = oneshot::channel();
         self.waiting.insert((asked.life, asked.request), grant);
         Ok(granted)
+    }
+
+    /// The lives that are over, if that can be committed.
+    fn down(&mut self, now: Millis) -> Vec<Life> {
+        if now.saturating_sub(self.confirmed) >= QUORUM_MS {
+            return Vec::new();
+        }
+        self.granter.down(now)
+    }
+
+    /// Has one of two nodes go that have been cut off from each other for long.
+    fn part(&mut self, meta: &Meta, me: NodeId, now: Millis) {
+        if now.saturating_sub(self.looked) < CUT_TICK_MS {
+            return;
+        }
+        self.looked = now;
+        let serves = |node| meta.node(node).is_some_and(|node| node.state == NodeState::Serving);
+        self.reports
+            .retain(|node, (_, at)| now.saturating_sub(*at) < NODE_LEASE_MS && serves(*node));
+        let reports: Vec<Reach> = self
+            .reports
+            .values()
+            .map(|(reach, _)| Reach { leads: reach.node == me, ..reach.clone() })
+            .collect();
+        let members = meta.nodes().filter(|node| node.state != NodeState::Left).count();
+        if let Some(node) = self.cut.goes(&reports, members, now) {
+            warn!(%node, "it does not reach a node that serves: it gets no lease any more");
+            self.granter.expel(node);
+            self.reports.remove(&node);
+        }
+    }
+
+    /// A quorum has said that this is the leader.
+    fn confirm(&mut self, now: Millis) {
+        if now.saturating_sub(self.confirmed) >= QUORUM_MS {
+            self.granter.regained(now);
+        }
+        self.confirmed = now;
     }
 }
 
@@ -86,7 +152,8 @@ pub(super) async fn leases<W: Wire>(core: Arc<Core<W>>) {
                 seen = Some(meta.applied());
                 desk.granter.members(meta.lives(), now);
             }
-            for life in desk.granter.down(now) {
+            desk.part(&meta, core.me.node, now);
+            for life in desk.down(now) {
                 let core = Arc::clone(&core);
                 tokio::spawn(async move {
                     warn!(%life, "no lease for 2.5 s: the node is down");
@@ -115,6 +182,7 @@ async fn confirm<W: Wire>(core: Arc<Core<W>>, round: u64, term: u64) {
         desk.granter.failed(round);
         return;
     }
+    desk.confirm(now);
     for grant in desk.granter.confirmed(round, index, now) {
         if let Some(waits) = desk.waiting.remove(&(grant.life, grant.request)) {
             // Who asked may be gone.
@@ -233,6 +301,14 @@ async fn vote<W: Wire>(
     now: Millis,
 ) {
     let ids = |ids: &[u64]| ids.iter().copied().map(NodeId).collect::<BTreeSet<_>>();
+    // A leader before this one began a change, and did not end it.
+    if let ([_, .., new], true) = (&status.voters[..], status.settled) {
+        match core.groups.change_voters(META, new.iter().copied().collect()).await {
+            Ok(()) => info!(voters = new.len(), "a change of the metadata's voters is finished"),
+            Err(error) => debug!(%error, "a change of the metadata's voters stands half-way"),
+        }
+        return;
+    }
     let voters: BTreeSet<NodeId> = status.voters.iter().flat_map(|set| ids(set)).collect();
     let up: BTreeSet<NodeId> = core.wire.up().into_iter().chain([core.me.node]).collect();
     let learners = ids(&status.learners);

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tidegate_cluster::bootstrap::Peers;
+use tidegate_cluster::drain::Whole;
 use tidegate_cluster::ids::{ClusterId, NodeId};
 use tidegate_cluster::lease::{Hold, Holder};
 use tidegate_cluster::meta::{Command, Meta, NodeState, Wish};
@@ -36,13 +37,17 @@ const REMEMBER: Duration = Duration::from_secs(5);
 /// Registers this life, and brings it from Joining to Serving. Runs for ever.
 pub(super) async fn register<W: Wire>(core: Arc<Core<W>>, cluster: ClusterId) {
     let mut said = String::new();
+    let mut links = Links::default();
     loop {
         let view = core.cluster.view();
         let state = view.this_node().map(|node| node.state);
         let command = match state {
             None => Some(Command::Register { cluster, node: core.spec() }),
-            // Refused, as that life is over; which is how this one ends.
-            Some(NodeState::Down) => Some(Command::Register { cluster, node: core.spec() }),
+            // Whoever says so: the leader of the metadata may be out of reach.
+            Some(NodeState::Down) => {
+                core.end(End::LifeOver("the metadata has it as down".into()));
+                return;
+            }
             Some(NodeState::Left) => {
                 info!("this node has left its cluster, and waits to be stopped");
                 core.cluster.change(|view| {
@@ -53,7 +58,7 @@ pub(super) async fn register<W: Wire>(core: Arc<Core<W>>, cluster: ClusterId) {
             }
             Some(NodeState::Draining) if leaves(&view) => Some(Command::Leave(core.me)),
             Some(NodeState::Joining) => Some(Command::Sync(core.me)),
-            Some(NodeState::Syncing) if core.cluster.may_serve() => {
+            Some(NodeState::Syncing) if links.may_serve(&view) && core.cluster.may_serve() => {
                 Some(Command::Ready { life: core.me, seen: view.meta.applied() })
             }
             Some(NodeState::Syncing | NodeState::Serving | NodeState::Draining) => None,
@@ -114,6 +119,34 @@ fn leaves(view: &View) -> bool {
     wish && view.meta.partitions_that_need(view.me.node) == 0 && view.meta.lives().count() > 1
 }
 
+/// What a node looks at before it serves.
+#[derive(Default)]
+struct Links {
+    whole: Whole,
+    said: BTreeSet<NodeId>,
+}
+
+impl Links {
+    /// Whether this node reaches all that serve, and no vote in the metadata is
+    /// that of a node which is gone for good: who takes nodes down one after the
+    /// other waits for each to serve.
+    fn may_serve(&mut self, view: &View) -> bool {
+        let others = view.meta.nodes().filter(|node| node.spec.id != view.me.node);
+        let serving = others.filter(|node| node.state.has_clients()).map(|node| node.spec.id);
+        let missing: BTreeSet<NodeId> = serving.filter(|node| !view.up.contains(node)).collect();
+        let now = Reading::take().millis();
+        let reaches_all = missing.is_empty();
+        let whole = self.whole.may_serve(reaches_all, now);
+        if !whole && self.whole.is_shaky() && self.said != missing {
+            if let Some(node) = missing.first() {
+                warn!(%node, "this node serves when it reaches that one, which does");
+            }
+            self.said = missing;
+        }
+        whole && view.voters.iter().all(|node| view.meta.node(*node).is_some())
+    }
+}
+
 fn waits<W: Wire>(core: &Core<W>, why: &str) {
     core.cluster.change(|view| {
         let registers = matches!(view.phase, Phase::Registering(_));
@@ -136,7 +169,12 @@ pub(super) async fn lease<W: Wire>(core: Arc<Core<W>>) {
             continue;
         }
         let Some(asked) = holder.ask(Reading::take().millis()) else { continue };
-        let question = encode_asked(asked);
+        let view = core.cluster.view();
+        // It needs none any more, and waits to be stopped.
+        if view.this_node().is_some_and(|node| node.state == NodeState::Left) {
+            return;
+        }
+        let question = encode_asked(asked, core.cluster.clients(), &view.up);
         let leads = core.groups.status(META).leads;
         turn += 1;
         let answering = async {

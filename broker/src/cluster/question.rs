@@ -3,11 +3,14 @@
 //! They are the bodies of calls of the meta group, beside those of Raft. Little
 //! endian; nothing of a length that was not held against its bound.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use tidegate_cluster::DecodeError;
+use tidegate_cluster::drain::Reach;
 use tidegate_cluster::ids::{ClusterId, Incarnation, Life, NodeId, StoreId};
 use tidegate_cluster::lease::{Asked, Grant};
-use tidegate_cluster::limits::ADDRESS_BYTES_MAX;
+use tidegate_cluster::limits::{ADDRESS_BYTES_MAX, NODES_MAX};
 use tidegate_cluster::meta::Refused;
 
 /// What is asked; below are the numbers of Raft's own calls.
@@ -270,19 +273,30 @@ impl Outcome {
     }
 }
 
-pub(crate) fn encode_asked(asked: Asked) -> Bytes {
+/// A request for the lease, with whom the node reaches.
+pub(crate) fn encode_asked(asked: Asked, clients: u32, peers: &BTreeSet<NodeId>) -> Bytes {
     let Asked { life, request } = asked;
-    Out::default().u64(life.node.0).u64(life.incarnation.0).u64(request).end()
+    let out = Out::default().u64(life.node.0).u64(life.incarnation.0).u64(request);
+    let out = out.u64(clients.into()).u8(peers.len().min(NODES_MAX) as u8);
+    peers.iter().take(NODES_MAX).fold(out, |out, peer| out.u64(peer.0)).end()
 }
 
-pub(crate) fn decode_asked(bytes: &[u8]) -> Result<Asked, DecodeError> {
+pub(crate) fn decode_asked(bytes: &[u8]) -> Result<(Asked, Reach), DecodeError> {
     let mut from = In(bytes);
     let life = Life {
         node: NodeId(from.u64("node")?),
         incarnation: Incarnation(from.u64("incarnation")?),
     };
     let request = from.u64("request")?;
-    from.end(Asked { life, request })
+    let clients = u32::try_from(from.u64("clients")?).unwrap_or(u32::MAX);
+    let count = usize::from(from.u8("peers")?);
+    if count > NODES_MAX {
+        let (got, max) = (count as u64, NODES_MAX as u64);
+        return Err(DecodeError::TooMany { what: "peers", got, max });
+    }
+    let peers = (0..count).map(|_| from.u64("peer").map(NodeId)).collect::<Result<_, _>>()?;
+    let reach = Reach { node: life.node, leads: false, clients, peers };
+    from.end((Asked { life, request }, reach))
 }
 
 impl LeaseAnswer {
@@ -395,7 +409,11 @@ mod tests {
             (0..bytes.len()).for_each(|cut| assert!(Presence::decode(&bytes[..cut]).is_err()));
         }
         let asked = Asked { life: LIFE, request: 9 };
-        assert_eq!(decode_asked(&encode_asked(asked)), Ok(asked));
+        let peers = BTreeSet::from([NodeId(1), NodeId(2)]);
+        let bytes = encode_asked(asked, 7, &peers);
+        let reach = Reach { node: LIFE.node, leads: false, clients: 7, peers };
+        assert_eq!(decode_asked(&bytes), Ok((asked, reach)));
+        (0..bytes.len()).for_each(|cut| assert!(decode_asked(&bytes[..cut]).is_err()));
         assert_eq!(decode_have(&encode_have(8)), Ok(8));
         let news = News {
             term: 1,

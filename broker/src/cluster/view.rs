@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -130,6 +130,8 @@ pub struct Cluster {
     applied: AtomicU64,
     may_serve: AtomicBool,
     leaving: AtomicBool,
+    /// Connections of clients, about.
+    clients: AtomicU32,
     /// The replicas of this node.
     replicas: ArcSwap<Vec<Replica>>,
     policy: Policy,
@@ -147,6 +149,7 @@ impl Cluster {
             applied: AtomicU64::new(0),
             may_serve: AtomicBool::new(true),
             leaving: AtomicBool::new(false),
+            clients: AtomicU32::new(0),
             replicas: ArcSwap::default(),
             policy,
             orders,
@@ -218,6 +221,20 @@ impl Cluster {
     /// sync. True until somebody says otherwise.
     pub fn set_may_serve(&self, may: bool) {
         self.may_serve.store(may, Ordering::Release);
+    }
+
+    /// Whether the others take note of this node's clients: it serves, or drains.
+    pub(crate) fn has_clients(&self) -> bool {
+        self.view().this_node().is_some_and(|node| node.state.has_clients())
+    }
+
+    /// Says how many clients are connected.
+    pub(crate) fn set_clients(&self, clients: u32) {
+        self.clients.store(clients, Ordering::Relaxed);
+    }
+
+    pub(crate) fn clients(&self) -> u32 {
+        self.clients.load(Ordering::Relaxed)
     }
 
     pub(crate) fn may_serve(&self) -> bool {

@@ -240,6 +240,8 @@ pub enum Trust {
 pub struct Cluster {
     /// Nodes of another name are refused.
     pub name: String,
+    /// What the node is called, if that is its own.
+    pub node: String,
     /// Where peers come in.
     pub bind: SocketAddr,
     /// Where peers are told to come in.
@@ -314,6 +316,8 @@ pub(super) fn resolve(
     let config_map = typed.config_map.clone().unwrap_or_else(|| format!("tidegate-{name}"));
     config_map_name(typed, &config_map, faults);
     Some(Cluster {
+        // The default is everybody's.
+        node: file.node.name.clone().unwrap_or_default(),
         bind,
         advertise,
         discovery: typed.discovery.clone(),

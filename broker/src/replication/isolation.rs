@@ -1,4 +1,5 @@
-//! Clients of a node that is cut off from its cluster (`cluster.isolated`).
+//! When clients may be at this node: while it serves, and not once it has been
+//! cut off from its cluster for long (`cluster.isolated`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,31 +16,45 @@ use crate::shard::mailbox::{Mailbox, Order};
 /// Between two looks, and two steps.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Closes the clients of the node when it has had no lease for 10 s, and lets
-/// new ones in again when it has one. Runs for ever.
+/// Why clients are kept away.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Away {
+    /// The others do not wait for what this node's clients subscribe to: it does
+    /// not serve yet, or has left.
+    NotServing,
+    /// There was no lease for 10 s.
+    CutOff,
+}
+
+/// Closes the clients of the node while they are better off elsewhere, and lets
+/// new ones in again after that. Runs for ever.
 pub(super) async fn watch(shared: Arc<Shared>, cluster: Arc<Cluster>) {
     // A node that has never had a lease is on its way in.
-    let (mut had, mut isolated) = (false, false);
+    let (mut had, mut before) = (false, None);
     loop {
-        sleep(LOOK).await;
-        match cluster.hold(Reading::take().millis()) {
-            Hold::Serving => {
-                had = true;
-                if isolated && tell(&shared, false) {
-                    info!("the node has its lease again: clients may come");
-                    isolated = false;
-                }
-            }
-            Hold::Silent => {}
-            Hold::Isolated if had => {
-                if !isolated {
-                    warn!("no lease for 10 s: cut off from the cluster, its clients are closed");
-                }
-                isolated = true;
-                tell(&shared, true);
-            }
-            Hold::Isolated => {}
+        let clients: u64 = shared.node.counters.iter().map(|of| of.connections.value()).sum();
+        cluster.set_clients(clients.try_into().unwrap_or(u32::MAX));
+        let hold = cluster.hold(Reading::take().millis());
+        had |= hold == Hold::Serving;
+        let isolated = had && hold == Hold::Isolated && cluster.policy().closes_isolated;
+        let away = match isolated {
+            true => Some(Away::CutOff),
+            false if !cluster.has_clients() => Some(Away::NotServing),
+            // Those who are silent wait for the lease, or its end.
+            false if hold == Hold::Silent => before,
+            false => None,
+        };
+        if away == Some(Away::CutOff) && away != before {
+            warn!("no lease for 10 s: cut off from the cluster, its clients are closed");
         }
+        if away.is_some() || before.is_some() {
+            let told = tell(&shared, away.is_some());
+            if away.is_none() && told && before == Some(Away::CutOff) {
+                info!("the node has its lease again: clients may come");
+            }
+            before = if told { away } else { away.or(before) };
+        }
+        sleep(LOOK).await;
     }
 }
 

@@ -287,7 +287,8 @@ where
         let first = wanted.first() == Some(&self.node);
         let fresh = self.groups.status(group(partition)).last.is_none();
         // With the same set on each of them it does not matter who is the first.
-        if fresh && first {
+        // What somebody leads was begun long ago, and its first replica may be new.
+        if fresh && first && self.shared.node.home(partition).is_none() {
             let voters = wanted.iter().copied().collect();
             if let Err(error) = self.groups.initialize(group(partition), voters).await {
                 debug!(partition = partition.0, %error, "a partition was not begun here");
@@ -487,8 +488,15 @@ where
             });
         }
         self.show();
-        // Clients would wait for a partition that nobody leads.
-        (self.ready)(all().all(|partition| self.shared.node.home(partition).is_some()));
+        // Clients would wait for a partition that nobody leads. What this node is
+        // to have a replica of may have one too few until it votes there.
+        let is_in_sync = |partition: PartitionId| {
+            let wanted = self.view.wanted.get(usize::from(partition.0));
+            let votes = || self.groups.status(group(partition)).is_voter(self.node);
+            self.shared.node.home(partition).is_some()
+                && (!wanted.is_some_and(|wanted| wanted.contains(&self.node)) || votes())
+        };
+        (self.ready)(all().all(is_in_sync));
         if let Some(oldest) = self.groups.oldest() {
             (self.remove_before)(oldest);
         }

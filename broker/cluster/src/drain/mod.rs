@@ -8,7 +8,7 @@ mod pace;
 mod process;
 mod transfer;
 
-pub use cut_off::{CutOff, Reach};
+pub use cut_off::{CutOff, Reach, Whole};
 pub use pace::{Pace, Survivor, place};
 pub use process::{Act, Drain, Left, Progress};
 pub use transfer::{Preferred, Transfer, TransferStep};

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 
 use crate::ids::{Incarnation, Life, Millis, NodeId};
-use crate::limits::{ISOLATED_CLOSE_MS, NODE_DOWN_MS, NODE_LEASE_MS, NODE_LEASE_RENEW_MS};
+use crate::limits::{
+    ISOLATED_CLOSE_MS, NODE_DOWN_AGAIN_MS, NODE_DOWN_MS, NODE_LEASE_MS, NODE_LEASE_RENEW_MS,
+};
 
 /// The lease of this node.
 #[derive(Clone, Debug)]
@@ -132,8 +134,10 @@ pub struct Granter {
 struct Granted {
     incarnation: Incarnation,
     last: Millis,
-    /// Down is proposed: there is no way back for this life.
-    over: bool,
+    /// Down was proposed, last at this time: there is no way back for this life.
+    over: Option<Millis>,
+    /// It gets no grant any more, and so is down in a while.
+    expelled: bool,
 }
 
 /// Why a request gets no answer that grants.
@@ -142,6 +146,9 @@ pub enum NoGrant {
     /// The metadata does not have that life as one that lives.
     #[error("{0} is not a living member: it has to register with a new incarnation")]
     NotAMember(Life),
+    /// It is to begin anew, once it reaches all that serve.
+    #[error("{0} does not reach a node that serves: it has to begin anew when it does")]
+    CutOff(Life),
     /// Its end is being committed.
     #[error("{0} was silent for too long: it has to register with a new incarnation")]
     Over(Life),
@@ -166,7 +173,12 @@ impl Granter {
         let lives: BTreeMap<_, _> = lives.map(|life| (life.node, life.incarnation)).collect();
         self.nodes.retain(|node, known| lives.get(node) == Some(&known.incarnation));
         for (node, incarnation) in lives {
-            self.nodes.entry(node).or_insert(Granted { incarnation, last: now, over: false });
+            self.nodes.entry(node).or_insert(Granted {
+                incarnation,
+                last: now,
+                over: None,
+                expelled: false,
+            });
         }
         let is_known = |asked: &Asked| {
             self.nodes.get(&asked.life.node).map(|known| known.incarnation)
@@ -184,8 +196,11 @@ impl Granter {
         let Some(known) = known.filter(|known| known.incarnation == asked.life.incarnation) else {
             return Err(NoGrant::NotAMember(asked.life));
         };
-        if known.over {
+        if known.over.is_some() {
             return Err(NoGrant::Over(asked.life));
+        }
+        if known.expelled {
+            return Err(NoGrant::CutOff(asked.life));
         }
         // One a node: an earlier one of it is not worth an answer any more.
         self.waiting.retain(|other| other.life.node != asked.life.node);
@@ -213,7 +228,8 @@ impl Granter {
         let mut grants = Vec::new();
         for asked in std::mem::take(&mut self.under_way) {
             let Some(known) = self.nodes.get_mut(&asked.life.node) else { continue };
-            if known.incarnation != asked.life.incarnation || known.over {
+            if known.incarnation != asked.life.incarnation || known.over.is_some() || known.expelled
+            {
                 continue;
             }
             known.last = now;
@@ -229,15 +245,33 @@ impl Granter {
         }
     }
 
-    /// The lives whose Down is to be proposed now. They get no grant any more,
-    /// whatever becomes of the proposal.
+    /// The present life of a node is to end: it gets no lease any more, and is
+    /// down when the last one has run out.
+    pub fn expel(&mut self, node: NodeId) {
+        if let Some(known) = self.nodes.get_mut(&node) {
+            known.expelled = true;
+        }
+    }
+
+    /// A quorum confirms this leader again, after a while in which none did: who
+    /// could not be answered has as long as under a new leader.
+    pub fn regained(&mut self, now: Millis) {
+        self.since = now;
+    }
+
+    /// The lives whose Down is to be proposed now, each again a second later. They
+    /// get no grant any more, whatever becomes of the proposal: not to be called
+    /// while it could not be committed.
     pub fn down(&mut self, now: Millis) -> Vec<Life> {
         let since = self.since;
-        let ran_out = |known: &Granted| now >= known.last.max(since) + NODE_DOWN_MS;
+        let ran_out = |known: &Granted| match known.over {
+            None => now >= known.last.max(since) + NODE_DOWN_MS,
+            Some(said) => now >= said + NODE_DOWN_AGAIN_MS,
+        };
         let mut down = Vec::new();
         for (node, known) in &mut self.nodes {
             if ran_out(known) {
-                known.over = true;
+                known.over = Some(now);
                 down.push(Life { node: *node, incarnation: known.incarnation });
             }
         }
@@ -246,7 +280,7 @@ impl Granter {
 
     /// When the next node may be down, unless it is answered before.
     pub fn next_down(&self) -> Option<Millis> {
-        let ends = self.nodes.values().filter(|known| !known.over);
+        let ends = self.nodes.values().filter(|known| known.over.is_none());
         ends.map(|known| known.last.max(self.since) + NODE_DOWN_MS).min()
     }
 }
@@ -322,7 +356,35 @@ mod tests {
         assert_eq!(granter.down(4_599), []);
         assert_eq!(granter.next_down(), Some(4_600));
         assert_eq!(granter.down(4_600), [LIFE]);
+        assert_eq!(granter.down(5_599), [], "not without end");
         assert_eq!(granter.down(5_600), [LIFE], "until it is committed it is said again");
+    }
+
+    #[test]
+    fn one_that_is_expelled_is_down_only_when_its_lease_has_run_out() {
+        let (mut holder, mut granter) = (Holder::new(LIFE), granter(0));
+        renew(&mut holder, &mut granter, 2_000, 2_100);
+        granter.asked(holder.ask(2_400).expect("due")).expect("a member");
+        let round = granter.begin_round().expect("somebody waits");
+        granter.expel(LIFE.node);
+        assert_eq!(granter.confirmed(round, 0, 2_450), []);
+        let asked = holder.ask(2_800).expect("due");
+        assert_eq!(granter.asked(asked), Err(NoGrant::CutOff(LIFE)));
+        assert_eq!(granter.down(4_599), []);
+        assert_ne!(holder.hold(4_600, 0), Hold::Serving);
+        assert_eq!(granter.down(4_600), [LIFE]);
+        let next = Life { incarnation: Incarnation(2), ..LIFE };
+        granter.members([next].into_iter(), 4_700);
+        assert_eq!(granter.asked(Asked { life: next, request: 1 }), Ok(()), "it begins anew");
+    }
+
+    #[test]
+    fn nobody_is_down_because_its_leader_had_no_quorum() {
+        let mut granter = granter(0);
+        // Nobody asked for the lives that are down meanwhile.
+        granter.regained(9_000);
+        assert_eq!(granter.down(11_499), []);
+        assert_eq!(granter.down(11_500), [LIFE]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A node as the cluster knows it.
 
 use crate::ids::{Incarnation, Life, Member, NodeId, StoreId, UnixMillis};
-use crate::limits::{ADDRESS_BYTES_MAX, WEIGHT_MAX, ZONE_BYTES_MAX};
+use crate::limits::{ADDRESS_BYTES_MAX, NODE_NAME_BYTES_MAX, WEIGHT_MAX, ZONE_BYTES_MAX};
 use crate::wire::{DecodeError, Reader, Writer};
 
 use super::Refused;
@@ -20,6 +20,9 @@ pub struct NodeSpec {
     pub zone: String,
     /// Where its peers reach it. Changes with every pod.
     pub address: String,
+    /// What its operator calls it, as long as its disk is at one place: another
+    /// store under the same name is in its stead. May be empty.
+    pub name: String,
     /// Its share of the load, next to others'; 0: it holds no replicas.
     pub weight: u16,
     /// The lowest feature level that it can work with.
@@ -79,6 +82,15 @@ impl NodeSpec {
         Life { node: self.id, incarnation: self.incarnation }
     }
 
+    /// Whether two nodes are at one place, so that one of them is gone: by their
+    /// names, or by their addresses if one of them has no name.
+    pub(super) fn is_where(&self, other: &NodeSpec) -> bool {
+        match self.name.is_empty() || other.name.is_empty() {
+            true => self.address == other.address,
+            false => self.name == other.name,
+        }
+    }
+
     /// Whether it can work at a feature level.
     pub fn supports(&self, level: u16) -> bool {
         (self.level_min..=self.level_max).contains(&level)
@@ -90,6 +102,9 @@ impl NodeSpec {
         }
         if self.address.is_empty() || self.address.len() > ADDRESS_BYTES_MAX {
             return Err(Refused::BadAddress { bytes: self.address.len() });
+        }
+        if self.name.len() > NODE_NAME_BYTES_MAX {
+            return Err(Refused::NameTooLong { bytes: self.name.len() });
         }
         if self.weight > WEIGHT_MAX {
             return Err(Refused::WeightTooLarge { weight: self.weight });
@@ -103,6 +118,7 @@ impl NodeSpec {
         to.u128(self.store.0);
         to.text(&self.zone);
         to.text(&self.address);
+        to.text(&self.name);
         to.u16(self.weight);
         to.u16(self.level_min);
         to.u16(self.level_max);
@@ -115,6 +131,7 @@ impl NodeSpec {
             store: from.store()?,
             zone: from.text("zone", ZONE_BYTES_MAX)?,
             address: from.text("address", ADDRESS_BYTES_MAX)?,
+            name: from.text("name", NODE_NAME_BYTES_MAX)?,
             weight: from.u16("weight")?,
             level_min: from.u16("level")?,
             level_max: from.u16("level")?,

@@ -54,19 +54,19 @@ impl Meta {
         }
         check_level(spec, self.level)?;
         let (at, number) = (self.at, self.free_number().ok_or(Refused::NoMemberNumber));
-        let Some(known) = self.nodes.get_mut(&spec.id) else {
-            if self.nodes.len() >= NODES_MAX {
-                return Err(Refused::TooManyNodes(self.nodes.len()));
-            }
-            self.insert(spec, number?, effects);
-            return Ok(());
-        };
+        if !self.nodes.contains_key(&spec.id) {
+            return self.admit(spec, number?, effects);
+        }
+        let known = self.nodes.get_mut(&spec.id).expect("looked up above");
         if known.spec.store != spec.store {
             return Err(Refused::StoreChanged { node: spec.id, known: known.spec.store });
         }
         let (got, present) = (spec.incarnation, known.spec.incarnation);
         // A life that was declared over stays over: its claims are free and its
         // wills have fired, so the process has to begin a new one.
+        if got == present && known.state == NodeState::Left {
+            return Err(Refused::WrongState { node: spec.id, state: known.state });
+        }
         if got < present || got == present && !known.state.is_alive() {
             return Err(Refused::LifeOver { node: spec.id, got, present });
         }
@@ -88,6 +88,36 @@ impl Meta {
             self.gone(life, before, effects);
         }
         effects.push(Effect::NodeChanged(spec.id));
+        Ok(())
+    }
+
+    /// Takes in a node that was never here before. One whose place it is at is
+    /// gone for good, and it gets what that one had.
+    fn admit(
+        &mut self,
+        spec: &NodeSpec,
+        number: Member,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Refused> {
+        let there = self.nodes.values().filter(|node| node.state != NodeState::Left);
+        let there = there.filter(|node| node.spec.is_where(spec));
+        let before = there.max_by_key(|node| node.state.is_alive());
+        let before = before.map(|node| (node.spec.id, node.state));
+        if let Some((node, state)) = before {
+            if state.is_alive() {
+                return Err(Refused::PlaceTaken { node, state });
+            }
+            if let Some(partition) = self.only_majority(node) {
+                return Err(Refused::NoMajority { node, partition });
+            }
+        } else if self.nodes.len() >= NODES_MAX {
+            return Err(Refused::TooManyNodes(self.nodes.len()));
+        }
+        self.insert(spec, number, effects);
+        if let Some((node, _)) = before {
+            self.hand_replicas(node, spec.id, effects);
+            self.strike_off(node, effects);
+        }
         Ok(())
     }
 

@@ -94,6 +94,29 @@ pub enum Refused {
         /// Whose it is.
         of: NodeId,
     },
+    /// A node that lives by its lease has its name, or its address.
+    #[error(
+        "node {node}, which is {}, has its node.name, or its cluster.advertise: it has to wait \
+         until that one is down; if that one runs, give this one another name or address",
+        state.name()
+    )]
+    PlaceTaken {
+        /// Who.
+        node: NodeId,
+        /// The state of that one.
+        state: NodeState,
+    },
+    /// The node whose place the new one would take may be the only one that has something.
+    #[error(
+        "node {node} was here before it, and without that one partition {partition} has no majority \
+         that serves: bring the others up first, or strike it off with tidegate cluster forget"
+    )]
+    NoMajority {
+        /// Who was there.
+        node: NodeId,
+        /// A partition that needs it.
+        partition: PartitionId,
+    },
     /// The node was struck off.
     #[error("node {0} was forgotten; its data is void and it has to start as a new node")]
     Forgotten(NodeId),
@@ -168,6 +191,12 @@ pub enum Refused {
     /// The zone's name is too long.
     #[error("a zone's name of {bytes} bytes is too long")]
     ZoneTooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// The node's name is too long.
+    #[error("a node's name of {bytes} bytes is too long")]
+    NameTooLong {
         /// Its length.
         bytes: usize,
     },

@@ -155,6 +155,37 @@ impl Meta {
         Ok(())
     }
 
+    /// A partition whose other replicas that are up are no majority of all: what
+    /// it has acknowledged may be nowhere else.
+    pub(super) fn only_majority(&self, node: NodeId) -> Option<PartitionId> {
+        let serves = |at: &&NodeId| {
+            let known = self.nodes.get(*at);
+            **at != node && known.is_some_and(|known| known.state.has_clients())
+        };
+        let needs = |replicas: &Vec<NodeId>| {
+            let others = replicas.iter().filter(serves).count();
+            replicas.contains(&node) && 2 * others <= replicas.len()
+        };
+        let place = self.wanted.iter().position(needs)?;
+        Some(PartitionId(place as u16))
+    }
+
+    /// A node is gone for good, and a new one takes its places. Those that were
+    /// being moved away from it go where they were to go.
+    pub(super) fn hand_replicas(&mut self, gone: NodeId, new: NodeId, effects: &mut Vec<Effect>) {
+        for (number, replicas) in self.wanted.iter_mut().enumerate() {
+            let partition = PartitionId(number as u16);
+            let moves = self.moves.get(&partition).is_some_and(|of| of.remove == Some(gone));
+            let Some(place) = replicas.iter().position(|at| *at == gone).filter(|_| !moves) else {
+                continue;
+            };
+            replicas.remove(place);
+            // Last, as it has nothing yet: the first one begins a group, and leads it.
+            replicas.push(new);
+            effects.push(Effect::PlacementChanged(partition));
+        }
+    }
+
     /// Takes a node that is given up out of the placement.
     pub(super) fn drop_replicas(&mut self, node: NodeId, effects: &mut Vec<Effect>) {
         let moving: Vec<_> = self.moves.iter().filter(|(_, of)| of.add == Some(node)).collect();

@@ -18,6 +18,7 @@ fn spec(id: u64) -> NodeSpec {
         store: StoreId(u128::from(id) << 64 | 1),
         zone: format!("zone-{}", id % 3),
         address: format!("10.0.0.{id}:7883"),
+        name: format!("node-{id}"),
         weight: 100,
         level_min: 1,
         level_max: 2,
@@ -287,6 +288,99 @@ fn what_is_long_gone_and_not_needed_is_forgettable() {
     let day = rig.meta.config().forget_after_ms;
     assert_eq!(rig.meta.forgettable(since + day - 1), []);
     assert_eq!(rig.meta.forgettable(since + day), [NodeId(3)]);
+}
+
+/// A new node with the name of another one.
+fn in_place_of(old: u64, id: u64) -> NodeSpec {
+    NodeSpec { name: spec(old).name, ..spec(id) }
+}
+
+#[test]
+fn a_wiped_disk_is_replaced_at_once_and_does_not_come_back() {
+    let mut rig = Rig::of(3);
+    rig.place(&[2, 1, 3]);
+    let moving = PartitionId(3);
+    rig.register(spec(4)).expect("new");
+    rig.serve(4, 1);
+    let (add, remove) = (Some(NodeId(4)), Some(NodeId(2)));
+    rig.must(Command::MoveStart { partition: moving, add, remove });
+    let (node, state) = (NodeId(2), NodeState::Serving);
+    let taken = Err(Refused::PlaceTaken { node, state });
+    assert_eq!(rig.register(in_place_of(2, 9)), taken, "it may only be slow");
+
+    rig.must(Command::Down(life(2, 1)));
+    let effects = rig.register(in_place_of(2, 9)).expect("its place is free");
+    assert!(effects.contains(&Effect::NodeForgotten(NodeId(2))));
+    for number in 0..3 {
+        let wanted = rig.meta.wanted(PartitionId(number));
+        assert_eq!(wanted, [1, 3, 9].map(NodeId), "the one without a log is not the first");
+    }
+    assert_eq!(rig.meta.wanted(moving), [1, 3].map(NodeId), "it was on its way to node 4");
+    let of = rig.meta.moves().next().expect("the newcomer still comes").1;
+    assert_eq!((of.add, of.remove), (Some(NodeId(4)), None));
+    let back = NodeSpec { incarnation: Incarnation(2), ..spec(2) };
+    assert_eq!(rig.register(back), Err(Refused::Forgotten(NodeId(2))));
+}
+
+#[test]
+fn a_node_that_may_be_the_only_one_with_something_is_not_replaced() {
+    let mut rig = Rig::of(3);
+    rig.place(&[1, 2, 3]);
+    rig.must(Command::Down(life(2, 1)));
+    rig.must(Command::Down(life(3, 1)));
+    let (node, partition) = (NodeId(2), PartitionId(0));
+    let needed = Err(Refused::NoMajority { node, partition });
+    assert_eq!(rig.register(in_place_of(2, 9)), needed);
+    rig.register(NodeSpec { incarnation: Incarnation(2), ..spec(3) }).expect("back");
+    rig.must(Command::Sync(life(3, 2)));
+    assert_eq!(rig.register(in_place_of(2, 9)), needed, "it has not caught up");
+    let seen = rig.meta.applied();
+    rig.must(Command::Ready { life: life(3, 2), seen });
+    rig.register(in_place_of(2, 9)).expect("two of three serve");
+
+    // Of two replicas each may be the only one.
+    let mut rig = Rig::of(3);
+    rig.place(&[1, 2]);
+    rig.must(Command::Down(life(2, 1)));
+    assert_eq!(rig.register(in_place_of(2, 9)), needed);
+}
+
+#[test]
+fn without_a_name_the_address_says_where_a_node_is() {
+    let mut rig = Rig::of(3);
+    rig.place(&[1, 2, 3]);
+    rig.must(Command::Down(life(2, 1)));
+    let at =
+        |id, name: &str| NodeSpec { address: spec(2).address, name: name.to_owned(), ..spec(id) };
+    rig.register(at(4, "node-4")).expect("another pod has its address");
+    assert_eq!(rig.meta.wanted(PartitionId(0)), [1, 2, 3].map(NodeId));
+    let (node, state) = (NodeId(4), NodeState::Joining);
+    assert_eq!(rig.register(at(9, "")), Err(Refused::PlaceTaken { node, state }));
+    rig.must(Command::Down(life(4, 1)));
+    rig.must(Command::Forget { node, accept_data_loss: false });
+    rig.register(at(9, "")).expect("its place is free");
+    assert_eq!(rig.meta.wanted(PartitionId(0)), [1, 3, 9].map(NodeId));
+}
+
+#[test]
+fn nodes_that_are_known_may_exchange_their_addresses() {
+    let mut rig = Rig::of(3);
+    rig.place(&[1, 2, 3]);
+    rig.must(Command::Down(life(2, 1)));
+    let second = |id, address| NodeSpec { incarnation: Incarnation(2), address, ..spec(id) };
+    rig.register(second(3, spec(2).address)).expect("it is known");
+    rig.register(second(2, spec(3).address)).expect("it is known");
+    assert_eq!(rig.meta.nodes().count(), 3);
+    assert_eq!(rig.meta.wanted(PartitionId(0)), [1, 2, 3].map(NodeId));
+}
+
+#[test]
+fn the_life_of_a_node_that_has_left_is_not_over_but_stays_so() {
+    let mut rig = Rig::of(2);
+    rig.must(Command::Drain { node: NodeId(2), wish: Wish::Leave });
+    rig.must(Command::Leave(life(2, 1)));
+    let (node, state) = (NodeId(2), NodeState::Left);
+    assert_eq!(rig.register(spec(2)), Err(Refused::WrongState { node, state }));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use crate::ids::NodeId;
 
-use super::{Meta, Node, NodeState};
+use super::{Meta, Node, NodeState, Wish};
 
 /// The group as its leader sees it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -102,6 +102,14 @@ pub fn next(meta: &Meta, group: &Group) -> Step {
             Step::Wait(Why::NoQuorum)
         };
     }
+    // A newcomer may be about to take the place of a voter that is gone.
+    let comes =
+        |node: &&Node| node.state == NodeState::Joining && !group.voters.contains(&node.spec.id);
+    if wanted.len() < group.voters.len()
+        && let Some(node) = meta.nodes().find(comes)
+    {
+        return Step::Wait(Why::CatchingUp(node.spec.id));
+    }
     let mut extra: Vec<_> = group.voters.difference(&wanted).copied().collect();
     // Those that don't answer go first, the leader last.
     extra.sort_by_key(|node| (group.leader == Some(*node), group.healthy.contains(node), *node));
@@ -169,18 +177,21 @@ pub fn next_change(meta: &Meta, group: &Group) -> Change {
 /// nodes of zones that have none yet.
 fn choose(meta: &Meta, group: &Group) -> BTreeSet<NodeId> {
     let counts = |node: &&Node| match node.state {
-        NodeState::Serving | NodeState::Draining | NodeState::Down => {
-            // Who leads is there.
+        NodeState::Serving | NodeState::Syncing | NodeState::Draining => true,
+        NodeState::Down => {
+            // Who leads is there. Who was to leave does not come back.
             let id = node.spec.id;
-            !group.given_up.contains(&id) || group.leader == Some(id)
+            let gone = group.given_up.contains(&id) || node.wish == Wish::Leave;
+            !gone || group.leader == Some(id)
         }
         // The first node votes before it serves.
-        NodeState::Joining | NodeState::Syncing => group.voters.contains(&node.spec.id),
+        NodeState::Joining => group.voters.contains(&node.spec.id),
         NodeState::Left => false,
     };
     let members: Vec<&Node> = meta.nodes().filter(counts).collect();
     let stays = |node: &&&Node| group.voters.contains(&node.spec.id);
-    let can = |node: &&&Node| node.state == NodeState::Serving;
+    // It may be that it serves only once it votes, in the place of one that is gone.
+    let can = |node: &&&Node| matches!(node.state, NodeState::Serving | NodeState::Syncing);
     let able = members.iter().filter(|node| stays(node) || can(node)).count();
     let size = voters_wanted(members.len(), meta.config().voters_max).min(odd(able));
     let mut chosen: Vec<&Node> = Vec::new();
@@ -215,7 +226,7 @@ fn odd(n: usize) -> usize {
 mod tests {
     use super::*;
     use crate::ids::{ClusterId, Incarnation, Life, StoreId};
-    use crate::meta::{ClusterConfig, Command, Entry, NodeSpec, Wish};
+    use crate::meta::{ClusterConfig, Command, Entry, NodeSpec};
     use crate::seeded::Seeded;
 
     fn spec(id: u64) -> NodeSpec {
@@ -224,7 +235,8 @@ mod tests {
             incarnation: Incarnation(1),
             store: StoreId(id.into()),
             zone: format!("z{}", id % 3),
-            address: "a:1".into(),
+            address: format!("10.0.0.{id}:1"),
+            name: String::new(),
             weight: 1,
             level_min: 1,
             level_max: 1,
@@ -366,6 +378,33 @@ mod tests {
         let steps = settle(&meta, &mut group);
         let node = NodeId(4);
         assert_eq!(steps, [Step::Teach(node), Step::Promote(node), Step::Demote(NodeId(3))]);
+    }
+
+    #[test]
+    fn one_whose_disk_was_wiped_has_the_vote_of_the_node_that_it_was() {
+        let mut meta = cluster_of(3);
+        say(&mut meta, Command::Down(life(2)));
+        let mut group = group(&[1, 2, 3]);
+        group.healthy = ids(&[1, 3]);
+        let new = NodeSpec { address: spec(2).address, ..spec(9) };
+        say(&mut meta, Command::Register { cluster: ClusterId(1), node: new });
+        assert!(meta.is_forgotten(NodeId(2)));
+        assert_eq!(next(&meta, &group), Step::Wait(Why::CatchingUp(NodeId(9))), "never two voters");
+        say(&mut meta, Command::Sync(life(9)));
+        assert_eq!(next_change(&meta, &group), Change::Step(Step::Teach(NodeId(9))));
+        (group.learners, group.caught_up) = (ids(&[9]), ids(&[9]));
+        assert_eq!(next_change(&meta, &group), Change::Voters(ids(&[1, 3, 9])));
+    }
+
+    #[test]
+    fn one_that_was_to_leave_and_is_down_has_no_vote() {
+        let mut meta = cluster_of(4);
+        say(&mut meta, Command::Drain { node: NodeId(3), wish: Wish::Leave });
+        say(&mut meta, Command::Down(life(3)));
+        let mut group = group(&[1, 2, 3]);
+        group.healthy = ids(&[1, 2]);
+        settle(&meta, &mut group);
+        assert_eq!(group.voters, ids(&[1, 2, 4]));
     }
 
     #[test]

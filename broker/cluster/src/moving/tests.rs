@@ -82,6 +82,7 @@ fn spec(id: u64) -> NodeSpec {
         store: StoreId(u128::from(id)),
         zone: String::new(),
         address: format!("10.0.0.{id}:7883"),
+        name: String::new(),
         weight: 100,
         level_min: 1,
         level_max: 1,
@@ -193,6 +194,25 @@ fn a_move_goes_by_steps_that_may_be_asked_for_again() {
     book.must(Command::MoveDone(AT));
     assert_eq!(next(&book.0, AT, me, &group), Step::Stay);
     assert_eq!(book.0.wanted(AT), [NodeId(1), NodeId(2), NodeId(4)]);
+}
+
+#[test]
+fn a_newcomer_in_the_place_of_a_wiped_disk_votes_in_the_change_in_which_that_one_stops() {
+    let mut book = Book::of(3, 3);
+    book.place(0, &[2, 1, 3]);
+    book.down(2);
+    let new = NodeSpec { address: spec(2).address, ..spec(9) };
+    book.must(Command::Register { cluster: ClusterId(7), node: new });
+    let me = NodeId(1);
+    let mut group =
+        Group { voters: ids([1, 2, 3]), settled: true, near: ids([3]), ..Group::default() };
+    assert_eq!(next(&book.0, AT, me, &group), Step::Teach(NodeId(9)));
+    group.learners = ids([9]);
+    assert_eq!(next(&book.0, AT, me, &group), Step::Wait, "it learns");
+    group.near = ids([3, 9]);
+    assert_eq!(next(&book.0, AT, me, &group), Step::Change(ids([1, 3, 9])));
+    let done = Group { voters: ids([1, 3, 9]), learners: ids([]), ..group };
+    assert_eq!(next(&book.0, AT, me, &done), Step::Stay);
 }
 
 #[test]

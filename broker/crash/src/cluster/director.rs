@@ -174,6 +174,13 @@ impl Director {
                 self.fleet.corrupt(node)?;
                 self.done(Mark::Corrupted(node), None);
             }
+            Step::Renew(node) => {
+                if self.fleet.refuses(node)? {
+                    self.fleet.wipe(node)?;
+                    self.done(Mark::Wiped(node), None);
+                    self.start(&[node])?;
+                }
+            }
             Step::Readdress => {
                 self.fleet.readdress()?;
                 self.tell_doors();

@@ -24,6 +24,9 @@ const STOP: Duration = Duration::from_secs(20);
 /// again, as a new life of the same node.
 pub(crate) const LIFE_OVER: i32 = 75;
 
+/// How long a node may take to find that its log is damaged.
+const REFUSAL: Duration = Duration::from_secs(20);
+
 /// How long a command to a node may take.
 const COMMAND: Duration = Duration::from_secs(60);
 
@@ -299,6 +302,32 @@ impl Fleet {
         let middle = written / 2;
         bytes[middle..written.min(middle + 64)].iter_mut().for_each(|byte| *byte ^= 0xa5);
         fs::write(&file, bytes).with_context(|| format!("cannot write {file:?}"))
+    }
+
+    /// Whether a node that was started refuses its log as damaged. It may not:
+    /// nothing may be asked of what was damaged any more.
+    pub(crate) fn refuses(&mut self, number: u8) -> Result<bool> {
+        let admin = self.network.admin(number);
+        let node = self.node(number)?;
+        let process = node.process.as_mut();
+        let process = process.with_context(|| format!("node {number} does not run"))?;
+        let end = Instant::now() + REFUSAL;
+        loop {
+            if let Some(status) = process.ended() {
+                let damaged = process.said().contains("damaged");
+                let words = process.last_words();
+                node.process = None;
+                ensure!(
+                    damaged && !status.success(),
+                    "node {number} ended, and not for its damaged log: {status}\n{words}"
+                );
+                return Ok(true);
+            }
+            if Instant::now() > end || ready(admin) {
+                return Ok(false);
+            }
+            sleep(Duration::from_millis(20));
+        }
     }
 
     /// Every node gets another address.

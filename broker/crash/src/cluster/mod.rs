@@ -209,7 +209,7 @@ fn limit(scenario: &Scenario) -> Duration {
     let steps = scenario.steps.iter().map(|step| match step {
         Step::Wait(ms) => Duration::from_millis(*ms),
         Step::Ready | Step::Leave(_) => Duration::from_secs(65),
-        Step::Stop(_) => Duration::from_secs(25),
+        Step::Stop(_) | Step::Renew(_) => Duration::from_secs(25),
         Step::Kill(_)
         | Step::KillAll
         | Step::Start(_)

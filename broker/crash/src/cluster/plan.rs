@@ -35,6 +35,9 @@ pub(crate) enum Step {
     Wipe(u8),
     /// A byte in the middle of what such a node keeps is changed.
     Corrupt(u8),
+    /// A node that was started with a damaged log refuses, and says that its
+    /// directory has to be emptied: that is done, and it is started again.
+    Renew(u8),
     /// Every node, none of which has a process, gets another address.
     Readdress,
     /// A node is told to leave the cluster for good, and is stopped.
@@ -61,8 +64,8 @@ pub(crate) struct Scenario {
 }
 
 use Step::{
-    Corrupt, Cut, CutOneWay, Heal, Kill, KillAll, Leave, Pause, Readdress, Ready, Resume, Slow,
-    Split, Start, StartAll, Stop, Upgrade, Wait, Wipe,
+    Corrupt, Cut, CutOneWay, Heal, Kill, KillAll, Leave, Pause, Readdress, Ready, Renew, Resume,
+    Slow, Split, Start, StartAll, Stop, Upgrade, Wait, Wipe,
 };
 
 /// How long the load goes on before anything is done.
@@ -90,7 +93,9 @@ impl Scenario {
         self.steps.iter().any(|step| match step {
             Cut(..) | CutOneWay(..) | Split(_) | Slow(..) | Heal => true,
             Wait(_) | Kill(_) | KillAll | Stop(_) | Start(_) | StartAll | Ready | Pause(_)
-            | Resume(_) | Wipe(_) | Corrupt(_) | Readdress | Leave(_) | Upgrade(_) => false,
+            | Resume(_) | Wipe(_) | Corrupt(_) | Renew(_) | Readdress | Leave(_) | Upgrade(_) => {
+                false
+            }
         })
     }
 
@@ -169,9 +174,9 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         Kill(2), Wipe(2), Wait(5_000), Start(2), Ready, Wait(5_000),
         Kill(1), Wipe(1), Wait(500), Start(1), Ready, Wait(5_000),
     ]),
-    row("disk-corrupt", "a node comes back with a log that is damaged in its middle", &[
-        Kill(2), Corrupt(2), Wait(5_000), Start(2), Ready, Wait(5_000),
-        Kill(1), Corrupt(1), Wait(500), Start(1), Ready, Wait(5_000),
+    row("disk-corrupt", "a log that is damaged in its middle is refused, and then emptied", &[
+        Kill(2), Corrupt(2), Wait(5_000), Start(2), Renew(2), Ready, Wait(5_000),
+        Kill(1), Corrupt(1), Wait(500), Start(1), Renew(1), Ready, Wait(5_000),
     ]),
     row("pause", "SIGSTOP past the lease, with bytes in the socket", &[
         Pause(2), Wait(7_000), Resume(2), Wait(10_000), Ready,
@@ -210,7 +215,7 @@ mod tests {
             Start(node) => Some(*node),
             Wait(_) | Kill(_) | KillAll | Stop(_) | StartAll | Ready | Pause(_) | Resume(_)
             | Cut(..) | CutOneWay(..) | Split(_) | Slow(..) | Heal | Wipe(_) | Corrupt(_)
-            | Readdress | Leave(_) | Upgrade(_) => None,
+            | Renew(_) | Readdress | Leave(_) | Upgrade(_) => None,
         });
         started.max().unwrap_or(0).max(scenario.nodes)
     }
@@ -245,7 +250,7 @@ mod tests {
                         assert!(down.contains(&node), "{}: {step:?}", scenario.name);
                     }
                     Readdress => assert!(down.len() >= scenario.nodes.into()),
-                    Wait(_) | Ready | Leave(_) => {}
+                    Wait(_) | Ready | Leave(_) | Renew(_) => {}
                 }
             }
             assert!(down.is_empty() && paused.is_empty() && !cut, "{}", scenario.name);
