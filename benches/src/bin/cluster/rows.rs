@@ -17,7 +17,7 @@ use crate::nodes::Cluster;
 const PAIRS: usize = 100;
 /// Replicated publishes a second at most: what one core takes for five nodes.
 const PERSISTENT_RATE: u32 = 1_000;
-const CONNECTS: usize = 2_000;
+const CONNECTS: usize = 10_000;
 const SUBACKS: usize = 300;
 /// Distinct filters in the row of routes, and how many a client has.
 const FILTERS: usize = 50_000;
@@ -179,7 +179,7 @@ fn pairs(subject: Subject<'_>, qos: u8, rate: u32) -> Vec<String> {
 
 fn connects(cluster: &Cluster, subject: Subject<'_>) -> Result<String> {
     let before: u64 = cluster.cpu()?.iter().sum();
-    let arguments = format!("connect --clients {CONNECTS} --hold-ms 1000");
+    let arguments = format!("connect --clients {CONNECTS} --hold-ms 100");
     let arguments: Vec<String> = arguments.split(' ').map(str::to_owned).collect();
     let outcome = load(cluster, subject, cluster.len(), &arguments, &[], || Ok(()))?;
     let used = cluster.cpu()?.iter().sum::<u64>() - before;
@@ -291,7 +291,8 @@ fn load_at(
     command.args(arguments).args(more).args(["--workers", "1", "--live", "off", "--json"]);
     command.arg(&file).args(addresses.iter().map(ToString::to_string));
     // Its verdict is in the file, and its exit code says that latencies are not exact.
-    let mut child = command.stdout(Stdio::null()).spawn().context("tidegate-loadtest")?;
+    let mut child =
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("tidegate-loadtest")?;
     let done = meanwhile();
     let status = child.wait()?;
     done?;
