@@ -306,6 +306,9 @@ impl Partition {
     /// are granted, and those whose grants are on their way.
     pub(crate) fn member_gone(&mut self, now: Millis, member: Member, cx: &mut Context<'_>) {
         if self.leads() {
+            // Now, and not once that is committed: an owner that goes meanwhile
+            // would leave its claim to them, behind the record that ends theirs.
+            self.forget_waiting(member);
             self.propose(now, Change::Gone(Gone::Member(member)), cx);
         }
     }
