@@ -260,6 +260,10 @@ pub struct Cluster {
     pub subscribe_barrier: SubscribeBarrier,
     /// What becomes of its clients when it is cut off.
     pub isolated: Isolated,
+    /// Where clients reach it, for those that others send away.
+    pub advertise_clients: Option<String>,
+    /// Clients a second that nodes which drain send away, in all.
+    pub reconnects_per_second: u32,
 }
 
 /// Checks what was typed; none: the node is alone.
@@ -322,6 +326,8 @@ pub(super) fn resolve(
         zone,
         subscribe_barrier: typed.subscribe_barrier(),
         isolated: typed.isolated(),
+        advertise_clients: advertise_clients(typed, faults),
+        reconnects_per_second: typed.reconnects_per_second(),
         name,
     })
 }
@@ -396,6 +402,20 @@ fn advertise(typed: &ClusterTable, bind: SocketAddr, faults: &mut Faults) -> Str
         });
     }
     advertise
+}
+
+/// Where clients are told to come in.
+fn advertise_clients(typed: &ClusterTable, faults: &mut Faults) -> Option<String> {
+    let advertise = typed.advertise_clients.clone()?;
+    if !is_host_and_port(&advertise) {
+        faults.push(Problem::Unfit {
+            key: "cluster.advertise_clients".into(),
+            value: advertise.clone(),
+            why: "is no host and port".into(),
+            fix: "use one such as mqtt-1.example.org:1883".into(),
+        });
+    }
+    Some(advertise)
 }
 
 fn trust(typed: &ClusterTable, bind: SocketAddr, faults: &mut Faults) -> Trust {

@@ -348,6 +348,12 @@ tables! {
         /// What becomes of the clients of a node that is cut off from the others: closed 10 s
         /// after its lease has run out (`close`), or left connected without service (`hold`).
         isolated: Isolated = Isolated::Close;
+        /// Host and port where clients reach this node: those of MQTT 5.0 are sent there by nodes
+        /// that drain (Server Reference).
+        advertise_clients: String => "none; nobody is sent here by name";
+        /// Clients that all nodes which drain send away in a second, in all; fewer while the
+        /// others are slow to take them.
+        reconnects_per_second: u32 [1, 1_000_000] = 1_000;
     }
 
     /// Metrics and health over HTTP.

@@ -15,14 +15,20 @@ use crate::shard::mailbox::{Mailbox, Order};
 /// Between two looks, and two steps.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Closes the clients of the node when it has had no lease for 10 s, and lets
-/// new ones in again when it has one. Runs for ever.
+/// Counts how often the lease runs out. Closes the clients of the node when it
+/// has had none for 10 s, if that is wanted, and lets new ones in again when it
+/// has one. Runs for ever.
 pub(super) async fn watch(shared: Arc<Shared>, cluster: Arc<Cluster>) {
     // A node that has never had a lease is on its way in.
-    let (mut had, mut isolated) = (false, false);
+    let (mut had, mut held, mut isolated) = (false, false, false);
+    let closes = cluster.policy().closes_isolated;
     loop {
         sleep(LOOK).await;
-        match cluster.hold(Reading::take().millis()) {
+        let hold = cluster.hold(Reading::take().millis());
+        if std::mem::replace(&mut held, hold == Hold::Serving) && hold != Hold::Serving {
+            cluster.count_cut_off();
+        }
+        match hold {
             Hold::Serving => {
                 had = true;
                 if isolated && tell(&shared, false) {
@@ -31,7 +37,7 @@ pub(super) async fn watch(shared: Arc<Shared>, cluster: Arc<Cluster>) {
                 }
             }
             Hold::Silent => {}
-            Hold::Isolated if had => {
+            Hold::Isolated if had && closes => {
                 if !isolated {
                     warn!("no lease for 10 s: cut off from the cluster, its clients are closed");
                 }

@@ -155,9 +155,8 @@ pub(crate) fn start(
                 sorted.take(event);
             }
         });
-        if cluster.policy().closes_isolated {
-            tokio::spawn(super::isolation::watch(Arc::clone(&shared), Arc::clone(&cluster)));
-        }
+        tokio::spawn(super::isolation::watch(Arc::clone(&shared), Arc::clone(&cluster)));
+        tokio::spawn(super::handover::watch(Arc::clone(&shared), Arc::clone(&cluster)));
         tokio::spawn(look(Arc::clone(&cluster), tell_views, tell_routes));
         let ready = move |ready| cluster.set_may_serve(ready);
         let announce: run::Announce = Box::new(|peer: &Peer, bytes| {
