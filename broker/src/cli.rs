@@ -2,6 +2,8 @@
 //!
 //! Results go to stdout, talk to stderr. Exit 0: fine; 1: failed; 2: misused.
 
+mod cluster;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,6 +14,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use tidegate_auth::acl::Action;
 use tidegate_core::limits::SHARDS_MAX;
 
+use self::cluster::{ClusterCommand, NodeCommand, cluster, members};
 use crate::admin::control;
 use crate::auth::commands::{self as auth, Checked};
 use crate::commands;
@@ -331,95 +334,6 @@ enum ConntrackCommand {
 }
 
 #[derive(Debug, Subcommand)]
-enum ClusterCommand {
-    /// Show the cluster as a running node knows it, and what the node waits for
-    Show {
-        #[command(flatten)]
-        node: NodeArgs,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Found the cluster: once, at any one node (cluster.bootstrap = "init")
-    Init {
-        /// Also if peers do not answer; they must not belong to a cluster already
-        #[arg(long)]
-        despite_silent: bool,
-        #[command(flatten)]
-        node: NodeArgs,
-    },
-    /// Have a node that is of no cluster yet look for it at an address as well
-    Join {
-        /// Host and port of a member
-        address: String,
-        #[command(flatten)]
-        node: NodeArgs,
-    },
-    /// Empty a node and take it out of the cluster for good
-    Leave {
-        /// Its id, the beginning of it, or its address; without it the one that is asked
-        #[arg(long = "node", value_name = "ID")]
-        id: Option<String>,
-        #[command(flatten)]
-        node: NodeArgs,
-    },
-    /// Strike off a node that is gone
-    Forget {
-        /// Its id, the beginning of it, or its address
-        id: String,
-        /// Also if partitions count on it: what only it had is lost for good
-        #[arg(long)]
-        accept_data_loss: bool,
-        #[command(flatten)]
-        node: NodeArgs,
-    },
-    /// Balance replicas over the nodes now, rather than a minute after the last join
-    Rebalance {
-        #[command(flatten)]
-        node: NodeArgs,
-    },
-    /// Give up nodes that never come back, so that the others can go on
-    Recover {
-        /// Their ids, the beginnings of them, or their addresses
-        #[arg(required = true)]
-        lost: Vec<String>,
-        /// What only they had is lost for good
-        #[arg(long)]
-        accept_data_loss: bool,
-        #[command(flatten)]
-        node: NodeArgs,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum NodeCommand {
-    /// Show the nodes of the cluster
-    Show {
-        #[command(flatten)]
-        node: NodeArgs,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Empty a node, until it is undrained
-    Drain {
-        /// Its id, the beginning of it, or its address; without it the one that is asked
-        #[arg(long = "node", value_name = "ID")]
-        id: Option<String>,
-        #[command(flatten)]
-        node: NodeArgs,
-    },
-    /// Let a node serve again
-    Undrain {
-        /// Its id, the beginning of it, or its address; without it the one that is asked
-        #[arg(long = "node", value_name = "ID")]
-        id: Option<String>,
-        #[command(flatten)]
-        node: NodeArgs,
-    },
-}
-
-#[derive(Debug, Subcommand)]
 enum PartitionCommand {
     /// Show which nodes hold which partition
     Show {
@@ -648,49 +562,6 @@ fn shard(command: ShardCommand) -> anyhow::Result<String> {
             node.ask("POST", &target)
         }
     }
-}
-
-fn cluster(command: ClusterCommand) -> anyhow::Result<String> {
-    match command {
-        ClusterCommand::Show { node, json } => node.ask("GET", &format!("/cluster?json={json}")),
-        ClusterCommand::Init { despite_silent, node } => {
-            node.ask("POST", &format!("/cluster/init?despite_silent={despite_silent}"))
-        }
-        ClusterCommand::Join { address, node } => {
-            node.ask("POST", &format!("/cluster/join?address={}", percent(address.as_bytes())))
-        }
-        ClusterCommand::Leave { id, node } => {
-            node.ask("POST", &format!("/cluster/leave{}", of_node(id.as_deref())))
-        }
-        ClusterCommand::Forget { id, accept_data_loss, node } => {
-            let id = percent(id.as_bytes());
-            let query = format!("?node={id}&accept_data_loss={accept_data_loss}");
-            node.ask("POST", &format!("/cluster/forget{query}"))
-        }
-        ClusterCommand::Rebalance { node } => node.ask("POST", "/cluster/rebalance"),
-        ClusterCommand::Recover { lost, accept_data_loss, node } => {
-            let lost = percent(lost.join(",").as_bytes());
-            let query = format!("?lost={lost}&accept_data_loss={accept_data_loss}");
-            node.ask("POST", &format!("/cluster/recover{query}"))
-        }
-    }
-}
-
-fn members(command: NodeCommand) -> anyhow::Result<String> {
-    match command {
-        NodeCommand::Show { node, json } => node.ask("GET", &format!("/nodes?json={json}")),
-        NodeCommand::Drain { id, node } => {
-            node.ask("POST", &format!("/nodes/drain{}", of_node(id.as_deref())))
-        }
-        NodeCommand::Undrain { id, node } => {
-            node.ask("POST", &format!("/nodes/undrain{}", of_node(id.as_deref())))
-        }
-    }
-}
-
-/// A node as a query; none: the one that is asked.
-fn of_node(id: Option<&str>) -> String {
-    id.map_or(String::new(), |id| format!("?node={}", percent(id.as_bytes())))
 }
 
 fn backup(command: BackupCommand) -> anyhow::Result<String> {

@@ -201,3 +201,32 @@ fn a_node_that_keeps_nothing_has_nothing_to_back_up() {
     assert_eq!(create.status.code(), Some(1));
     assert!(words(&create).contains("keeps nothing"), "{}", words(&create));
 }
+
+#[test]
+fn what_a_node_alone_has_kept_is_neither_lost_nor_taken_into_a_cluster() {
+    let mut broker = killed();
+    let path = broker.dir().join("tidegate.toml");
+    let alone = std::fs::read_to_string(&path).expect("the config");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr();
+    let bind = port.expect("it is bound");
+    for bootstrap in ["single", "init"] {
+        let discovery = if bootstrap == "init" { "discovery = ['127.0.0.1:1']\n" } else { "" };
+        let cluster = format!(
+            "{alone}\n[cluster]\nname = 'test'\nbootstrap = '{bootstrap}'\nbind = '{bind}'\n\
+             {discovery}"
+        );
+        std::fs::write(&path, cluster).expect("a config");
+        let (status, said) = broker.refuses_to_start();
+        assert_eq!(status, Some(1), "{said}");
+        for wanted in [
+            &data(&broker),
+            "what a node that was alone has kept",
+            "Leave cluster.name out",
+            "set node.data_dir to an empty directory",
+        ] {
+            assert!(said.contains(wanted), "{wanted}: {said}");
+        }
+    }
+    broker.restart_with(&alone);
+    holds(&broker, "kept");
+}

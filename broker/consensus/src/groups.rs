@@ -27,7 +27,7 @@ use crate::log_id::{GroupId, LogId};
 use crate::machine::{Cell, SnapshotBody, StateMachine, on_disk};
 use crate::network::Network;
 use crate::propose::{ProposeError, ReadError};
-use crate::raft_types::{Snapshot, log_id, raft_id};
+use crate::raft_types::{Members, Meta, Snapshot, StoredMembers, log_id, raft_id};
 use crate::receive::{Receiving, Taken};
 use crate::snapshot::SnapshotFile;
 use crate::status::{GroupStatus, Role};
@@ -197,6 +197,54 @@ impl<D: Disk, W: Writer, T: Transport> Groups<D, W, T> {
         let log = RaftLog::new(group, index, shared.reader.clone(), shared.writer.clone());
         let file = SnapshotFile::open(shared.snapshots.clone(), group)?;
         give_back(&log, Arc::new(file)).await
+    }
+
+    /// Makes this node the only voter of a group that has lost the majority of
+    /// its voters for good, and opens it again: it will elect itself, in a term
+    /// above all that was, and what it has in its log is what was committed.
+    /// What it lacks is lost. With `state` the group begins again from that,
+    /// which is what was applied up to an index; what the log has is forgotten.
+    /// Returns the place of the new membership.
+    ///
+    /// Whoever calls this has to know that the others never come back, and that
+    /// no other replica that is left has more.
+    ///
+    /// # Errors
+    /// The log or the disk has failed, or the replica has nothing.
+    pub async fn force(
+        &self,
+        group: GroupId,
+        state: Option<(LogId, Bytes)>,
+        machine: impl StateMachine,
+    ) -> Result<LogId, OpenError> {
+        let node = self.0.node;
+        let slot = self.slot(group).ok_or(OpenError::Unknown(group))?;
+        let _lifecycle = slot.lifecycle.lock().await;
+        slot.stop().await;
+        let from = state.as_ref().map(|(last, _)| (last.term, last.index));
+        if let Some((last, body)) = state {
+            let members =
+                Members::new_with_defaults(vec![BTreeSet::from([node])], Vec::<u64>::new());
+            let id = Some(raft_id(last));
+            let last_membership = StoredMembers::new(id, members);
+            let meta = Meta { last_log_id: id, last_membership };
+            let file = slot.file.clone();
+            let written = on_disk(move || {
+                file.remove()?;
+                file.write(&meta, &body).map(drop)
+            });
+            written.await.map_err(OpenError::Log)?;
+        }
+        let (tell, told) = oneshot::channel();
+        let forced = slot.log.force(node, from, move |result| {
+            // Who asked may have gone.
+            let _ = tell.send(result);
+        });
+        let (term, index) = forced.map_err(OpenError::Log)?;
+        let ended = |_| io::Error::other("the writer ended without an answer");
+        told.await.map_err(ended).and_then(|result| result).map_err(OpenError::Log)?;
+        self.start(&slot, Cell::new(machine)).await?;
+        Ok(LogId { term, index })
     }
 
     /// Closes all groups.

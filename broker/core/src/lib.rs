@@ -42,6 +42,6 @@ mod will;
 pub use node::Node;
 pub use partition::{Fetch, Header, Image, RecordError, Why};
 pub use shard::{
-    Applied, Event, Hangup, Layer, Opened, Opening, Received, Refused, Shard, Then, Verdict,
+    Applied, Away, Event, Hangup, Layer, Opened, Opening, Received, Refused, Shard, Then, Verdict,
     Written,
 };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -208,7 +209,10 @@ pub(crate) async fn read(
         };
         match read {
             Ok(Ok(0)) => return (Ended::Broken("the peer hung up".into()), reading),
-            Ok(Ok(_)) => heard = Instant::now(),
+            Ok(Ok(count)) => {
+                session.traffic.received.fetch_add(count as u64, Ordering::Relaxed);
+                heard = Instant::now();
+            }
             Ok(Err(error)) => return (Ended::Broken(error.to_string()), reading),
             Err(_) if heard.elapsed() >= silent => {
                 let detail = format!("nothing was heard for {} ms", heard.elapsed().as_millis());
@@ -249,6 +253,7 @@ pub(crate) async fn write(
         if pulled > 0 {
             connection.room.notify_waiters();
             write_parts(&mut writing, &mut out).await?;
+            session.traffic.sent.fetch_add(pulled as u64, Ordering::Relaxed);
             continue;
         }
         if is_ending {

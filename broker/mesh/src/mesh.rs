@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -71,6 +72,10 @@ pub struct PeerStatus {
     pub remote: Option<SocketAddr>,
     /// Bytes that wait to be sent to it.
     pub queued_bytes: usize,
+    /// Bytes that came from it, over all sessions.
+    pub received_bytes: u64,
+    /// Bytes that went to it.
+    pub sent_bytes: u64,
     /// Calls in a row that led to no session.
     pub failures: u32,
     /// Why there is none, or the last one ended.
@@ -195,7 +200,7 @@ impl Mesh {
         let deadline = Instant::now() + request.timeout;
         let greeted = self.greet(address, deadline).await?;
         let probed = probed(&greeted);
-        let session = Session::new(&greeted, Generation(0), 0, 0);
+        let session = Session::new(&greeted, Generation(0), 0, 0, Arc::default());
         // However this ends, or is given up.
         let _ends = Ends(session.clone());
         let tasks = open_guest(&self.shared, &session, greeted);
@@ -277,6 +282,8 @@ impl Mesh {
                 incarnation: session.map(|session| session.hello.incarnation),
                 remote: session.map(|session| session.remote),
                 queued_bytes: session.map_or(0, |session| session.queued_bytes()),
+                received_bytes: node.traffic.received.load(Ordering::Relaxed),
+                sent_bytes: node.traffic.sent.load(Ordering::Relaxed),
                 failures: node.failures,
                 last_error: node.last_error.clone(),
             }

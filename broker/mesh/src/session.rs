@@ -27,7 +27,7 @@ use crate::greet::{self, Greeted, Reading, linger};
 use crate::handler::{Ended, Event, Refusal, Room, Source};
 use crate::limits::{CALL_TIME_MAX, CALLS_HANDLED_MAX, FAREWELL_TIME_MAX, GATHER_TIME_MAX};
 use crate::peer::{Generation, Peer, SendError};
-use crate::shared::Shared;
+use crate::shared::{Shared, Traffic};
 
 /// A session, or the one connection of a guest.
 #[derive(Debug)]
@@ -50,6 +50,7 @@ pub(crate) struct Session {
     handled: AtomicUsize,
     over: watch::Sender<Option<Ended>>,
     class_queue_bytes: usize,
+    pub(crate) traffic: Arc<Traffic>,
 }
 
 #[derive(Debug)]
@@ -73,6 +74,7 @@ impl Session {
         generation: Generation,
         stripes: u8,
         class_queue_bytes: usize,
+        traffic: Arc<Traffic>,
     ) -> Arc<Self> {
         let established = &greeted.established;
         Arc::new(Self {
@@ -89,6 +91,7 @@ impl Session {
             handled: AtomicUsize::new(0),
             over: watch::Sender::new(None),
             class_queue_bytes,
+            traffic,
         })
     }
 

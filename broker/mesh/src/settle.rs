@@ -48,7 +48,7 @@ fn guest(shared: &Arc<Shared>, greeted: Greeted) -> Placed {
     let Ok(permit) = shared.guests.clone().try_acquire_owned() else {
         return refuse(greeted, Reason::Overloaded, "too many ask at a time");
     };
-    let session = Session::new(&greeted, Generation(0), 0, 0);
+    let session = Session::new(&greeted, Generation(0), 0, 0, Arc::default());
     let tasks = open_guest(shared, &session, greeted);
     let shared = shared.clone();
     tokio::spawn(async move {
@@ -110,7 +110,8 @@ fn control(shared: &Arc<Shared>, greeted: Greeted) -> Placed {
         None => node.before.take(),
     };
     let queue = shared.config.class_queue_bytes;
-    let session = Session::new(&greeted, shared.generation(), stripes, queue);
+    let traffic = node.traffic.clone();
+    let session = Session::new(&greeted, shared.generation(), stripes, queue, traffic);
     let (done, done_receiver) = watch::channel(false);
     let (others, sender) = if session.is_caller {
         // Where this one went, whatever the name may stand for by now.

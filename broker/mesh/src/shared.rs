@@ -63,6 +63,15 @@ pub(crate) struct Node {
     /// Calls in a row that led to no session.
     pub(crate) failures: u32,
     pub(crate) last_error: Option<String>,
+    /// Of all sessions with it.
+    pub(crate) traffic: Arc<Traffic>,
+}
+
+/// Bytes between this node and another, as they were on the wire, or in TLS.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    pub(crate) received: AtomicU64,
+    pub(crate) sent: AtomicU64,
 }
 
 /// The session with a node.

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
+use super::about::About;
 use super::lead::Desk;
 use super::log::LogWriter;
 use super::question::{
@@ -58,6 +59,9 @@ pub(crate) struct Core<W> {
     pub(super) cluster: Arc<Cluster>,
     /// The metadata of this node's own replica of the group.
     pub(super) own: watch::Receiver<Arc<Meta>>,
+    /// Where it is shown, by whoever applies it, and whether it is news.
+    pub(super) shown: watch::Sender<Arc<Meta>>,
+    pub(super) telling: Arc<AtomicBool>,
     pub(super) book: Mutex<AddressBook>,
     /// What this node says when it is asked who it is.
     pub(super) presence: Mutex<Presence>,
@@ -183,6 +187,13 @@ impl<W: Wire> Core<W> {
                 Ok(LeaseAnswer::Granted(grant).encode())
             }
             Question::Rebalance => Ok(self.hurry().encode()),
+            Question::About => {
+                let about = About::clone(&self.cluster.about());
+                let last = self.groups.status(META).last;
+                let meta_last = last.map_or((0, 0), |last| (last.term, last.index));
+                let stuck = BTreeMap::clone(&self.cluster.stuck());
+                Ok(About { meta_last, stuck, ..about }.encode())
+            }
             Question::News => {
                 let have = decode_have(body).map_err(bad)?;
                 let mut changed = self.cluster.watch();

@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Query, State};
@@ -13,10 +14,17 @@ use serde_json::{Value, json};
 use tidegate_cluster::ids::{NodeId, PartitionId};
 use tidegate_cluster::lease::Hold;
 use tidegate_cluster::meta::{Command, Node, NodeState, Wish};
+use tokio::time::{Instant, sleep};
 
+use super::fares::{Fares, Progress};
+use super::recover::price;
 use super::replicas::{shown_json, shown_text};
 use super::view::{Cluster, Phase, View};
 use crate::shard::clock::Reading;
+
+/// How long who waits for a drain waits for something new, and between two looks.
+const DRAINED_PATIENCE: Duration = Duration::from_secs(10);
+const DRAINED_LOOK: Duration = Duration::from_millis(100);
 
 /// The routes; without a cluster each says that the node is alone.
 pub(crate) fn routes(cluster: Option<Arc<Cluster>>) -> Router {
@@ -43,6 +51,7 @@ pub(crate) fn routes(cluster: Option<Arc<Cluster>>) -> Router {
         .route("/cluster/rebalance", post(rebalance))
         .route("/nodes", get(nodes))
         .route("/nodes/drain", post(drain))
+        .route("/nodes/drained", get(drained))
         .route("/nodes/undrain", post(undrain))
         .route("/partitions", get(partitions))
         .route("/replicas", get(replicas))
@@ -112,18 +121,20 @@ fn refuse(why: impl std::fmt::Display) -> Response {
 }
 
 async fn show(State(cluster): State<Arc<Cluster>>, Query(form): Query<Form>) -> String {
-    let (view, hold) = (cluster.view(), cluster.hold(Reading::take().millis()));
+    let now = Reading::take().millis();
+    let (view, hold, fares) = (cluster.view(), cluster.hold(now), Fares::of(&cluster, now));
     match form.json {
-        true => format!("{:#}\n", cluster_json(&view, hold)),
-        false => cluster_text(&view, hold),
+        true => format!("{:#}\n", cluster_json(&view, hold, &fares)),
+        false => cluster_text(&view, hold, &fares),
     }
 }
 
 async fn nodes(State(cluster): State<Arc<Cluster>>, Query(form): Query<Form>) -> String {
     let view = cluster.view();
+    let fares = Fares::of(&cluster, Reading::take().millis());
     match form.json {
-        true => format!("{:#}\n", json!({ "nodes": nodes_json(&view) })),
-        false => nodes_text(&view),
+        true => format!("{:#}\n", json!({ "nodes": nodes_json(&view, &fares) })),
+        false => nodes_text(&view, &fares),
     }
 }
 
@@ -188,6 +199,35 @@ async fn drain(State(cluster): State<Arc<Cluster>>, Query(form): Query<NodeForm>
     propose(&cluster, command, format!("node {node} drains\n")).await
 }
 
+#[derive(serde::Deserialize)]
+struct DrainedForm {
+    node: Option<String>,
+    /// What who asks knows already: it is answered once there is something new.
+    #[serde(default)]
+    have: String,
+}
+
+/// How far a drain is: at once if it is done, or further than is known.
+async fn drained(State(cluster): State<Arc<Cluster>>, Query(form): Query<DrainedForm>) -> Response {
+    let node = match find(&cluster.view(), form.node.as_deref()) {
+        Ok(node) => node.spec.id,
+        Err(why) => return refuse(why),
+    };
+    let until = Instant::now() + DRAINED_PATIENCE;
+    loop {
+        let (view, fares) = (cluster.view(), Fares::of(&cluster, Reading::take().millis()));
+        let Some(progress) = Progress::of(&view, &fares, node) else {
+            return refuse(format!("node {node} is forgotten"));
+        };
+        let said = progress.text();
+        if progress.done || said != form.have || Instant::now() >= until {
+            let answer = json!({ "done": progress.done, "said": said });
+            return format!("{answer}\n").into_response();
+        }
+        sleep(DRAINED_LOOK).await;
+    }
+}
+
 async fn undrain(State(cluster): State<Arc<Cluster>>, Query(form): Query<NodeForm>) -> Response {
     let node = match find(&cluster.view(), form.node.as_deref()) {
         Ok(node) => node.spec.id,
@@ -227,8 +267,18 @@ async fn recover(State(cluster): State<Arc<Cluster>>, Query(form): Query<Recover
         Ok(_) => return refuse("which nodes are lost?"),
         Err(why) => return refuse(why),
     };
-    let command = Command::Recover { lost, accept_data_loss: form.accept_data_loss };
-    propose(&cluster, command, "the nodes are given up\n".into()).await
+    let price = price(&view, &lost);
+    if !form.accept_data_loss {
+        return refuse(format!("{price}. Add --accept-data-loss if they never come back"));
+    }
+    match cluster.recover(lost).await {
+        Ok(_) => format!(
+            "{price}.\nWhat is left is brought back now; see tidegate replication show. Nodes that \
+             were given up must not be started again with their data\n"
+        )
+        .into_response(),
+        Err(why) => refuse(why),
+    }
 }
 
 async fn rebalance(State(cluster): State<Arc<Cluster>>) -> Response {
@@ -264,7 +314,7 @@ fn wish(wish: Wish) -> &'static str {
 }
 
 /// `tidegate cluster show --json`.
-pub(crate) fn cluster_json(view: &View, hold: Hold) -> Value {
+fn cluster_json(view: &View, hold: Hold, fares: &Fares) -> Value {
     let (phase, why) = phase(view);
     let placed = view.meta.placement().iter().filter(|replicas| !replicas.is_empty()).count();
     let warnings: Vec<_> = view.meta.warnings().iter().map(ToString::to_string).collect();
@@ -291,15 +341,15 @@ pub(crate) fn cluster_json(view: &View, hold: Hold) -> Value {
         "replication_factor": view.meta.config().replication_factor,
         "partitions": { "all": view.meta.partitions(), "placed": placed,
             "moving": view.meta.moves().count() },
-        "nodes": nodes_json(view),
+        "nodes": nodes_json(view, fares),
         "warnings": warnings,
     })
 }
 
-fn nodes_json(view: &View) -> Vec<Value> {
+fn nodes_json(view: &View, fares: &Fares) -> Vec<Value> {
     let node = |node: &Node| {
         let id = node.spec.id;
-        json!({
+        let mut shown = json!({
             "node": id.to_string(),
             "incarnation": node.spec.incarnation.0,
             "member": node.state.is_alive().then_some(node.member.0),
@@ -313,7 +363,11 @@ fn nodes_json(view: &View) -> Vec<Value> {
             "votes": view.voters.contains(&id),
             "leads": view.leader == Some(id),
             "partitions": view.meta.partitions_that_need(id),
-        })
+        });
+        for (name, value) in fares.fields(id) {
+            shown[name] = value;
+        }
+        shown
     };
     view.meta.nodes().map(node).collect()
 }
@@ -335,7 +389,7 @@ fn partitions_json(view: &View) -> Vec<Value> {
     view.meta.placement().iter().enumerate().map(one).collect()
 }
 
-fn cluster_text(view: &View, hold: Hold) -> String {
+fn cluster_text(view: &View, hold: Hold, fares: &Fares) -> String {
     let mut out = String::new();
     let id = view.cluster.map_or("none yet".into(), |cluster| cluster.to_string());
     let _ = writeln!(out, "cluster   {} ({id})", view.name);
@@ -358,12 +412,12 @@ fn cluster_text(view: &View, hold: Hold) -> String {
             let _ = writeln!(out, "warning   {warning}");
         }
         out.push('\n');
-        out.push_str(&nodes_text(view));
+        out.push_str(&nodes_text(view, fares));
     }
     out
 }
 
-fn nodes_text(view: &View) -> String {
+fn nodes_text(view: &View, fares: &Fares) -> String {
     let mut rows = vec![[
         "NODE".to_owned(),
         "LIFE".into(),
@@ -374,6 +428,9 @@ fn nodes_text(view: &View) -> String {
         "META".into(),
         "CONNECTED".into(),
         "PARTITIONS".into(),
+        "VERSION".into(),
+        "CLIENTS".into(),
+        "LAG".into(),
     ]];
     for node in view.meta.nodes() {
         let id = node.spec.id;
@@ -393,6 +450,7 @@ fn nodes_text(view: &View) -> String {
             }
             (state, wished) => format!("{} (to {})", state.name(), wish(wished)),
         };
+        let [version, clients, lag] = fares.cells(id);
         rows.push([
             id.to_string(),
             node.spec.incarnation.to_string(),
@@ -403,6 +461,9 @@ fn nodes_text(view: &View) -> String {
             meta.into(),
             connected.into(),
             view.meta.partitions_that_need(id).to_string(),
+            version,
+            clients,
+            lag,
         ]);
     }
     table(&rows)

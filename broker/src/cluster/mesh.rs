@@ -20,7 +20,7 @@ use tracing::{debug, warn};
 
 use super::core::{Core, lock};
 use super::view::View;
-use super::wire::{CallFailed, Seen, Unanswered, Wire};
+use super::wire::{CallFailed, Seen, Traffic, Unanswered, Wire};
 use crate::replication::start::{Answering, BoxFuture, is_ours};
 
 /// What the partitions are told of other members.
@@ -140,6 +140,16 @@ impl Wire for MeshWire {
     fn up(&self) -> Vec<NodeId> {
         let status = self.mesh.status().into_iter();
         status.filter(|peer| peer.generation.is_some()).map(|peer| NodeId(peer.node.0)).collect()
+    }
+
+    fn traffic(&self) -> Vec<Traffic> {
+        let of = |peer: mesh::PeerStatus| Traffic {
+            node: NodeId(peer.node.0),
+            received: peer.received_bytes,
+            sent: peer.sent_bytes,
+            queued: peer.queued_bytes as u64,
+        };
+        self.mesh.status().into_iter().map(of).collect()
     }
 }
 

@@ -13,11 +13,13 @@
 //! What is decided is decided in `tidegate-cluster`; here are clocks, sockets and
 //! the disk. The rest of the node sees [`Cluster`] and its [`View`].
 
+mod about;
 mod config_map;
 mod core;
 mod discover;
 mod enter;
 pub mod faces;
+mod fares;
 mod http;
 mod lead;
 mod log;
@@ -25,6 +27,7 @@ mod machine;
 mod member;
 mod mesh;
 mod question;
+mod recover;
 mod replicas;
 mod view;
 mod wire;
@@ -45,10 +48,12 @@ use tidegate_store::IdentityFile;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info};
 
+pub use self::about::{About, Known};
 pub use self::mesh::LinkEvent;
 pub use self::replicas::Replica;
 pub(crate) use self::replicas::is_under_replicated;
 pub use self::view::{Cluster, NotDone, Phase, View};
+pub use self::wire::Traffic;
 
 use self::core::{Core, End, lock};
 use self::machine::Machine;
@@ -135,8 +140,14 @@ pub(crate) fn start(
     let policy = Policy {
         local_barrier: config.subscribe_barrier == SubscribeBarrier::Local,
         closes_isolated: config.isolated == Isolated::Close,
+        reconnects_per_second: config.reconnects_per_second,
     };
-    let cluster = Arc::new(Cluster::new(view, policy, orders));
+    let about = About {
+        version: env!("CARGO_PKG_VERSION").into(),
+        clients_at: config.advertise_clients.clone().unwrap_or_default(),
+        ..About::default()
+    };
+    let cluster = Arc::new(Cluster::new(view, policy, about, orders));
     let (told, links) = mpsc::unbounded_channel();
     let (fail, failed) = oneshot::channel();
     let (started, has_started) = std::sync::mpsc::channel();
@@ -220,7 +231,7 @@ async fn open<W: Wire>(
         Groups::new(view.me.node.0, Timers::default(), reader, writer, snapshots, transport);
     let (shown, own) = watch::channel(Arc::new(Meta::new()));
     let telling = Arc::new(AtomicBool::new(false));
-    groups.open(META, index, Machine::new(shown, telling.clone())).await?;
+    groups.open(META, index, Machine::new(shown.clone(), telling.clone())).await?;
     telling.store(true, Ordering::Relaxed);
     let presence = match view.cluster {
         Some(cluster) => Presence::Member(cluster),
@@ -235,6 +246,8 @@ async fn open<W: Wire>(
         groups,
         cluster,
         own,
+        shown,
+        telling,
         book: Mutex::default(),
         presence: Mutex::new(presence),
         desk: Mutex::default(),
@@ -275,6 +288,7 @@ async fn run<W: Wire>(core: Arc<Core<W>>, ordered: mpsc::Receiver<Order>) -> any
     tokio::spawn(member::follow(core.clone()));
     tokio::spawn(member::remember(core.clone()));
     tokio::spawn(member::links(core.clone()));
+    tokio::spawn(about::ask(core.clone()));
     tokio::spawn(member::lease(core.clone()));
     member::register(core, cluster).await;
     // It has said why.
@@ -295,6 +309,12 @@ async fn obey<W: Wire>(core: Arc<Core<W>>, mut ordered: mpsc::Receiver<Order>) {
                 let core = core.clone();
                 tokio::spawn(async move {
                     let _ = answer.send(done(core.rebalance().await));
+                });
+            }
+            Order::Recover { lost, answer } => {
+                let core = core.clone();
+                tokio::spawn(async move {
+                    let _ = answer.send(recover::recover(&core, lost).await);
                 });
             }
             Order::Propose { command, answer } => {

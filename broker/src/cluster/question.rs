@@ -27,12 +27,14 @@ pub(crate) enum Question {
     News = 103,
     /// To balance the loads without waiting for more joins: [`Outcome`].
     Rebalance = 104,
+    /// How it fares: [`About`](super::about::About).
+    About = 105,
 }
 
 impl Question {
     pub(crate) fn from_code(code: u16) -> Option<Question> {
-        use Question::{Lease, News, Presence, Propose, Rebalance};
-        [Presence, Propose, Lease, News, Rebalance]
+        use Question::{About, Lease, News, Presence, Propose, Rebalance};
+        [Presence, Propose, Lease, News, Rebalance, About]
             .into_iter()
             .find(|question| *question as u16 == code)
     }
@@ -117,10 +119,10 @@ const VOTERS_MAX: usize = 16;
 const TEXT_MAX: usize = 1_024;
 
 #[derive(Default)]
-struct Out(Vec<u8>);
+pub(super) struct Out(Vec<u8>);
 
 impl Out {
-    fn text(mut self, text: &str) -> Out {
+    pub(super) fn text(mut self, text: &str) -> Out {
         let mut end = text.len().min(TEXT_MAX);
         while !text.is_char_boundary(end) {
             end -= 1;
@@ -130,12 +132,12 @@ impl Out {
         self
     }
 
-    fn u8(mut self, value: u8) -> Out {
+    pub(super) fn u8(mut self, value: u8) -> Out {
         self.0.push(value);
         self
     }
 
-    fn u64(mut self, value: u64) -> Out {
+    pub(super) fn u64(mut self, value: u64) -> Out {
         self.0.extend(value.to_le_bytes());
         self
     }
@@ -150,12 +152,12 @@ impl Out {
         self.u64(node).text(leader.map_or("", |leader| leader.address.as_str()))
     }
 
-    fn end(self) -> Bytes {
+    pub(super) fn end(self) -> Bytes {
         self.0.into()
     }
 }
 
-struct In<'a>(&'a [u8]);
+pub(super) struct In<'a>(pub(super) &'a [u8]);
 
 impl<'a> In<'a> {
     fn take(&mut self, len: usize, what: &'static str) -> Result<&'a [u8], DecodeError> {
@@ -168,11 +170,11 @@ impl<'a> In<'a> {
         Ok(self.take(N, what)?.try_into().expect("as many were taken"))
     }
 
-    fn u8(&mut self, what: &'static str) -> Result<u8, DecodeError> {
+    pub(super) fn u8(&mut self, what: &'static str) -> Result<u8, DecodeError> {
         Ok(self.array::<1>(what)?[0])
     }
 
-    fn u64(&mut self, what: &'static str) -> Result<u64, DecodeError> {
+    pub(super) fn u64(&mut self, what: &'static str) -> Result<u64, DecodeError> {
         self.array(what).map(u64::from_le_bytes)
     }
 
@@ -180,7 +182,7 @@ impl<'a> In<'a> {
         self.array(what).map(u128::from_le_bytes)
     }
 
-    fn text(&mut self, what: &'static str, max: usize) -> Result<String, DecodeError> {
+    pub(super) fn text(&mut self, what: &'static str, max: usize) -> Result<String, DecodeError> {
         let len = usize::from(u16::from_le_bytes(self.array(what)?));
         if len > max {
             return Err(DecodeError::TooMany { what, got: len as u64, max: max as u64 });

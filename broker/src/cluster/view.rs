@@ -4,7 +4,7 @@
 //! take no lock. The lease is three numbers, as it is looked at before each
 //! read from a client.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,7 +16,9 @@ use tidegate_cluster::limits::ISOLATED_CLOSE_MS;
 use tidegate_cluster::meta::{Command, Meta, Node, NodeState};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::about::{About, Known};
 use super::replicas::Replica;
+use super::wire::Traffic;
 
 /// For the cluster to take note of an end.
 const GOODBYE_PATIENCE: Duration = Duration::from_secs(1);
@@ -91,6 +93,8 @@ pub(crate) enum Order {
     Join { address: String, answer: oneshot::Sender<Result<String, String>> },
     /// Balance the loads now.
     Rebalance { answer: oneshot::Sender<Result<u64, NotDone>> },
+    /// Give nodes up, also if the metadata has lost its majority with them.
+    Recover { lost: Vec<NodeId>, answer: oneshot::Sender<Result<u64, NotDone>> },
     /// Have a command applied.
     Propose { command: Command, answer: oneshot::Sender<Result<u64, NotDone>> },
 }
@@ -116,6 +120,8 @@ pub(crate) struct Policy {
     pub(crate) local_barrier: bool,
     /// Clients of a node that is cut off are closed (`cluster.isolated`).
     pub(crate) closes_isolated: bool,
+    /// Clients that nodes which drain send away (`cluster.reconnects_per_second`).
+    pub(crate) reconnects_per_second: u32,
 }
 
 /// The cluster, for the rest of the node. Lives as long as the process.
@@ -134,12 +140,25 @@ pub struct Cluster {
     clients: AtomicU32,
     /// The replicas of this node.
     replicas: ArcSwap<Vec<Replica>>,
+    /// How this node fares.
+    about: ArcSwap<About>,
+    stuck: ArcSwap<BTreeMap<u16, (u64, u64)>>,
+    /// How the others do.
+    known: ArcSwap<BTreeMap<NodeId, Known>>,
+    traffic: ArcSwap<Vec<Traffic>>,
+    cut_offs: AtomicU64,
     policy: Policy,
     orders: mpsc::Sender<Order>,
 }
 
 impl Cluster {
-    pub(crate) fn new(view: View, policy: Policy, orders: mpsc::Sender<Order>) -> Cluster {
+    /// `about`: what this node says of itself before it serves.
+    pub(crate) fn new(
+        view: View,
+        policy: Policy,
+        about: About,
+        orders: mpsc::Sender<Order>,
+    ) -> Cluster {
         let view = Arc::new(view);
         Cluster {
             view: watch::Sender::new(view.clone()),
@@ -151,6 +170,11 @@ impl Cluster {
             leaving: AtomicBool::new(false),
             clients: AtomicU32::new(0),
             replicas: ArcSwap::default(),
+            about: ArcSwap::from_pointee(about),
+            stuck: ArcSwap::default(),
+            known: ArcSwap::default(),
+            traffic: ArcSwap::default(),
+            cut_offs: AtomicU64::new(0),
             policy,
             orders,
         }
@@ -168,6 +192,52 @@ impl Cluster {
 
     pub(crate) fn show_replicas(&self, replicas: Vec<Replica>) {
         self.replicas.store(Arc::new(replicas));
+    }
+
+    /// How this node fares.
+    pub fn about(&self) -> Arc<About> {
+        self.about.load_full()
+    }
+
+    pub(crate) fn set_about(&self, about: About) {
+        self.about.store(Arc::new(about));
+    }
+
+    /// Partitions of this node that have lost their majority for good, and the
+    /// last entry that it has of each.
+    pub(crate) fn stuck(&self) -> Arc<BTreeMap<u16, (u64, u64)>> {
+        self.stuck.load_full()
+    }
+
+    pub(crate) fn set_stuck(&self, stuck: BTreeMap<u16, (u64, u64)>) {
+        self.stuck.store(Arc::new(stuck));
+    }
+
+    /// How the other nodes fare, as far as they said so of late.
+    pub fn known(&self) -> Arc<BTreeMap<NodeId, Known>> {
+        self.known.load_full()
+    }
+
+    pub(crate) fn set_known(&self, known: BTreeMap<NodeId, Known>) {
+        self.known.store(Arc::new(known));
+    }
+
+    /// What went to and from the other nodes, about a second ago.
+    pub fn traffic(&self) -> Arc<Vec<Traffic>> {
+        self.traffic.load_full()
+    }
+
+    pub(crate) fn set_traffic(&self, traffic: Vec<Traffic>) {
+        self.traffic.store(Arc::new(traffic));
+    }
+
+    /// How often this node was cut off: its lease ran out.
+    pub fn cut_offs(&self) -> u64 {
+        self.cut_offs.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_cut_off(&self) {
+        self.cut_offs.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The view of now.
@@ -282,6 +352,17 @@ impl Cluster {
     pub async fn propose(&self, command: Command) -> Result<u64, NotDone> {
         let (answer, answered) = oneshot::channel();
         let order = Order::Propose { command, answer };
+        self.orders.send(order).await.map_err(|_| NotDone::NoLeader)?;
+        answered.await.unwrap_or(Err(NotDone::NoLeader))
+    }
+
+    /// `tidegate cluster recover`, once what may be lost is accepted.
+    ///
+    /// # Errors
+    /// Why they are not given up.
+    pub async fn recover(&self, lost: Vec<NodeId>) -> Result<u64, NotDone> {
+        let (answer, answered) = oneshot::channel();
+        let order = Order::Recover { lost, answer };
         self.orders.send(order).await.map_err(|_| NotDone::NoLeader)?;
         answered.await.unwrap_or(Err(NotDone::NoLeader))
     }

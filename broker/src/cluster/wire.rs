@@ -79,6 +79,22 @@ pub(crate) trait Wire: Clone + Send + Sync + 'static {
 
     /// With whom they are up.
     fn up(&self) -> Vec<NodeId>;
+
+    /// What went over them.
+    fn traffic(&self) -> Vec<Traffic>;
+}
+
+/// Bytes between this node and another, since the process began.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Traffic {
+    /// Which.
+    pub node: NodeId,
+    /// From it.
+    pub received: u64,
+    /// To it.
+    pub sent: u64,
+    /// That wait to be sent.
+    pub queued: u64,
 }
 
 /// How long an answer to Raft is waited for: longer than an election, and than

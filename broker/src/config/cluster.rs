@@ -264,6 +264,10 @@ pub struct Cluster {
     pub isolated: Isolated,
     /// The newest version of the protocol between nodes that it speaks.
     pub protocol_max: u16,
+    /// Where clients reach it, for those that others send away.
+    pub advertise_clients: Option<String>,
+    /// Clients a second that nodes which drain send away, in all.
+    pub reconnects_per_second: u32,
 }
 
 /// Checks what was typed; none: the node is alone.
@@ -329,6 +333,8 @@ pub(super) fn resolve(
         subscribe_barrier: typed.subscribe_barrier(),
         isolated: typed.isolated(),
         protocol_max: typed.protocol_max(),
+        advertise_clients: advertise_clients(typed, faults),
+        reconnects_per_second: typed.reconnects_per_second(),
         name,
     })
 }
@@ -403,6 +409,20 @@ fn advertise(typed: &ClusterTable, bind: SocketAddr, faults: &mut Faults) -> Str
         });
     }
     advertise
+}
+
+/// Where clients are told to come in.
+fn advertise_clients(typed: &ClusterTable, faults: &mut Faults) -> Option<String> {
+    let advertise = typed.advertise_clients.clone()?;
+    if !is_host_and_port(&advertise) {
+        faults.push(Problem::Unfit {
+            key: "cluster.advertise_clients".into(),
+            value: advertise.clone(),
+            why: "is no host and port".into(),
+            fix: "use one such as mqtt-1.example.org:1883".into(),
+        });
+    }
+    Some(advertise)
 }
 
 fn trust(typed: &ClusterTable, bind: SocketAddr, faults: &mut Faults) -> Trust {

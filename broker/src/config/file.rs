@@ -353,6 +353,12 @@ tables! {
         /// nodes of an older program are among them and are to be gone back to. Two nodes use the
         /// newest that both speak, so that nothing has to be set for an upgrade.
         protocol_max: u16 [1, 2] = tidegate_mesh::PROTO_MAX;
+        /// Host and port where clients reach this node: those of MQTT 5.0 are sent there by nodes
+        /// that drain (Server Reference).
+        advertise_clients: String => "none; nobody is sent here by name";
+        /// Clients that all nodes which drain send away in a second, in all; fewer while the
+        /// others are slow to take them.
+        reconnects_per_second: u32 [1, 1_000_000] = 1_000;
     }
 
     /// Metrics and health over HTTP.

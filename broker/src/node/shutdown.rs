@@ -2,9 +2,10 @@
 //! until then, asks for a reload.
 //!
 //! Readiness goes first, so that a load balancer looks elsewhere; in a cluster
-//! the leaderships of partitions, within half of the time; then the shards
-//! close their listeners and end their connections at a pace; when the last is
-//! gone, or the deadline is there, the process ends with 0.
+//! the leaderships of partitions, within half of the time, and the clients at
+//! the pace of the cluster, within three quarters; then the shards close their
+//! listeners and end what is left; when the last is gone, or the deadline is
+//! there, the process ends with 0.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -79,7 +80,11 @@ pub(super) fn wait(
         let down = async {
             let began = Instant::now();
             // A load balancer has to notice before it may get a refusal.
-            tokio::join!(sleep(unready), hand_over(&shared, drain / 2));
+            let handed = async {
+                hand_over(&shared, drain / 2).await;
+                send_clients(&shared, (drain * 3 / 4).saturating_sub(began.elapsed())).await;
+            };
+            tokio::join!(sleep(unready), handed);
             let rest = drain.saturating_sub(began.elapsed());
             bring_down(&shared, drained, threads, health, rest).await;
         };
@@ -104,6 +109,14 @@ async fn hand_over(shared: &Shared, within: Duration) {
     tokio::spawn(async move { told.propose(Command::Drain { node, wish: Wish::Serve }).await });
     if timeout(within, outlet.leave()).await.is_err() {
         warn!("some partitions are still led here: others elect their leaders");
+    }
+}
+
+/// Waits while the clients are sent to other nodes of the cluster.
+async fn send_clients(shared: &Shared, within: Duration) {
+    let Some(outlet) = &shared.outlet else { return };
+    if timeout(within, outlet.clients_gone()).await.is_err() {
+        warn!("some clients are still here: they are closed without a pace");
     }
 }
 

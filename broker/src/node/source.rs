@@ -15,7 +15,8 @@ use crate::steering::Status;
 use crate::system::sampler::Snapshot;
 use crate::telemetry::histogram::{ConnectTimings, Timings};
 use crate::telemetry::source::{
-    LayerCounts, ListenerCounts, Observed, OverloadCounts, PasswordCounts, ShellCounts, Source,
+    ClusterCounts, LayerCounts, ListenerCounts, Observed, OverloadCounts, PasswordCounts,
+    ShellCounts, Source,
 };
 use crate::telemetry::storage::StorageCounts;
 
@@ -85,6 +86,16 @@ impl Source for Shared {
 
     fn replicas(&self) -> Arc<Vec<Replica>> {
         self.cluster.as_ref().map(|cluster| cluster.replicas()).unwrap_or_default()
+    }
+
+    fn peers(&self) -> Option<ClusterCounts<'_>> {
+        let (cluster, outlet) = (self.cluster.as_ref()?, self.outlet.as_ref()?);
+        Some(ClusterCounts {
+            cut_offs: cluster.cut_offs(),
+            acks: &outlet.timings.ack,
+            traffic: cluster.traffic(),
+            known: cluster.known(),
+        })
     }
 
     fn storage(&self) -> Option<StorageCounts<'_>> {

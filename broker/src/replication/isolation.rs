@@ -26,16 +26,20 @@ enum Away {
     CutOff,
 }
 
-/// Closes the clients of the node while they are better off elsewhere, and lets
-/// new ones in again after that. Runs for ever.
+/// Counts how often the lease runs out. Closes the clients of the node while
+/// they are better off elsewhere, and lets new ones in again after that. Runs
+/// for ever.
 pub(super) async fn watch(shared: Arc<Shared>, cluster: Arc<Cluster>) {
     // A node that has never had a lease is on its way in.
-    let (mut had, mut before) = (false, None);
+    let (mut had, mut held, mut before) = (false, false, None);
     loop {
         let clients: u64 = shared.node.counters.iter().map(|of| of.connections.value()).sum();
         cluster.set_clients(clients.try_into().unwrap_or(u32::MAX));
         let hold = cluster.hold(Reading::take().millis());
         had |= hold == Hold::Serving;
+        if std::mem::replace(&mut held, hold == Hold::Serving) && hold != Hold::Serving {
+            cluster.count_cut_off();
+        }
         let isolated = had && hold == Hold::Isolated && cluster.policy().closes_isolated;
         let away = match isolated {
             true => Some(Away::CutOff),

@@ -7,11 +7,13 @@
 //! `Outlet`: batches of records to be committed, and mail. Nothing here blocks
 //! a shard.
 
+mod handover;
 pub(crate) mod homes;
 mod isolation;
 pub(crate) mod machine;
 pub(crate) mod moving;
 pub(crate) mod post;
+mod recover;
 pub(crate) mod routes;
 pub(crate) mod run;
 pub(crate) mod start;
@@ -27,6 +29,8 @@ use bytes::Bytes;
 use tidegate_core::ids::{Member, PartitionId, ShardId};
 use tidegate_mesh::{Peer, Room};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use crate::telemetry::histogram::ReplicationTimings;
 
 /// Batches of one partition that may be on their way to their commit; what comes
 /// meanwhile makes one larger batch.
@@ -138,8 +142,13 @@ pub(crate) struct Outlet {
     routes: Arc<Notify>,
     /// This process is about to end: what it leads goes elsewhere.
     leaving: AtomicBool,
-    /// Leaderships that still have to go; none before that was looked at.
+    /// Leaderships that still have to go, and can; none before that was looked at,
+    /// and of a node that stays.
     left: watch::Sender<Option<usize>>,
+    /// The same of clients.
+    clients: watch::Sender<Option<u32>>,
+    /// Written by the thread of partitions alone.
+    pub(crate) timings: ReplicationTimings,
 }
 
 impl fmt::Debug for Outlet {
@@ -159,6 +168,8 @@ impl Outlet {
             routes: Arc::default(),
             leaving: AtomicBool::new(false),
             left: watch::Sender::new(None),
+            clients: watch::Sender::new(None),
+            timings: ReplicationTimings::default(),
         };
         (outlet, heard)
     }
@@ -189,14 +200,31 @@ impl Outlet {
         let _ = left.wait_for(|left| *left == Some(0)).await;
     }
 
+    /// Ends when no client is left that another node could take.
+    pub(crate) async fn clients_gone(&self) {
+        let mut clients = self.clients.subscribe();
+        // The task that sends them may have ended.
+        let _ = clients.wait_for(|clients| *clients == Some(0)).await;
+    }
+
+    /// So many clients have to go, and can; none: this node stays.
+    pub(crate) fn set_clients(&self, clients: Option<u32>) {
+        self.clients.send_if_modified(|before| std::mem::replace(before, clients) != clients);
+    }
+
     /// Whether [`Outlet::leave`] was called.
     pub(crate) fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Acquire)
     }
 
-    /// So many leaderships have to go, and can.
-    pub(crate) fn set_left(&self, left: usize) {
-        self.left.send_replace(Some(left));
+    /// So many leaderships have to go, and can; none: this node stays.
+    pub(crate) fn set_left(&self, left: Option<usize>) {
+        self.left.send_if_modified(|before| std::mem::replace(before, left) != left);
+    }
+
+    /// What was said last.
+    pub(crate) fn left(&self) -> Option<usize> {
+        *self.left.borrow()
     }
 
     /// Says which members are not down.

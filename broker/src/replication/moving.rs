@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tidegate_cluster::ids::{self as theirs, Millis, NodeId};
 use tidegate_cluster::lease::Hold;
 use tidegate_cluster::limits::{GIVE_BACK_AFTER_MS, NEAR_ENTRIES};
-use tidegate_cluster::meta::{Command, Meta};
+use tidegate_cluster::meta::{Command, Meta, NodeState};
 use tidegate_cluster::moving::{Group, Leaders, Led, Step, movable, next};
 use tidegate_consensus::{GroupStatus, Groups, LogId, Role, Transport};
 use tidegate_core::ids::PartitionId;
@@ -171,9 +171,11 @@ where
             led.iter().map(one).collect::<Vec<Led>>()
         };
         let leaving = self.shared.outlet.as_ref().is_some_and(super::Outlet::is_leaving);
-        if let Some(outlet) = self.shared.outlet.as_ref().filter(|_| leaving) {
+        let drains = view.this_node().is_some_and(|node| node.state == NodeState::Draining);
+        if let Some(outlet) = &self.shared.outlet {
             let handing = usize::from(self.moving.handing.is_some());
-            outlet.set_left(movable(&view.meta, me, &of(false), leaving).max(handing));
+            let left = || movable(&view.meta, me, &of(false), leaving).max(handing);
+            outlet.set_left((leaving || drains).then(left));
         }
         if self.moving.handing.is_some() {
             return;

@@ -76,7 +76,7 @@ pub(crate) type Announce = Box<dyn Fn(&Peer, Bytes) + Send>;
 pub(crate) struct Replication<D: Disk, W: Writer, T: Transport> {
     pub(super) shared: Arc<Shared>,
     pub(super) groups: Groups<D, W, T>,
-    member: Member,
+    pub(super) member: Member,
     pub(super) node: u64,
     /// What each partition's records of the log were replayed into.
     pub(super) indexes: HashMap<u16, PartitionIndex>,
@@ -197,11 +197,17 @@ where
             return;
         }
         let Some(payload) = self.moving.hold(partition, term, payload) else { return };
+        let began = Instant::now();
         let outcome = self.groups.propose(group(partition), payload);
-        let failed = failed.clone();
+        let (failed, shared) = (failed.clone(), Arc::clone(&self.shared));
         tokio::spawn(async move {
             match outcome.await {
-                Ok(_) => {}
+                Ok(_) => {
+                    if let Some(outlet) = &shared.outlet {
+                        let micros = began.elapsed().as_micros();
+                        outlet.timings.ack.observe(u64::try_from(micros).unwrap_or(u64::MAX), 1);
+                    }
+                }
                 Err(
                     error @ (ProposeError::NotLeader { .. }
                     | ProposeError::HandingOver
@@ -369,18 +375,18 @@ where
             return;
         }
         debug!(partition = partition.0, "this node no longer leads a partition");
-        let own = partition.shard(self.member, self.shared.node.shards());
-        let was_home = self.shared.node.home(partition) == Some(own);
-        if was_home {
-            self.shared.node.set_home(partition, None);
-        }
-        self.groups.close(group(partition)).await;
-        // In this order: what a shard does when it hears that the home has moved
-        // must not reach a leader of before.
-        say(&self.shared, partition, Word::Reset(partition));
-        if was_home {
-            self.tell_all(|| Word::HomeMoved(partition));
-        }
+        self.close_home(partition).await;
+        self.reopen(partition).await;
+        self.look_again(partition);
+    }
+
+    /// Something may be new of a partition.
+    pub(super) fn look_again(&self, partition: PartitionId) {
+        let _ = self.changed.send(partition);
+    }
+
+    /// Opens the group of a partition again, however often it takes.
+    pub(super) async fn reopen(&mut self, partition: PartitionId) {
         let began = Instant::now();
         loop {
             let machine = Machine::new(partition, Arc::clone(&self.shared));
@@ -398,7 +404,6 @@ where
                 }
             }
         }
-        let _ = self.changed.send(partition);
     }
 
     fn announcement(&self, homes: &[Home]) -> Bytes {
@@ -416,7 +421,7 @@ where
         self.tell_all(|| Word::HomeMoved(partition));
     }
 
-    fn tell_all(&self, word: impl Fn() -> Word) {
+    pub(super) fn tell_all(&self, word: impl Fn() -> Word) {
         self.shared.mailboxes.iter().for_each(|mailbox| mailbox.say(word()));
     }
 
@@ -487,6 +492,7 @@ where
                 writing.store(false, Ordering::Release);
             });
         }
+        self.bring_back().await;
         self.show();
         // Clients would wait for a partition that nobody leads. What this node is
         // to have a replica of may have one too few until it votes there.

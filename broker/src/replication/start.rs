@@ -156,6 +156,7 @@ pub(crate) fn start(
             }
         });
         tokio::spawn(super::isolation::watch(Arc::clone(&shared), Arc::clone(&cluster)));
+        tokio::spawn(super::handover::watch(Arc::clone(&shared), Arc::clone(&cluster)));
         tokio::spawn(look(Arc::clone(&cluster), tell_views, tell_routes));
         let ready = move |ready| cluster.set_may_serve(ready);
         let announce: run::Announce = Box::new(|peer: &Peer, bytes| {

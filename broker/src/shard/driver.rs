@@ -484,6 +484,10 @@ impl Driver {
                         self.core.send_away(now, SENT_AWAY_MAX);
                     }
                 }
+                Order::Away(away, count) => {
+                    self.core.turn_away(away);
+                    self.core.hand_over(now, count);
+                }
                 Order::Recheck => self.core.recheck(),
                 Order::WriteState(partition) => self.core.write_state(now, partition),
                 Order::Relocate { partition, limit } => {

@@ -19,7 +19,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use tidegate_core::ids::{Millis, ShardId};
 use tidegate_core::limits::MAILBOX_BATCHES_MAX;
-use tidegate_core::{Opened, Verdict};
+use tidegate_core::{Away, Opened, Verdict};
 
 use crate::replication::Word;
 use crate::store::{FETCHES_MAX, Fetched, SUBMISSIONS_MAX, Submission};
@@ -44,6 +44,9 @@ pub enum Order {
     /// The node is cut off from its cluster, and was for so long that its clients
     /// go, step by step; or it is not any more.
     Isolated(bool),
+    /// The node drains: new clients are sent away, and so many of those that it
+    /// has; or, with none, new ones are welcome again.
+    Away(Option<Away>, usize),
     /// The access rules have changed: hold subscriptions against them.
     Recheck,
     /// Write the state of this partition.

@@ -89,7 +89,8 @@ pub(crate) fn open(config: &Config, random: u64) -> anyhow::Result<Option<Opened
     let (mut log, recovered) =
         Log::open(disk.clone(), options).with_context(|| format!("{}", path.display()))?;
     let founded = log.vote(0).is_some();
-    check_form(config, &identity, founded)?;
+    let kept = log.reader().durable().0.saturating_sub(log.first().0);
+    check_form(config, &identity, founded.then_some(kept))?;
     if !founded && config.cluster.is_none() {
         found(&mut log, who.node).with_context(|| format!("{}", path.display()))?;
     }
@@ -175,20 +176,23 @@ impl Opened {
 const GROUPS: &str = "cluster.partitions";
 
 /// What was written by a node that was alone is not read by one of a cluster,
-/// nor the other way round.
-fn check_form(config: &Config, identity: &IdentityFile, founded: bool) -> anyhow::Result<()> {
+/// nor the other way round. `alone`: bytes that such a node has written.
+fn check_form(config: &Config, identity: &IdentityFile, alone: Option<u64>) -> anyhow::Result<()> {
     let groups = identity.value(GROUPS)?.is_some();
     let path = config.data_dir.display();
     match &config.cluster {
         Some(_) if groups => Ok(()),
         Some(cluster) => {
-            anyhow::ensure!(
-                !founded,
-                "cluster.name = {:?}: {path} was written by a node that was alone, which this \
-                 version cannot make one of a cluster; begin with an empty node.data_dir, or leave \
-                 cluster.name out",
-                cluster.name
-            );
+            if let Some(bytes) = alone {
+                anyhow::bail!(
+                    "cluster.name = {:?}: {path} holds what a node that was alone has kept: \
+                     sessions, queues, retained messages and wills, in a log of {bytes} bytes. \
+                     This version cannot take them into a cluster, and has changed nothing. Leave \
+                     cluster.name out to go on alone with them; or set node.data_dir to an empty \
+                     directory, and the node enters the cluster without them",
+                    cluster.name
+                );
+            }
             Ok(identity.set_value(GROUPS, Some(&[1]))?)
         }
         None => {

@@ -41,6 +41,11 @@ impl Histogram {
         self.sum_micros.add(micros * n);
     }
 
+    /// The sum of what was observed.
+    pub fn sum_micros(&self) -> u64 {
+        self.sum_micros.value()
+    }
+
     /// How many events were counted.
     pub fn count(&self) -> u64 {
         self.counts.iter().map(Count::value).sum()
@@ -76,6 +81,19 @@ impl Default for StoreTimings {
             read: Histogram::new(DISK),
             group_records: Histogram::new(RECORDS),
         }
+    }
+}
+
+/// What the task of partitions times.
+#[derive(Debug)]
+pub struct ReplicationTimings {
+    /// From the proposal of a batch to its commit.
+    pub ack: Histogram,
+}
+
+impl Default for ReplicationTimings {
+    fn default() -> ReplicationTimings {
+        ReplicationTimings { ack: Histogram::new(DISK) }
     }
 }
 

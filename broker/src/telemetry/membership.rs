@@ -8,7 +8,9 @@ use tidegate_cluster::lease::Hold;
 use tidegate_cluster::meta::NodeState;
 
 use super::exposition::Families;
+use super::histogram::Distribution;
 use super::metric;
+use super::source::ClusterCounts;
 use crate::cluster::{Replica, View, is_under_replicated};
 
 /// The states in which a node of the cluster may be.
@@ -55,6 +57,29 @@ pub(super) fn write(
     families.single(&metric::CLUSTER_PARTITIONS_PLACED, placed as u64)?;
     families.single(&metric::REBALANCE_MOVING, view.meta.moves().count() as u64)?;
     replication(view, replicas, families)
+}
+
+/// What is counted between this node and the others.
+pub(super) fn write_peers(counts: &ClusterCounts<'_>, families: &mut Families<'_>) -> fmt::Result {
+    let traffic = &counts.traffic;
+    families.family(&metric::PEER_BYTES, |series| {
+        traffic.iter().try_for_each(|of| {
+            let peer = of.node.to_string();
+            series.add(&[&peer, "received"], of.received)?;
+            series.add(&[&peer, "sent"], of.sent)
+        })
+    })?;
+    families.family(&metric::PEER_SEND_BUFFER, |series| {
+        traffic.iter().try_for_each(|of| series.add(&[&of.node.to_string()], of.queued))
+    })?;
+    families.family(&metric::PEER_RTT, |series| {
+        let mut known = counts.known.iter();
+        known
+            .try_for_each(|(node, known)| series.add(&[&node.to_string()], known.rtt.as_secs_f64()))
+    })?;
+    families.single(&metric::CLUSTER_CUT_OFF, counts.cut_offs)?;
+    let acks = Distribution::of([counts.acks]);
+    families.family(&metric::REPLICATION_ACK, |series| series.distribute(&[], &acks))
 }
 
 fn replication(view: &View, replicas: &[Replica], families: &mut Families<'_>) -> fmt::Result {

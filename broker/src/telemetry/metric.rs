@@ -284,6 +284,14 @@ metrics! {
         "Nodes of the cluster by their state, as far as this one knows; absent without a cluster, as are the others of it";
     PEER_UP gauge "tidegate_peer_up" ["peer"]
         "Whether connections with another node, named by its id, are up";
+    PEER_BYTES counter "tidegate_peer_bytes" "bytes" ["peer", "direction"]
+        "Bytes from another node (received) and to it (sent), under TLS if there is any";
+    PEER_SEND_BUFFER gauge "tidegate_peer_send_buffer_bytes" "bytes" ["peer"]
+        "Bytes that wait to be sent to it";
+    PEER_RTT gauge "tidegate_peer_rtt_seconds" "seconds" ["peer"]
+        "How long its last answer to a small question took; absent while it gives none";
+    CLUSTER_CUT_OFF counter "tidegate_cluster_partition_detected" []
+        "Times that this node's lease has run out: it was cut off from the majority, or too slow";
     CLUSTER_LEASE gauge "tidegate_cluster_lease" []
         "0: this node holds its lease and serves; 1: it has run out, nothing is read from clients or delivered; 2: for so long that clients are closed";
     CLUSTER_META_TERM gauge "tidegate_cluster_meta_term" []
@@ -302,6 +310,8 @@ metrics! {
         "Partitions of which this node has a replica";
     REPLICATION_LAG gauge "tidegate_replication_lag_entries" ["peer"]
         "Entries that a peer's replicas lack of the partitions that this node leads, in all; it grows while the peer is away";
+    REPLICATION_ACK histogram "tidegate_replication_ack_seconds" "seconds" []
+        "How long batches of records took from their proposal by this node, as the leader of a partition, to their commit by a quorum";
     REPLICATION_UNDER gauge "tidegate_replication_under_replicated" []
         "Partitions that this node leads and that have fewer live replicas near their end than are wanted";
     REBALANCE_MOVING gauge "tidegate_rebalance_partitions_moving" []

@@ -120,6 +120,9 @@ impl Collector for NodeCollector {
         if let Some((view, hold)) = self.source.membership() {
             membership::write(&view, hold, &self.source.replicas(), &mut families)?;
         }
+        if let Some(counts) = self.source.peers() {
+            membership::write_peers(&counts, &mut families)?;
+        }
         self.node(&scrape, &mut families)?;
         let system = self.source.system();
         if let Some(snapshot) = &system {

@@ -1,18 +1,20 @@
 //! Where a scrape finds the numbers: what the shards count, seen from outside.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tidegate_cluster::ids::NodeId;
 use tidegate_cluster::lease::Hold;
 use tidegate_core::counters::Counters;
 
 use tidegate_kernel::program::Facts;
 use tidegate_kernel::tcpstat::Stats;
 
-use crate::cluster::{Replica, View};
+use crate::cluster::{Known, Replica, Traffic, View};
 use crate::steering::Status;
 use crate::system::sampler::Snapshot;
 
-use super::histogram::{ConnectTimings, Timings};
+use super::histogram::{ConnectTimings, Histogram, Timings};
 use super::storage::StorageCounts;
 
 /// The shards of a node, as telemetry sees them. The runtime implements it.
@@ -88,8 +90,26 @@ pub trait Source: Send + Sync + 'static {
         Arc::default()
     }
 
+    /// What is counted between this node and the others of its cluster.
+    fn peers(&self) -> Option<ClusterCounts<'_>> {
+        None
+    }
+
     /// Asks every shard for a turn, so that an idle one shows that it lives.
     fn ping(&self);
+}
+
+/// What is counted between this node and the others of its cluster.
+#[derive(Debug)]
+pub struct ClusterCounts<'a> {
+    /// Times that the lease has run out.
+    pub cut_offs: u64,
+    /// From a proposal to its commit.
+    pub acks: &'a Histogram,
+    /// What went over the connections.
+    pub traffic: Arc<Vec<Traffic>>,
+    /// How the others fare.
+    pub known: Arc<BTreeMap<NodeId, Known>>,
 }
 
 /// What the kernel counts for us by eBPF.

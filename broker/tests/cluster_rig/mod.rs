@@ -124,6 +124,12 @@ impl Node {
         );
     }
 
+    /// A further line of its `[cluster]` table, from the next start on.
+    pub fn add(&mut self, line: &str) {
+        self.config += line;
+        self.config.push('\n');
+    }
+
     /// Another time to go down, from the next start on.
     pub fn drain_seconds(&mut self, seconds: u32) {
         let before = format!("drain_seconds = {}\n", self.drain_seconds);

@@ -39,7 +39,7 @@ impl Pace {
         self.per_second = self.per_second.min(self.max_per_second);
     }
 
-    /// The slowest survivor's 99th percentile from CONNECT to CONNACK of the last
+    /// The slowest survivor's time from CONNECT to CONNACK, the mean of its last
     /// second; `None`: none is known to be there, so nobody is sent away.
     pub fn adapt(&mut self, accept_ms: Option<u32>, now: Millis) {
         if now < self.adapted + ADAPT_MS {

@@ -7,5 +7,6 @@ mod elections;
 mod handover;
 mod heartbeats;
 mod members;
+mod recovery;
 mod rig;
 mod snapshots;

@@ -166,6 +166,9 @@ impl Shard {
         if self.node.room() == Room::None && expiry_of(connect) > 0 && !resumes {
             return refuse(ReasonCode::QuotaExceeded, RejectReason::DiskFull);
         }
+        if let Some(away) = &self.away {
+            return refuse(away.reason(), RejectReason::Draining);
+        }
         if self.draining || self.isolated {
             return refuse(ReasonCode::ServerUnavailable, RejectReason::Draining);
         }
@@ -356,9 +359,18 @@ impl Shard {
         if conn.packet_bytes_max < REFUSAL_BYTES {
             return; // [MQTT-3.1.2-24]
         }
+        let packet_bytes_max = conn.packet_bytes_max as usize;
+        let reference = self.reference_for(code);
         if let Some(output) = self.output(slot) {
-            let connack = ConnackOut { reason: code, ..ConnackOut::default() };
+            let mut connack = ConnackOut { reason: code, ..ConnackOut::default() };
+            connack.server_reference = reference.as_deref();
+            let start = output.buffer().len();
             encode_connack(output.buffer(), version, &connack);
+            if reference.is_some() && output.buffer().len() - start > packet_bytes_max {
+                output.buffer().truncate(start);
+                connack.server_reference = None;
+                encode_connack(output.buffer(), version, &connack);
+            }
             self.sent(slot, PacketType::Connack);
         }
     }

@@ -184,9 +184,16 @@ impl Shard {
         self.wheel.insert((slot, generation), due);
     }
 
-    /// Ends up to `n` connections, clients of 5.0 being told why; who has said
-    /// no CONNECT yet is closed.
-    pub(super) fn end_some(&mut self, now: Millis, n: usize, why: ReasonCode, close: CloseReason) {
+    /// Ends up to `n` connections, clients of 5.0 being told why; who is not in
+    /// yet is closed, or with `only_live` left alone.
+    pub(super) fn end_some(
+        &mut self,
+        now: Millis,
+        n: usize,
+        why: ReasonCode,
+        close: CloseReason,
+        only_live: bool,
+    ) {
         let mut left = n;
         let slots = self.conns.slots();
         for _ in 0..slots {
@@ -204,6 +211,7 @@ impl Shard {
                     }
                     self.end(now, slot, close, true);
                 }
+                Phase::HalfOpen | Phase::Claiming if only_live => {}
                 Phase::HalfOpen | Phase::Claiming => {
                     left -= 1;
                     self.lose(now, slot, close);

@@ -56,6 +56,8 @@ use crate::retained::{Retained, Sweep};
 use crate::slab::Slab;
 use crate::transit::{Passed, Reached, Stamp, Transit};
 
+pub use isolate::Away;
+
 use crossing::Crossings;
 use distribute::Job;
 use fresh::Waiting;
@@ -274,6 +276,8 @@ pub struct Shard {
     draining: bool,
     /// The node is cut off from its cluster.
     isolated: bool,
+    /// The node drains, and its clients go elsewhere.
+    away: Option<Away>,
     drain_next: u32,
     shed_next: u32,
     shed_due: Millis,
@@ -329,6 +333,7 @@ impl Shard {
             transit: Transit::default(),
             draining: false,
             isolated: false,
+            away: None,
             drain_next: 0,
             shed_next: 0,
             shed_due: 0,
@@ -590,19 +595,6 @@ impl Shard {
         self.transit.leave();
         self.publish_own(now, topic, payload);
         self.settle(now);
-    }
-
-    /// Refuses new connections from now on.
-    pub fn drain(&mut self) {
-        self.draining = true;
-    }
-
-    /// Ends up to `n` connections for a shutdown; how many are left.
-    pub fn disconnect_some(&mut self, now: Millis, n: usize) -> usize {
-        self.transit.leave();
-        self.end_some(now, n, ReasonCode::ServerShuttingDown, CloseReason::Drain);
-        self.settle(now);
-        self.connections()
     }
 
     /// Deadlines of sessions without a connection that are kept: at most two each.

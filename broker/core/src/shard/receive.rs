@@ -212,9 +212,14 @@ impl Shard {
             text = None; // [MQTT-3.14.2-3]
         }
         let packet_bytes_max = conn.packet_bytes_max as usize;
+        let reference = self.reference_for(reason);
         if let Some(output) = self.output(slot) {
             let start = output.buffer().len();
-            encode_disconnect(output.buffer(), reason, None, text, None);
+            encode_disconnect(output.buffer(), reason, None, text, reference.as_deref());
+            if output.buffer().len() - start > packet_bytes_max && reference.is_some() {
+                output.buffer().truncate(start);
+                encode_disconnect(output.buffer(), reason, None, None, None);
+            }
             if output.buffer().len() - start > packet_bytes_max {
                 output.buffer().truncate(start);
                 return;

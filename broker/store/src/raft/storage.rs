@@ -92,6 +92,57 @@ impl<D: Disk, W: Writer> RaftLog<D, W> {
         self.write(true, change, done)
     }
 
+    /// Makes `node` the only voter, whoever voted before: behind the last entry
+    /// comes a membership of it alone, in a term above all that is known here,
+    /// with a vote for itself. With `from`, the log first becomes one that ends
+    /// there, as behind a snapshot. `done` is called when that is durable. What
+    /// drove the log before must not use it any more.
+    ///
+    /// # Errors
+    /// The writer has failed before, or there is nothing behind which it could
+    /// come.
+    pub fn force(
+        &self,
+        node: u64,
+        from: Option<(u64, u64)>,
+        done: impl FnOnce(io::Result<()>) + Send + 'static,
+    ) -> io::Result<(u64, u64)> {
+        let partition = self.partition;
+        let mut forced = (0, 0);
+        let change = |index: &mut PartitionIndex, write, batch: &mut Batch| {
+            if let Some((term, last)) = from {
+                index.empty();
+                batch.push(Kind::Compacted, EMPTIED, partition, 0, 0, |_| {});
+                index.purge(term, last);
+                batch.push(Kind::Compacted, 0, partition, term, last, |_| {});
+            }
+            let nothing = || io::Error::other("this replica has no entry");
+            let (last_term, last) = index.last().or(index.purged()).ok_or_else(nothing)?;
+            let voted = index.vote().map_or(0, |vote| vote.term);
+            forced = (last_term.max(voted) + 1, last + 1);
+            let record = |kind, index, body: Vec<u8>| Record {
+                kind,
+                flags: 0,
+                partition,
+                term: forced.0,
+                index,
+                body: body.into(),
+            };
+            let mut body = Vec::new();
+            encode_vote(&mut body, node);
+            let vote = record(Kind::Vote, 0, body);
+            push(batch, &vote);
+            index.set_vote(vote);
+            let mut body = Vec::new();
+            Membership { voters: vec![vec![node]], learners: Vec::new() }.encode(&mut body);
+            let membership = record(Kind::Membership, forced.1, body);
+            let offset = push(batch, &membership);
+            index.push(write, offset, membership).map_err(io::Error::other)
+        };
+        self.write(true, change, done)?;
+        Ok(forced)
+    }
+
     /// What is known of the log, for when it is opened again.
     pub fn index(&self) -> PartitionIndex {
         self.lock().index.clone()
