@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::ids::{Millis, SessionKey};
+use crate::ids::{Millis, PartitionId, SessionKey};
 use crate::limits::ASK_AGAIN_MS;
 use crate::mail::Replay;
 
@@ -55,6 +55,14 @@ impl Asked {
         keys.iter().filter_map(|key| Some(self.away.remove(key)?.0)).collect()
     }
 
+    /// A partition is led here no more: its sessions ask whoever leads it next. What
+    /// was found for them would count as what they ask for under a later leader.
+    pub(crate) fn forget(&mut self, partition: PartitionId) {
+        let of =
+            |owner: &SessionKey| owner.durable && PartitionId::split(owner.slot).0 == partition;
+        self.away.retain(|(owner, _), _| !of(owner));
+    }
+
     /// How many are away.
     pub(crate) fn len(&self) -> usize {
         self.away.len()
@@ -97,5 +105,21 @@ mod tests {
         asked.leave(ASK_AGAIN_MS, &mut again);
         assert!(!asked.is_back(&lost), "an earlier leg");
         assert!(asked.is_back(&again));
+    }
+
+    #[test]
+    fn what_a_partition_asked_for_is_forgotten_with_its_leadership() {
+        let mut asked = Asked::default();
+        let owner = |partition: u8, durable| {
+            let slot = PartitionId(partition).session_slot(1);
+            SessionKey { shard: ShardId(64), durable, slot, generation: 1 }
+        };
+        for owner in [owner(3, true), owner(4, true), owner(3, false)] {
+            asked.leave(0, &mut Replay { owner, ..replay(1) });
+        }
+        asked.forget(PartitionId(3));
+        let left: Vec<SessionKey> =
+            asked.overdue(ASK_AGAIN_MS).into_iter().map(|replay| replay.owner).collect();
+        assert_eq!(left, [owner(3, false), owner(4, true)]);
     }
 }

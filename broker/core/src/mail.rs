@@ -97,9 +97,12 @@ pub(crate) mod part {
     /// The message, to be retained.
     pub(crate) const RETAIN: u32 = 1;
 
+    /// None of them: the lowest number that may come, in a state.
+    pub(crate) const LOW: u32 = u32::MAX;
+
     /// The message, for a member of this share group.
     pub(crate) fn share(hash: u64) -> u32 {
-        (hash as u32).max(2)
+        (hash as u32).clamp(2, LOW - 1)
     }
 }
 
@@ -294,6 +297,10 @@ pub(crate) struct Cross {
     pub(crate) publisher: ConnRef,
     pub(crate) lane: Option<Lane>,
     pub(crate) confirm: Option<Confirm>,
+    /// The one in front of it that its shard has sent to the same partition, and
+    /// that is not confirmed, by the number of its own [`Confirm`]; 0: there is
+    /// none.
+    pub(crate) after: u64,
 }
 
 /// What becomes of it there.

@@ -265,3 +265,39 @@ fn a_durable_share_group_gets_what_comes_again_at_the_same_member() {
         assert_eq!(members.len(), 1, "{payload} came to {members:?}");
     }
 }
+
+#[test]
+fn a_farewell_that_was_lost_is_still_one_when_the_next_leader_asks_for_the_claim() {
+    let mut world = World::replicated(3, 21);
+    for p in partitions() {
+        world.elect(p, 0);
+    }
+    let mourner = world.connect(1, "mourner", true);
+    world.subscribe(mourner, "w/+", 1);
+    let leaves = world.connect_with_will(2, "leaves", "w/1", "withdrawn");
+    world.settle(500);
+    assert!(world.is_open(leaves));
+    world.disconnect(leaves);
+    for _ in 0..50 {
+        world.step(1);
+        world.take_line(2, 0);
+    }
+    world.cut(0, 2);
+    world.cut(1, 2);
+    for p in partitions() {
+        world.elect(p, 1);
+    }
+    world.join(1, 2);
+    // The next leader hears nothing of it before it sends the connection away.
+    let again = world.begin_connect(1, "leaves", true);
+    for _ in 0..200 {
+        world.step(1);
+        world.take_line(2, 1);
+    }
+    world.cut(1, 2);
+    world.join(1, 2);
+    world.join(0, 2);
+    world.settle(20_000);
+    assert!(world.is_open(again));
+    assert!(world.clients[mourner].got.is_empty(), "{:?}", world.clients[mourner].got);
+}

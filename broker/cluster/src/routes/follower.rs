@@ -208,7 +208,8 @@ impl Follower {
 
     /// This node leads a partition from this index on, and has applied it; these
     /// are the filters of all its subscriptions. [`Follower::led`] is told of
-    /// those that come and go.
+    /// those that come and go. Where a later leader has spoken already that one
+    /// counts: a shard may say late that it leads, when it does no longer.
     ///
     /// # Errors
     /// The table is full: this node is no good leader for the partition.
@@ -218,6 +219,9 @@ impl Follower {
         index: u64,
         mut filters: impl Iterator<Item = &'a str>,
     ) -> Result<(), Full> {
+        if self.partitions.get(&partition).is_some_and(|known| known.index > index) {
+            return Ok(());
+        }
         let by = Some(Speaker::Myself);
         self.partitions.insert(partition, Partition { index, by, complete: false });
         self.table.begin(Authority::Partition(partition));

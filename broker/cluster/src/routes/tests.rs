@@ -210,6 +210,19 @@ fn a_deposed_leader_changes_nothing_any_more() {
 }
 
 #[test]
+fn a_leader_that_says_so_late_does_not_silence_the_next_one() {
+    let (mut next, mut follower) = pair(0);
+    let p = PartitionId(0);
+    next.lead(p, 6, ["a"].into_iter(), 1);
+    drain(&mut next, life(1), &mut follower, life(2));
+    follower.lead(p, 5, ["z"].into_iter()).expect("room");
+    follower.follow(p);
+    assert!(follower.covered_until(std::iter::empty(), 1).is_ok());
+    assert_eq!(wants(&follower, "a"), [Authority::Partition(p)]);
+    assert_eq!(wants(&follower, "z"), []);
+}
+
+#[test]
 fn what_a_peer_says_out_of_turn_is_refused() {
     let (mut announcer, mut follower) = pair(0);
     assert_eq!(announcer.acked(life(2), u64::MAX), Acked::Impossible);

@@ -1,4 +1,4 @@
-//! Mail between nodes as bytes, format 1.
+//! Mail between nodes as bytes, format 2.
 //!
 //! A parcel is `shard u8 | len u32 | version u8 | kind u8 | body`: the number
 //! of the shard within its node, and `len` bytes of mail. Little endian, lengths
@@ -23,7 +23,7 @@ use crate::partition::{Reader, RecordError, Writer, acked_bits, acked_of};
 use crate::retained::Cursor;
 
 /// The format of a mail.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Shard and length.
 const HEAD_BYTES: usize = 5;
 
@@ -34,7 +34,7 @@ pub enum MailError {
     #[error("{0} bytes are left, which is no whole parcel")]
     Cut(usize),
     /// It is of another version.
-    #[error("a mail of format {0}; this version knows format 1")]
+    #[error("a mail of format {0}; this version knows format 2")]
     Version(u8),
     /// It is for another shard than the one that it was given to.
     #[error("a mail for shard {to} was given to shard {here}")]
@@ -326,6 +326,7 @@ fn write(w: &mut Writer<'_>, kind: &Kind) -> bool {
             w.conn(cross.publisher);
             w.lane(cross.lane);
             w.confirm(cross.confirm);
+            w.u64(cross.after);
         }
         Kind::Retain { message, clear, lane, confirm } => {
             w.u8(tag::RETAIN);
@@ -491,7 +492,8 @@ fn read(r: &mut Reader<'_>, kind: u8, node: &Node) -> Result<Kind> {
         tag::CROSS => {
             let (to, what, message) = (r.remote()?, r.what()?, r.message()?);
             let (publisher, lane, confirm) = (r.conn()?, r.lane()?, r.confirm()?);
-            Kind::Cross(Box::new(Cross { to, what, message, publisher, lane, confirm }))
+            let after = r.u64("number")?;
+            Kind::Cross(Box::new(Cross { to, what, message, publisher, lane, confirm, after }))
         }
         tag::RETAIN => {
             let (message, clear) = (r.message()?, r.flag("clear")?);

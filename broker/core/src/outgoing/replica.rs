@@ -19,8 +19,9 @@ impl Outgoing {
     }
 
     /// The connection has gone: what it may have been sent waits again. It had
-    /// at most the first `window` of what was owed.
-    pub(crate) fn unsend(&mut self, window: u16) {
+    /// at most the first `window` of what was owed; none: that cannot be told, as
+    /// acknowledgements were lost with a leader, and it sent more behind them.
+    pub(crate) fn unsend(&mut self, window: Option<u16>) {
         self.current = 0;
         let mut back = Vec::new();
         for mut flight in std::mem::take(&mut self.flights) {
@@ -41,6 +42,10 @@ impl Outgoing {
             back.sort_unstable_by_key(|waiting| waiting.sequence);
             self.waiting = back.into();
         }
+        let Some(window) = window else {
+            self.maybe_sent = self.sequence;
+            return;
+        };
         let sent = self.waiting.len().min(usize::from(window));
         if let Some(last) = sent.checked_sub(1).and_then(|last| self.waiting.get(last)) {
             self.maybe_sent = self.maybe_sent.max(last.sequence + 1);
@@ -163,12 +168,16 @@ mod tests {
         gone.iter().for_each(|&sequence| replica.drop_one(sequence));
         assert_eq!((owed(&leader), owed(&replica)), (vec![6, 7, 8], vec![6, 7, 8]));
         for side in [&mut leader, &mut replica] {
-            side.unsend(2);
+            side.unsend(Some(2));
             assert_eq!(side.maybe_sent_before(), 8);
             assert_eq!(side.all_released().collect::<Vec<_>>(), [1]);
             assert_eq!(side.load().0, 3);
         }
         assert_eq!(leader.load().1, replica.load().1);
+        for side in [&mut leader, &mut replica] {
+            side.unsend(None);
+            assert_eq!(side.maybe_sent_before(), 9, "all of it may have been sent");
+        }
     }
 
     #[test]

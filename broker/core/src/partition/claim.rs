@@ -45,6 +45,8 @@ pub(crate) struct Claim {
 pub(super) enum Ended {
     /// Its shard says so.
     Told,
+    /// Its shard says so to another leader than the one that granted its claim.
+    Unsure,
     /// With the node that was alone.
     Crashed,
     /// With its node or its partition's leader. The client has a moment to come
@@ -211,6 +213,7 @@ impl Partition {
             expiry,
             will: will && session.is_some_and(|session| session.armed.is_some()),
             next: claim.pending.as_ref().map(|next| next.clean_start),
+            unsure: self.inherited(conn).is_some(),
         };
         if (moved || self.inherited(conn).is_some()) && released.will {
             // The connection was closed because of a leader or a link.
@@ -227,7 +230,7 @@ impl Partition {
 
     /// The owner's connection has ended [MQTT-3.1.2-23], [MQTT-3.14.4-3].
     pub(super) fn release(&mut self, at: Millis, released: Released, cx: &mut Context<'_>) {
-        let Released { slot, generation, session: _, expiry, will, next } = released;
+        let Released { slot, generation, session: _, expiry, will, next, unsure } = released;
         let Some(claim) = self.claims.at_mut(slot) else { return };
         if claim.generation != generation || claim.live.is_none() {
             return;
@@ -241,7 +244,8 @@ impl Partition {
             self.disinherit(conn);
             cx.release_noted(conn);
         }
-        self.leave_session(at, slot, expiry, will, next, Ended::Told, cx);
+        let ended = if unsure { Ended::Unsure } else { Ended::Told };
+        self.leave_session(at, slot, expiry, will, next, ended, cx);
         let Some(claim) = self.claims.at_mut(slot) else { return };
         match claim.pending.take() {
             Some(next) => self.propose_claim(at, slot, next, cx),
@@ -273,7 +277,10 @@ impl Partition {
         let will = session.armed.take().filter(|_| will);
         if let Some(outgoing) = session.outgoing.as_mut().filter(|_| replicated) {
             let before = outgoing.load();
-            outgoing.unsend(session.window);
+            match ended {
+                Ended::Told => outgoing.unsend(Some(session.window)),
+                Ended::Unsure | Ended::Crashed | Ended::Gone => outgoing.unsend(None),
+            }
             cx.counters.track(before, outgoing.load());
         }
         let orphans = session.disconnected(cx);
@@ -399,6 +406,8 @@ impl Partition {
             }
         }
         self.pump(at, slot, cx);
+        // That the last replay had ended may have been lost with a leader.
+        self.end_catchup(at, slot, cx);
     }
 
     /// The owner asks again: the answer was lost with a link, or is on its way.
@@ -451,13 +460,17 @@ impl Partition {
         self.grant_again(slot, cx);
     }
 
-    /// Whether this connection speaks for this session.
+    /// Whether this connection speaks for this session with this leader. One that
+    /// an earlier leader has granted does not: what it acknowledges was sent by
+    /// that one, and a PUBREC of what is not sent here would be answered as one of
+    /// nothing, upon which its client takes the message for new when it comes again.
     pub(crate) fn speaks(&self, key: SessionKey, conn: ConnRef) -> bool {
         let (_, slot) = PartitionId::split(key.slot);
-        self.claims.at(slot).is_some_and(|claim| {
-            claim.live == Some(conn)
-                && claim.session.as_ref().is_some_and(|s| s.generation == key.generation)
-        })
+        self.inherited(conn).is_none()
+            && self.claims.at(slot).is_some_and(|claim| {
+                claim.live == Some(conn)
+                    && claim.session.as_ref().is_some_and(|s| s.generation == key.generation)
+            })
     }
 
     pub(super) fn forget_if_empty(&mut self, slot: u32) {

@@ -171,6 +171,9 @@ pub(crate) struct Released {
     pub(crate) will: bool,
     /// Whether another connection waits for the claim, and wants a new session.
     pub(crate) next: Option<bool>,
+    /// Whether its claim is of an earlier leader, which alone knew what its
+    /// client was sent.
+    pub(crate) unsure: bool,
 }
 
 /// The sessions of one partition that a message goes to.

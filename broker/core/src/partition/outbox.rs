@@ -127,6 +127,9 @@ impl Outbox {
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     numbers: BTreeSet<(LaneSource, u64, u32)>,
+    /// Below it everything has come. One that was on its way for long, or is sent
+    /// again by a former leader, says an older lowest number than is known here.
+    floors: BTreeMap<LaneSource, u64>,
 }
 
 impl Seen {
@@ -134,9 +137,14 @@ impl Seen {
     /// the lane's lowest do not come again and are forgotten.
     pub(crate) fn is_new(&mut self, lane: Option<Lane>, noted: bool) -> bool {
         let Some(Lane { source, number, low, part }) = lane else { return true };
+        let floor = self.floors.get(&source).copied().unwrap_or(0);
         if !noted {
-            return !self.numbers.contains(&(source, number, part));
+            return number >= floor && !self.numbers.contains(&(source, number, part));
         }
+        if low > floor {
+            self.floors.insert(source, low);
+        }
+        let low = low.max(floor);
         while let Some(&old) = self.numbers.range((source, 0, 0)..(source, low, 0)).next() {
             self.numbers.remove(&old);
         }
@@ -151,22 +159,37 @@ impl Seen {
         while let Some(&old) = self.numbers.range(first..=(last, u64::MAX, u32::MAX)).next() {
             self.numbers.remove(&old);
         }
+        self.floors.retain(|&source, _| source < first.0 || source > last);
     }
 
     /// Of whose shards it knows numbers.
     pub(super) fn members(&self) -> impl Iterator<Item = Member> {
-        self.numbers.iter().filter_map(|(source, ..)| match source {
+        let numbers = self.numbers.iter().map(|(source, ..)| source);
+        numbers.chain(self.floors.keys()).filter_map(|source| match source {
             LaneSource::Shard(shard) => Some(shard.member()),
             LaneSource::Partition(_) => None,
         })
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (LaneSource, u64, u32)> {
+    /// All numbers. A node that is alone needs no more: nobody led before it.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = (LaneSource, u64, u32)> {
         self.numbers.iter().copied()
     }
 
+    /// All numbers, and the lowest that may come of each lane as [`part::LOW`].
+    pub(super) fn iter(&self) -> impl Iterator<Item = (LaneSource, u64, u32)> {
+        let floors = self.floors.iter().map(|(&source, &low)| (source, low, part::LOW));
+        self.numbers.iter().copied().chain(floors)
+    }
+
     pub(super) fn restore(&mut self, numbers: impl Iterator<Item = (LaneSource, u64, u32)>) {
-        self.numbers.extend(numbers);
+        for (source, number, part) in numbers {
+            if part == part::LOW {
+                self.floors.insert(source, number);
+            } else {
+                self.numbers.insert((source, number, part));
+            }
+        }
     }
 }
 
@@ -299,9 +322,17 @@ mod tests {
         assert!(seen.is_new(lane(2, 7, 0), true), "each partition counts for itself");
         assert!(seen.is_new(lane(1, 9, 8), true));
         let of = LaneSource::Partition;
-        assert_eq!(seen.iter().collect::<Vec<_>>(), [(of(1), 9, 0), (of(2), 7, 0)]);
+        let all = [(of(1), 9, 0), (of(2), 7, 0), (of(1), 8, part::LOW)];
+        assert_eq!(seen.iter().collect::<Vec<_>>(), all);
         assert!(seen.is_new(None, true));
         assert!(!seen.is_new(lane(1, 7, 8), true), "so late that it was confirmed before");
+        let mut copy = Seen::default();
+        copy.restore(seen.iter());
+        for seen in [&mut seen, &mut copy] {
+            let late = lane(1, 7, 5);
+            assert!(!seen.is_new(late, false), "by a former leader, with what it knew");
+            assert!(!seen.is_new(late, true), "by a former leader, with what it knew");
+        }
     }
 
     #[test]
@@ -315,7 +346,9 @@ mod tests {
             assert!(seen.is_new(lane(member, 0), true) && seen.is_new(lane(member, 63), true));
         }
         seen.forget(Member(2));
-        assert_eq!(seen.iter().count(), 4);
+        assert!(seen.iter().all(|(source, ..)| {
+            matches!(source, LaneSource::Shard(shard) if shard.member() != Member(2))
+        }));
         assert!(!seen.is_new(lane(1, 63), true) && !seen.is_new(lane(3, 0), true));
         assert!(seen.is_new(lane(2, 0), true));
     }

@@ -76,11 +76,11 @@ impl Partition {
                     w.will(will);
                 }
             }
-            Change::Release(Released { session, expiry, will, next, .. }) => {
+            Change::Release(Released { session, expiry, will, next, unsure, .. }) => {
                 at(&mut w, tag::RELEASE);
                 w.u32(session.unwrap_or(0));
                 w.option_u32(*expiry);
-                w.u8((*will).into());
+                w.u8(u8::from(*will) | u8::from(*unsure) << 1);
                 w.u8(next.map_or(0, |clean| 1 + u8::from(clean)));
             }
             Change::Subscribe(request) => {
@@ -260,7 +260,12 @@ impl Partition {
             tag::RELEASE => {
                 let session = r.u32("session")?;
                 let expiry = r.option_u32("session expiry")?;
-                let will = r.flag("will")?;
+                let bits = r.u8("end of a connection")?;
+                if bits > 0b11 {
+                    let what = "end of a connection";
+                    return Err(RecordError::Unknown { what, value: bits.into() });
+                }
+                let (will, unsure) = (bits & 0b01 != 0, bits & 0b10 != 0);
                 let next = match r.u8("next")? {
                     0 => None,
                     1 => Some(false),
@@ -272,7 +277,8 @@ impl Partition {
                 let slot = self.slot_of(session);
                 let generation = self.claims.at(slot).map_or(0, |claim| claim.generation);
                 let session = Some(session);
-                Change::Release(Released { slot, generation, session, expiry, will, next })
+                let released = Released { slot, generation, session, expiry, will, next, unsure };
+                Change::Release(released)
             }
             tag::SUBSCRIBE => {
                 let session = self.key_of(r.u32("session")?);

@@ -132,8 +132,8 @@ impl Partition {
             LaneSource::Partition(partition) => Some((partition, number, part)),
             LaneSource::Shard(_) => None,
         };
-        w.u32(self.seen.iter().filter_map(of).count() as u32);
-        for (partition, number, part) in self.seen.iter().filter_map(of) {
+        w.u32(self.seen.numbers().filter_map(of).count() as u32);
+        for (partition, number, part) in self.seen.numbers().filter_map(of) {
             w.u8(partition);
             w.u64(number);
             w.u32(part);
@@ -143,11 +143,11 @@ impl Partition {
             LaneSource::Shard(shard) => Some((shard, number, part)),
             LaneSource::Partition(_) => None,
         };
-        let shards = self.seen.iter().filter_map(of).count();
+        let shards = self.seen.numbers().filter_map(of).count();
         if shards > 0 {
             w.u8(item::CROSSED);
             w.u32(shards as u32);
-            for (shard, number, part) in self.seen.iter().filter_map(of) {
+            for (shard, number, part) in self.seen.numbers().filter_map(of) {
                 w.u16(shard.0);
                 w.u64(number);
                 w.u32(part);

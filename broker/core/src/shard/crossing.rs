@@ -10,6 +10,10 @@
 //! in a cluster, what goes to partitions that this node leads: it may lead them
 //! no longer before the message is committed.
 //!
+//! What goes to a partition names the one in front of it that is not confirmed.
+//! A shard that did not lead when that one came has not taken it. It takes none
+//! behind it, though it leads by then, until all come again in order (ORD-1).
+//!
 //! Bounded by what publishers may have unacknowledged, and by
 //! [`CROSSINGS_MAX`]: they are not read then.
 
@@ -45,6 +49,9 @@ pub(super) struct Crossings {
     paused: BTreeSet<ConnRef>,
     /// What came for sessions of this node that end with their connection.
     seen: Seen,
+    /// The last that was taken for a partition of each shard, in the time of its
+    /// present leader.
+    tails: BTreeMap<(PartitionId, ShardId), u64>,
     /// When partitions that are silent are asked again.
     retry_due: Millis,
 }
@@ -94,8 +101,8 @@ impl Shard {
             let Some(shard) = way.filter(|&shard| !self.outbox(shard).is_over()) else {
                 return self.counters().dropped(DropReason::PeerBuffer, 1);
             };
-            let (lane, confirm) = (None, None);
-            let cross = Cross { to, what, message, publisher, lane, confirm };
+            let (lane, confirm, after) = (None, None, 0);
+            let cross = Cross { to, what, message, publisher, lane, confirm, after };
             return self.send(shard, Kind::Cross(Box::new(cross)));
         }
         let confirm = source.expect();
@@ -156,7 +163,9 @@ impl Shard {
     fn send_crossing(&mut self, now: Millis, number: u64) {
         let Some(crossing) = self.crossings.open.get(&number) else { return };
         let Some(shard) = self.way_to(crossing.to, crossing.message.origin) else { return };
-        let low = self.crossings.to.get(&crossing.to).and_then(BTreeSet::first);
+        let open = self.crossings.to.get(&crossing.to);
+        let low = open.and_then(BTreeSet::first);
+        let after = open.and_then(|open| open.range(..number).next_back());
         let own = Lane {
             source: LaneSource::Shard(self.id),
             number,
@@ -170,6 +179,7 @@ impl Shard {
             publisher: crossing.publisher,
             lane: Some(crossing.lane.unwrap_or(own)),
             confirm: Some(Confirm::crossing(self.id, number)),
+            after: after.copied().unwrap_or(0),
         };
         if let Some(crossing) = self.crossings.open.get_mut(&number) {
             crossing.sent_at = now;
@@ -276,6 +286,7 @@ impl Shard {
     pub fn peer_gone(&mut self, now: Millis, member: Member) {
         self.transit.leave();
         self.crossings.seen.forget(member);
+        self.crossings.tails.retain(|(_, from), _| from.member() != member);
         for number in self.crossings.to.get(&Remote::Node(member)).cloned().unwrap_or_default() {
             let Some(crossing) = self.crossings.open.get(&number) else { continue };
             let (what, publisher) = (crossing.what.clone(), crossing.publisher);
@@ -311,12 +322,17 @@ impl Shard {
 
     /// A message of another node, or an errand's for this node's own.
     pub(super) fn crossed(&mut self, now: Millis, cross: Cross) {
-        let Cross { to, what, message, publisher, lane, confirm } = cross;
+        let Cross { to, what, message, publisher, lane, confirm, after } = cross;
+        if let Remote::Partition(partition) = to {
+            // Whoever has sent it will hear who leads the partition now, or sends
+            // all of it again.
+            if !self.leads(partition) || !self.is_next(partition, confirm, after) {
+                return;
+            }
+        }
         match (what, to) {
             (What::Retain { clear }, _) => {
-                if self.leads(self.node.retained_partition(message.topic())) {
-                    self.propose_retain(now, message, clear, lane, confirm);
-                }
+                self.propose_retain(now, message, clear, lane, confirm);
             }
             (What::Everybody, Remote::Node(_)) => {
                 if self.crossings.seen.is_new(lane, true) {
@@ -324,8 +340,6 @@ impl Shard {
                 }
                 self.confirm(confirm);
             }
-            // Whoever has sent it will hear who leads the partition now.
-            (_, Remote::Partition(partition)) if !self.leads(partition) => {}
             (What::Everybody, Remote::Partition(partition)) => {
                 self.enqueue_crossed(now, partition, message, lane, confirm);
             }
@@ -344,6 +358,25 @@ impl Shard {
                 );
             }
         }
+    }
+
+    /// Whether what was sent in front of a message for a partition was taken; then
+    /// this one is.
+    fn is_next(&mut self, partition: PartitionId, confirm: Option<Confirm>, after: u64) -> bool {
+        let number = |confirm: Confirm| Some((confirm.conn.shard, confirm.crossing_number()?));
+        let Some((from, number)) = confirm.and_then(number) else { return true };
+        let key = (partition, from);
+        let tail = self.crossings.tails.get(&key).copied().unwrap_or(0);
+        if after > tail {
+            return false;
+        }
+        self.crossings.tails.insert(key, tail.max(number));
+        true
+    }
+
+    /// A partition begins to be led here, or ends.
+    pub(super) fn forget_tails(&mut self, partition: PartitionId) {
+        self.crossings.tails.retain(|&(of, _), _| of != partition);
     }
 
     /// To all sessions of this node that end with their connection.
@@ -495,7 +528,8 @@ impl Shard {
         let shard = ShardId::of(self.id.member(), shard);
         let lane = source.lane.map(|lane| self.lane_of(lane, &what));
         let publisher = source.publisher;
-        let cross = Cross { to, what, message, publisher, lane, confirm: None };
+        let (confirm, after) = (None, 0);
+        let cross = Cross { to, what, message, publisher, lane, confirm, after };
         self.send(shard, Kind::Cross(Box::new(cross)));
     }
 }

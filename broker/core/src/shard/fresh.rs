@@ -56,8 +56,9 @@ impl Shard {
                     self.unpause(publisher.slot, pause::OUTBOX);
                 }
             }
-            for (partition, token, errand) in std::mem::take(&mut self.waiting.errands) {
-                self.run_errand(now, partition, token, errand);
+            // Those that come meanwhile wait behind them.
+            while let Some((partition, token, errand)) = self.waiting.errands.pop_front() {
+                self.route_errand(now, partition, token, errand);
             }
         }
         self.settle(now);
@@ -104,7 +105,8 @@ impl Shard {
         self.waiting.errands.retain(|(of, ..)| *of != partition);
     }
 
-    /// Keeps an errand that may not be routed yet; none: it was kept.
+    /// Keeps an errand that may not be routed yet, or would overtake one that may
+    /// not (ORD-1); none: it was kept.
     pub(super) fn errand_in_time(
         &mut self,
         now: Millis,
@@ -113,7 +115,7 @@ impl Shard {
         errand: Errand,
     ) -> Option<Errand> {
         let promised = errand.share.is_none() && errand.message.qos > QoS::AtMostOnce;
-        if !promised || self.node.is_covered(now) {
+        if !promised || (self.node.is_covered(now) && self.waiting.errands.is_empty()) {
             return Some(errand);
         }
         self.waiting.errands.push_back((partition, token, errand));

@@ -263,7 +263,19 @@ impl Shard {
         token: u32,
         errand: Errand,
     ) {
-        let Some(errand) = self.errand_in_time(now, partition, token, errand) else { return };
+        if let Some(errand) = self.errand_in_time(now, partition, token, errand) {
+            self.route_errand(now, partition, token, errand);
+        }
+    }
+
+    /// The same, when it may be routed.
+    pub(super) fn route_errand(
+        &mut self,
+        now: Millis,
+        partition: PartitionId,
+        token: u32,
+        errand: Errand,
+    ) {
         let at = self.local_number(partition);
         let Some(known) = self.partitions.get(at).filter(|known| known.is_under_way(token)) else {
             return; // whoever leads the partition now sees to it

@@ -281,11 +281,16 @@ impl Shard {
 
     /// A claim came for a connection that has no use for it.
     pub(super) fn decline(&mut self, conn: ConnRef, partition: PartitionId, claim: ClaimRef) {
-        if !self.node.is_alone() {
-            let (expiry, will, moved) = (None, true, false);
-            let request = ReleaseRequest { partition, conn, claim, expiry, will, moved };
-            self.give_up(request);
+        if self.node.is_alone() {
+            return;
         }
+        // How it ended was said before, to this leader or to an earlier one.
+        let (expiry, will, moved) = (None, true, false);
+        let request = match self.moves.releases.get(&conn) {
+            Some(known) => ReleaseRequest { claim, ..*known },
+            None => ReleaseRequest { partition, conn, claim, expiry, will, moved },
+        };
+        self.give_up(request);
     }
 
     /// Tells a leader that a connection has ended, until one has noted it.

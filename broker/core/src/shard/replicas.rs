@@ -209,6 +209,7 @@ impl Shard {
         if let Some(journal) = self.journals.get_mut(at) {
             *journal = Some(Box::default());
         }
+        self.forget_tails(p);
         self.transit.leave();
         self.with_partition(now, at, |partition, cx| partition.promote(cx));
         self.promoted.push(p);
@@ -267,6 +268,8 @@ impl Shard {
         self.journals[at] = None;
         self.followed[at] = Some(Box::default());
         self.forget_errands(p);
+        self.forget_tails(p);
+        self.asked.forget(p);
         self.relieve_partition(p);
         for (to, mail) in undone {
             self.send(to, mail.kind);

@@ -93,9 +93,9 @@ fn cross() -> impl Strategy<Value = Kind> {
             What::Member { name, filter, hops }
         }),
     ];
-    (to, what, message(), conn(), lane(), of(confirm())).prop_map(
-        |(to, what, message, publisher, lane, confirm)| {
-            Kind::Cross(Box::new(Cross { to, what, message, publisher, lane, confirm }))
+    (to, what, message(), conn(), lane(), of(confirm()), any::<u64>()).prop_map(
+        |(to, what, message, publisher, lane, confirm, after)| {
+            Kind::Cross(Box::new(Cross { to, what, message, publisher, lane, confirm, after }))
         },
     )
 }
@@ -497,6 +497,7 @@ fn samples() -> Vec<(&'static str, Kind)> {
         publisher: conn,
         lane: Some(crate::mail::Lane { source: LaneSource::Shard(conn.shard), ..of }),
         confirm: Some(confirm),
+        after: 6,
     };
     let unsubscribe = UnsubscribeRequest { session, conn, packet_id, filters: vec!["a/+".into()] };
     let user = Some("user".into());
@@ -562,6 +563,6 @@ fn the_bytes_of_each_kind_are_those_of_before() {
         let back = Mail::decode(&bytes, HERE, node).expect("what was encoded");
         assert_eq!(encoded(&back, node), bytes);
     }
-    let golden = include_str!("../../../tests/golden/mail-1.txt");
+    let golden = include_str!("../../../tests/golden/mail-2.txt");
     assert!(text == golden, "it has become:\n{text}");
 }
