@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use tidegate_codec::{Filter, ReasonCode};
 
-pub use wire::{MailError, Parcels, parcels};
+pub use wire::{MailError, MailFormat, Parcels, parcels};
 
 use crate::delivery::Delivery;
 use crate::ids::{ConnRef, Millis, PartitionId, SessionKey, ShardId};

@@ -1,4 +1,8 @@
-//! Mail between nodes as bytes, format 2.
+//! Mail between nodes as bytes, formats 1 and 2.
+//!
+//! Format 2 is that of version 2 of the protocol between nodes; format 1, for
+//! nodes that speak no more than its version 1, does not say what a message for a
+//! partition comes behind. A message in it is taken whatever it comes behind.
 //!
 //! A parcel is `shard u8 | len u32 | version u8 | kind u8 | body`: the number
 //! of the shard within its node, and `len` bytes of mail. Little endian, lengths
@@ -22,8 +26,10 @@ use crate::node::Node;
 use crate::partition::{Reader, RecordError, Writer, acked_bits, acked_of};
 use crate::retained::Cursor;
 
-/// The format of a mail.
-const VERSION: u8 = 2;
+/// The formats of a mail, the oldest first.
+const FORMATS: [u8; 2] = [1, 2];
+/// Since when a message says what it comes behind.
+const FORMAT_BEHIND: u8 = 2;
 /// Shard and length.
 const HEAD_BYTES: usize = 5;
 
@@ -34,7 +40,7 @@ pub enum MailError {
     #[error("{0} bytes are left, which is no whole parcel")]
     Cut(usize),
     /// It is of another version.
-    #[error("a mail of format {0}; this version knows format 2")]
+    #[error("a mail of format {0}; this version knows formats 1 and 2")]
     Version(u8),
     /// It is for another shard than the one that it was given to.
     #[error("a mail for shard {to} was given to shard {here}")]
@@ -60,6 +66,25 @@ pub enum MailError {
         /// What is wrong.
         error: RecordError,
     },
+}
+
+/// How mail is written, which is a matter of what the peer reads.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct MailFormat(u8);
+
+impl MailFormat {
+    /// Of peers that speak this version of the protocol: the newest format that
+    /// it has, 1 before all others.
+    pub fn of_protocol(version: u16) -> MailFormat {
+        MailFormat(if version < 2 { 1 } else { 2 })
+    }
+}
+
+impl Default for MailFormat {
+    /// The newest.
+    fn default() -> MailFormat {
+        MailFormat(FORMATS[FORMATS.len() - 1])
+    }
 }
 
 /// Parcels among bytes that came; see [`parcels`].
@@ -124,13 +149,19 @@ mod tag {
 impl Mail {
     /// Appends the parcel for a shard of another node; false if this kind of
     /// mail never leaves its node.
-    pub(crate) fn encode(&self, to: ShardId, node: &Node, out: &mut Vec<u8>) -> bool {
+    pub(crate) fn encode(
+        &self,
+        to: ShardId,
+        format: MailFormat,
+        node: &Node,
+        out: &mut Vec<u8>,
+    ) -> bool {
         let start = out.len();
         out.push(to.index() as u8);
         out.extend_from_slice(&[0; 4]);
         let mut w = Writer { out, epoch: node.epoch };
-        w.u8(VERSION);
-        if !write(&mut w, &self.kind) {
+        w.u8(format.0);
+        if !write(&mut w, &self.kind, format.0) {
             out.truncate(start);
             return false;
         }
@@ -148,15 +179,15 @@ impl Mail {
         if to != here {
             return Err(MailError::Astray { to, here });
         }
-        let (version, kind) = match *body {
-            [version, kind, ..] => (version, kind),
+        let (format, kind) = match *body {
+            [format, kind, ..] => (format, kind),
             [..] => return Err(MailError::Cut(parcel.len())),
         };
-        if version != VERSION {
-            return Err(MailError::Version(version));
+        if !FORMATS.contains(&format) {
+            return Err(MailError::Version(format));
         }
         let mut r = Reader::new(&body[2..], node.epoch);
-        let read = read(&mut r, kind, node).and_then(|kind| r.end().map(|()| kind));
+        let read = read(&mut r, kind, format, node).and_then(|kind| r.end().map(|()| kind));
         let read = read.map_err(|error| MailError::Body { kind, error })?;
         if let Some((what, value)) = misplaced(&read) {
             return Err(MailError::Place { what, value });
@@ -166,7 +197,7 @@ impl Mail {
 }
 
 /// Appends kind and body; false for what stays within a node.
-fn write(w: &mut Writer<'_>, kind: &Kind) -> bool {
+fn write(w: &mut Writer<'_>, kind: &Kind, format: u8) -> bool {
     match kind {
         Kind::Claim(request) => {
             w.u8(tag::CLAIM);
@@ -326,7 +357,9 @@ fn write(w: &mut Writer<'_>, kind: &Kind) -> bool {
             w.conn(cross.publisher);
             w.lane(cross.lane);
             w.confirm(cross.confirm);
-            w.u64(cross.after);
+            if format >= FORMAT_BEHIND {
+                w.u64(cross.after);
+            }
         }
         Kind::Retain { message, clear, lane, confirm } => {
             w.u8(tag::RETAIN);
@@ -362,7 +395,7 @@ fn write(w: &mut Writer<'_>, kind: &Kind) -> bool {
 
 type Result<T, E = RecordError> = std::result::Result<T, E>;
 
-fn read(r: &mut Reader<'_>, kind: u8, node: &Node) -> Result<Kind> {
+fn read(r: &mut Reader<'_>, kind: u8, format: u8, node: &Node) -> Result<Kind> {
     Ok(match kind {
         tag::CLAIM => {
             let conn = r.conn()?;
@@ -492,7 +525,7 @@ fn read(r: &mut Reader<'_>, kind: u8, node: &Node) -> Result<Kind> {
         tag::CROSS => {
             let (to, what, message) = (r.remote()?, r.what()?, r.message()?);
             let (publisher, lane, confirm) = (r.conn()?, r.lane()?, r.confirm()?);
-            let after = r.u64("number")?;
+            let after = if format >= FORMAT_BEHIND { r.u64("number")? } else { 0 };
             Kind::Cross(Box::new(Cross { to, what, message, publisher, lane, confirm, after }))
         }
         tag::RETAIN => {

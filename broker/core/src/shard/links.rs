@@ -2,23 +2,29 @@
 
 use super::Shard;
 use crate::ids::{Member, Millis, ShardId};
-use crate::mail::{Mail, MailError, parcels};
+use crate::mail::{Mail, MailError, MailFormat, parcels};
 
 impl Shard {
     /// Appends mail for the shards of another member to `out`, as parcels: at
     /// least one if there is any, and then no more than fit into `max_bytes`
-    /// altogether. How many.
+    /// altogether, in a format that the member reads. How many.
     ///
     /// What is taken counts as sent. If it may not have come, the link is gone,
     /// and [`Shard::member_lost`] is to be called.
-    pub fn outbound_to(&mut self, member: Member, max_bytes: usize, out: &mut Vec<u8>) -> usize {
+    pub fn outbound_to(
+        &mut self,
+        member: Member,
+        format: MailFormat,
+        max_bytes: usize,
+        out: &mut Vec<u8>,
+    ) -> usize {
         let (start, mut taken) = (out.len(), 0);
         let (first, last) = (ShardId::of(member, 0), ShardId::of(member, ShardId::LAST));
         let mut relieved = Vec::new();
         for (&to, outbox) in self.remote.range_mut(first..=last) {
             while let Some(mail) = outbox.pop() {
                 let before = out.len();
-                let known = mail.encode(to, &self.node, out);
+                let known = mail.encode(to, format, &self.node, out);
                 debug_assert!(known, "{mail:?} never leaves its node");
                 if taken > 0 && out.len() - start > max_bytes {
                     out.truncate(before);

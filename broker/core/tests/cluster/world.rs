@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use tidegate_core::ids::{Member, PARTITIONS, PartitionId};
-use tidegate_core::mail::parcels;
+use tidegate_core::mail::{MailFormat, parcels};
 use tidegate_core::settings::Settings;
 
 use crate::rig::{Client, Rig};
@@ -119,7 +119,9 @@ impl Cluster {
                     }
                     let mut bytes = Vec::new();
                     let shard = &mut self.nodes[from].shards[shard];
-                    assert!(shard.outbound_to(to, PARCEL_BYTES, &mut bytes) > 0);
+                    assert!(
+                        shard.outbound_to(to, MailFormat::default(), PARCEL_BYTES, &mut bytes) > 0
+                    );
                     busy = true;
                     self.carried += bytes.len();
                     link.under_way.push_back((self.now + link.delay, bytes));

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tidegate_core::Applied;
 use tidegate_core::ids::{Member, PARTITIONS, PartitionId};
-use tidegate_core::mail::parcels;
+use tidegate_core::mail::{MailFormat, parcels};
 use tidegate_core::settings::Settings;
 
 use crate::rig::{Client, Rig};
@@ -326,7 +326,7 @@ impl Cluster {
                 let to: Vec<Member> = shard.outbound_members().collect();
                 for to in to {
                     let mut bytes = Vec::new();
-                    shard.outbound_to(to, 16 << 10, &mut bytes);
+                    shard.outbound_to(to, MailFormat::default(), 16 << 10, &mut bytes);
                     busy = true;
                     // What goes to an earlier incarnation goes nowhere.
                     if let Some(to) = self.nodes.iter().position(|&member| member == to) {

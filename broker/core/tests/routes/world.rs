@@ -10,7 +10,7 @@ use tidegate_codec::{Direction, Packet, QoS, Version, decode, frame};
 use tidegate_core::Applied;
 use tidegate_core::ids::{Member, PARTITIONS, PartitionId};
 use tidegate_core::index::{Remote, RouteChange};
-use tidegate_core::mail::parcels;
+use tidegate_core::mail::{MailFormat, parcels};
 use tidegate_core::settings::Settings;
 
 use super::rig::{Client, Rig};
@@ -440,7 +440,13 @@ impl World {
             }
             for shard in 0..self.rigs[at].shards.len() {
                 let mut bytes = Vec::new();
-                while self.rigs[at].shards[shard].outbound_to(member(to), 4_096, &mut bytes) > 0 {
+                while self.rigs[at].shards[shard].outbound_to(
+                    member(to),
+                    MailFormat::default(),
+                    4_096,
+                    &mut bytes,
+                ) > 0
+                {
                     for parcel in parcels(&bytes) {
                         let (shard, parcel) = parcel.expect("our own parcels");
                         self.send(at, to, at_once, Load::Mail(shard, parcel.to_vec()));

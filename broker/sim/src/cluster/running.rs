@@ -10,7 +10,7 @@ use tidegate_core::Applied;
 use tidegate_core::access::Open;
 use tidegate_core::ids::{Member, PartitionId};
 use tidegate_core::limits::Limits;
-use tidegate_core::mail::parcels;
+use tidegate_core::mail::{MailFormat, parcels};
 use tidegate_core::settings::Settings;
 
 use super::meta::Known;
@@ -346,7 +346,7 @@ impl Running {
             // A link that is full takes it later.
             while out.dice.below(8) > 0 {
                 let mut bytes = Vec::new();
-                if shard.outbound_to(to, MAIL_BYTES_MAX, &mut bytes) == 0 {
+                if shard.outbound_to(to, MailFormat::default(), MAIL_BYTES_MAX, &mut bytes) == 0 {
                     break;
                 }
                 busy = true;

@@ -7,6 +7,7 @@ use std::io;
 use bytes::Bytes;
 use tidegate_core::Applied;
 use tidegate_core::ids::{Member, Millis, PartitionId};
+use tidegate_core::mail::MailFormat;
 use tidegate_mesh::{MailClass, Peer};
 use tokio::sync::oneshot;
 use tracing::{error, warn};
@@ -235,10 +236,11 @@ impl Driver {
             // Who has no link, or a full one, gets it when there is room: a word comes.
             let class = MailClass::Shard(self.id.index() as u16);
             let Some(peer) = joint.peers.get(&to.0) else { continue };
+            let format = MailFormat::of_protocol(peer.proto());
             while peer.ready(class) {
                 let parcels = &mut joint.parcels;
                 parcels.clear();
-                if self.core.outbound_to(to, MAIL_BYTES_MAX, parcels) == 0 {
+                if self.core.outbound_to(to, format, MAIL_BYTES_MAX, parcels) == 0 {
                     break;
                 }
                 // What was not taken is lost with the link, which is told apart.
