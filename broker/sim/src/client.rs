@@ -320,9 +320,19 @@ impl Client {
 
     /// A message at QoS 1, to see whether anything is acknowledged.
     pub(crate) fn probe(&mut self, pen: &mut Pen<'_>) -> Wish {
+        self.say(TOPICS[self.id % TOPICS.len()], pen)
+    }
+
+    /// Whether a SUBSCRIBE or UNSUBSCRIBE of its has no answer yet.
+    pub(crate) fn is_asking(&self) -> bool {
+        self.line.as_ref().is_some_and(|line| !line.asked.is_empty())
+    }
+
+    /// A message at QoS 1.
+    pub(crate) fn say(&mut self, topic: &str, pen: &mut Pen<'_>) -> Wish {
         let message = Message {
             publisher: self.id,
-            topic: TOPICS[self.id % TOPICS.len()].into(),
+            topic: topic.into(),
             qos: 1,
             retain: false,
             clear: false,

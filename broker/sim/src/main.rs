@@ -1,17 +1,21 @@
-//! `tidegate-sim [--cluster] --seeds N --from S [--plant NAME] [--minutes M]`
+//! `tidegate-sim [--cluster] --seeds N --from S [--plant NAME] [--minutes M] [--threads T]`
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool for a terminal")]
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use tidegate_sim::cluster::{self, Hole};
 use tidegate_sim::{Outcome, Plant, Stats, run};
 
+#[derive(Clone, Copy)]
 struct Args {
     seeds: u64,
     from: u64,
     plant: Option<Plant>,
     minutes: Option<u64>,
+    threads: usize,
     keep_going: bool,
     whole: bool,
     cluster: bool,
@@ -29,10 +33,24 @@ impl Args {
             false => run(seed, self.plant),
         }
     }
+
+    /// Tells what happened around the first failure, or all of it.
+    fn story(&self, outcome: &Outcome) {
+        let Some(failure) = outcome.failures.first() else { return };
+        for line in outcome.history.story(failure.message, failure.client) {
+            println!("  {line}");
+        }
+        if self.whole {
+            for (at, entry) in outcome.history.iter() {
+                println!("{at:6} {entry}");
+            }
+        }
+    }
 }
 
 const USAGE: &str = "usage: tidegate-sim [--cluster] [--seeds N | --seeds A..B] [--from S] \
-                     [--plant NAME] [--minutes M] [--keep-going] [--whole] [--trace]";
+                     [--plant NAME] [--minutes M] [--threads T] [--keep-going] [--whole] \
+                     [--trace]";
 
 fn parse() -> Result<Args, String> {
     let mut parsed = Args {
@@ -40,6 +58,7 @@ fn parse() -> Result<Args, String> {
         from: 0,
         plant: None,
         minutes: None,
+        threads: 1,
         keep_going: false,
         whole: false,
         cluster: false,
@@ -64,6 +83,7 @@ fn parse() -> Result<Args, String> {
             }
             "--from" => parsed.from = number(value()?)?,
             "--minutes" => parsed.minutes = Some(number(value()?)?),
+            "--threads" => parsed.threads = number(value()?)?.clamp(1, 64) as usize,
             "--plant" => planted = Some(value()?),
             "--cluster" => parsed.cluster = true,
             "--trace" => parsed.trace = true,
@@ -97,38 +117,40 @@ fn main() -> ExitCode {
     let end = args.minutes.map(|minutes| began + Duration::from_secs(60 * minutes));
     let mut total = Stats::default();
     let (mut seeds, mut failed) = (0u64, 0u64);
-    for seed in args.from.. {
-        let over = match end {
-            Some(end) => Instant::now() >= end,
-            None => seeds >= args.seeds,
-        };
-        if over {
-            break;
-        }
-        let outcome = args.run(seed);
-        seeds += 1;
-        total.steps += outcome.stats.steps;
-        total.restarts += outcome.stats.restarts;
-        total.faults += outcome.stats.faults;
-        total.messages += outcome.stats.messages;
-        total.events += outcome.stats.events;
-        total.removed += outcome.stats.removed;
-        if let Some(failure) = outcome.failures.first() {
-            failed += 1;
-            println!("seed {seed} ({} failures): {failure}", outcome.failures.len());
-            if !args.keep_going {
-                for line in outcome.history.story(failure.message, failure.client) {
-                    println!("  {line}");
-                }
-                if args.whole {
-                    for (at, entry) in outcome.history.iter() {
-                        println!("{at:6} {entry}");
+    let (next, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let (tell, told) = mpsc::sync_channel(args.threads);
+        for _ in 0..args.threads {
+            let (tell, next, over) = (tell.clone(), &next, &over);
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    let nth = next.fetch_add(1, Ordering::Relaxed);
+                    let last = match end {
+                        Some(end) => Instant::now() >= end,
+                        None => nth >= args.seeds,
+                    };
+                    let seed = args.from.saturating_add(nth);
+                    if last || tell.send((seed, args.run(seed))).is_err() {
+                        return;
                     }
                 }
-                break;
+            });
+        }
+        drop(tell);
+        for (seed, outcome) in told {
+            seeds += 1;
+            total.add(&outcome.stats);
+            if let Some(failure) = outcome.failures.first() {
+                failed += 1;
+                println!("seed {seed} ({} failures): {failure}", outcome.failures.len());
+                if !args.keep_going {
+                    over.store(true, Ordering::Relaxed);
+                    args.story(&outcome);
+                    break;
+                }
             }
         }
-    }
+    });
     let seconds = began.elapsed().as_secs_f64();
     println!(
         "{seeds} seeds in {seconds:.1} s ({:.1} seeds/s), {failed} failed; {} steps, {} faults, \

@@ -41,6 +41,18 @@ pub struct Stats {
     pub removed: u64,
 }
 
+impl Stats {
+    /// Counts another run's as well.
+    pub fn add(&mut self, other: &Stats) {
+        self.steps += other.steps;
+        self.restarts += other.restarts;
+        self.faults += other.faults;
+        self.messages += other.messages;
+        self.events += other.events;
+        self.removed += other.removed;
+    }
+}
+
 /// How a run ended.
 #[derive(Debug)]
 pub struct Outcome {

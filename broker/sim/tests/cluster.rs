@@ -5,14 +5,16 @@
 //! is for the tool (docs/testing.md).
 #![allow(missing_docs, clippy::print_stdout, reason = "what was run is told")]
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use tidegate_sim::Outcome;
 use tidegate_sim::cluster::{Hole, Options, run};
 
-/// Checks that some seeds with faults still fail, each with a finding that is not
-/// mended (docs/testing.md). Without faults nothing may fail.
-const OPEN: [&str; 7] = ["C2", "C3", "C4", "C8", "C9", "C12", "alive"];
-/// Of a hundred seeds, so many may.
-const OPEN_PERCENT: u64 = 20;
+/// Seeds that fail, by a cause that is not mended yet (docs/testing.md).
+const OPEN: [(u64, &str); 6] =
+    [(546, "C7"), (1_048, "C4"), (1_639, "C9"), (1_687, "C4"), (1_847, "C4"), (1_870, "C8")];
+/// Threads that try seeds.
+const THREADS: usize = 2;
 /// Seeds within which a hole has to show.
 const HOLE_SEEDS: u64 = 300;
 
@@ -22,21 +24,35 @@ fn told(seed: u64, outcome: &Outcome) -> String {
     format!("seed {seed}: {failure}\n{story}")
 }
 
-/// Whether a seed holds; one that fails in a way that is not known is told.
-fn holds(seed: u64) -> bool {
+/// A seed has to hold; one that does not is told. One that is open has to fail as it
+/// is known to.
+fn holds(seed: u64) {
     let outcome = run(seed, Options::default());
-    let known = |check: &str| !outcome.history.calm && OPEN.contains(&check);
-    assert!(outcome.failures.iter().all(|f| known(f.check)), "{}", told(seed, &outcome));
-    outcome.failures.is_empty()
+    let fails = outcome.failures.first().map(|failure| failure.check);
+    let known = OPEN.iter().find(|(open, _)| *open == seed).map(|(_, check)| *check);
+    let text = || outcome.failures.first().map_or(String::new(), |_| told(seed, &outcome));
+    assert_eq!(fails, known, "seed {seed}: one that holds now is to be kept\n{}", text());
 }
 
 #[test]
 fn every_promise_is_kept_by_a_cluster_whatever_goes_wrong() {
     let seeds = std::env::var("SIM_CLUSTER_SEEDS").ok().and_then(|text| text.parse().ok());
     let seeds = seeds.unwrap_or(100);
-    let failed = (0..seeds).filter(|&seed| !holds(seed)).count() as u64;
-    println!("{seeds} seeds, {failed} with findings that are known");
-    assert!(failed * 100 <= seeds * OPEN_PERCENT, "{failed} of {seeds} seeds fail");
+    let next = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds {
+                        return;
+                    }
+                    holds(seed);
+                }
+            });
+        }
+    });
+    println!("{seeds} seeds");
 }
 
 #[test]
@@ -45,7 +61,7 @@ fn seeds_that_once_failed_hold() {
     for line in include_str!("../seeds/cluster.txt").lines() {
         let line = line.trim();
         if let Some(seed) = line.split_whitespace().next().filter(|seed| !seed.starts_with('#')) {
-            assert!(holds(seed.parse().expect("a seed")), "seed {seed}");
+            holds(seed.parse().expect("a seed"));
             seeds += 1;
         }
     }
@@ -113,7 +129,7 @@ fn routes_without_a_lease_are_seen() {
 }
 
 #[test]
-#[ignore = "seen once in some hundred seeds: too rare for every run"]
+#[ignore = "seen too seldom: the subscriber's connection most often ends before its SUBACK"]
 fn a_time_from_before_the_read_is_seen() {
     is_seen(Hole::CachedNow, &["C1"]);
 }
@@ -134,7 +150,6 @@ fn a_wiped_replica_that_votes_is_seen() {
 }
 
 #[test]
-#[ignore = "seen once in some hundred seeds: too rare for every run"]
 fn a_second_subscriber_that_does_not_wait_is_seen() {
     is_seen(Hole::SecondSubscriber, &["C1", "C6"]);
 }

@@ -13,6 +13,7 @@ mod net;
 mod raft;
 mod running;
 mod settle;
+mod stage;
 mod step;
 mod task;
 mod world;

@@ -241,11 +241,12 @@ impl Group {
         let own = &self.replicas[from];
         let news: Vec<Entry> = own.entries[same - own.base..].iter().take(most).cloned().collect();
         let commit = own.commit;
+        let states = format!("{} and {}", self.state(from), self.state(to));
         let follower = &mut self.replicas[to];
         let beyond = follower.last() > same
             && news.first().is_some_and(|next| follower.term_at(same + 1) != Some(next.term));
         if beyond {
-            assert!(follower.commit <= same, "a committed entry is cut off");
+            assert!(follower.commit <= same, "a committed entry is cut off after {same}: {states}");
             follower.entries.truncate(same - follower.base);
             follower.durable = follower.durable.min(same);
             follower.flushed = follower.flushed.min(same);
@@ -322,7 +323,11 @@ impl Group {
         let granted = asked.iter().filter(|&&v| grants(&self.replicas[v])).count();
         let newest = asked.iter().map(|&v| self.replicas[v].term).max().unwrap_or(0);
         if !self.majority(granted) {
-            self.replicas[at].term = self.replicas[at].term.max(newest);
+            let replica = &mut self.replicas[at];
+            if newest > replica.term {
+                // One that still leads in an older term does so no longer.
+                (replica.term, replica.leading) = (newest, false);
+            }
             return false;
         }
         for &voter in &asked {

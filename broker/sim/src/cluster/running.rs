@@ -185,12 +185,12 @@ impl Running {
         let joint = &self.joints[self.shard_of(p)];
         let open: Vec<_> = shard.entries().collect();
         format!(
-            "node {} (member {}): {:?}, entries {open:?}, home {:?}, covered {:?} at {}, crossings {}, waiting {:?}, {:?}",
+            "node {} (member {}): {:?}, entries {open:?}, home {:?}, covered {} at {}, crossings {}, waiting {:?}, {:?}",
             self.at,
             self.member.0,
             joint.led.get(&p),
             self.core.home(PartitionId(p)),
-            self.task.covered(),
+            self.task.known(),
             self.node.now,
             shard.open_crossings(),
             shard.waiting_for_routes(),
@@ -294,7 +294,12 @@ impl Running {
             return;
         }
         let now = self.node.now;
-        match self.node.shards[at].committed(now, PartitionId(p), payload) {
+        let applied = self.node.shards[at].committed(now, PartitionId(p), payload);
+        if matches!(applied, Ok(Applied::Void | Applied::Deposed)) {
+            self.tell(|| format!("an entry of partition {p}: {applied:?}"));
+        }
+        let led = self.joints[at].led.entry(p).or_default();
+        match applied {
             Ok(Applied::Own) => led.outstanding = led.outstanding.saturating_sub(1),
             Ok(Applied::Followed(_) | Applied::Void) => {}
             Ok(Applied::Deposed) => {

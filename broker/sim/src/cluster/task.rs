@@ -112,8 +112,12 @@ impl Task {
         }
     }
 
-    pub(super) fn covered(&self) -> Option<Millis> {
-        self.covered
+    /// Until when all routes are known, or whose are not.
+    pub(super) fn known(&self) -> String {
+        match self.exchange.covered_until() {
+            Ok(until) => format!("until {until}"),
+            Err(error) => error.to_string(),
+        }
     }
 
     pub(super) fn is_quiet(&self) -> bool {
@@ -294,9 +298,11 @@ impl Running {
             }
             (None, None) => {}
         }
+        // One that was reset meanwhile has nothing of it yet.
         if applied > 0
             && out.dice.below(SNAPSHOT_ENTRIES * 40) == 0
             && busy
+            && group.applied(self.at) == applied
             && self.task.writing.insert(p)
         {
             self.say(p, Word::Snapshot(p, applied));

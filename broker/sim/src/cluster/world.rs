@@ -7,6 +7,7 @@ use super::meta::Meta;
 use super::net::Net;
 use super::raft::Group;
 use super::running::Running;
+use super::stage::Stage;
 use crate::check::{self, Failure};
 use crate::client::{Client, Role};
 use crate::dice::Dice;
@@ -82,7 +83,11 @@ impl Plan {
             }
             Hole::WipedVotes => self.disasters = 20,
             Hole::NoNodeGone => self.crashes = 40,
-            Hole::SecondSubscriber => (self.late, self.acts) = (60, 3),
+            Hole::SecondSubscriber => {
+                (self.crashes, self.pauses, self.cuts, self.breaks) = (0, 0, 0, 0);
+                (self.elections, self.disasters) = (0, 0);
+                (self.late, self.acts) = (60, 3);
+            }
             Hole::AckBeforeCommit
             | Hole::RetainedLastWriter
             | Hole::LocalQos2
@@ -111,6 +116,8 @@ pub(super) struct World {
     pub(super) dice: Dice,
     pub(super) plan: Plan,
     pub(super) hole: Option<Hole>,
+    pub(super) favour: Option<Hole>,
+    pub(super) stage: Stage,
     pub(super) ms: u64,
     pub(super) places: Vec<Place>,
     pub(super) groups: Vec<Group>,
@@ -162,7 +169,8 @@ pub fn run(seed: u64, options: Options) -> Outcome {
         Role::Ephemeral,
         Role::Watcher,
     ];
-    for role in &roles[..3 + dice.below(8)] {
+    let some = &roles[..3 + dice.below(8)];
+    for role in World::cast(favour).unwrap_or(some) {
         clients.push(Client::new(clients.len(), *role, dice.chance(60)));
     }
     let groups = (0..usize::from(PARTITIONS)).map(|p| {
@@ -186,6 +194,8 @@ pub fn run(seed: u64, options: Options) -> Outcome {
         dice,
         plan,
         hole,
+        favour,
+        stage: Stage::default(),
         trace,
     };
     // A panic of the core is a broken promise like any other.
@@ -217,9 +227,10 @@ impl World {
             let p = run.map_or(0, |run| run.core.partition_of_client(&format!("client-{who}")).0);
             self.tell(|| format!("client {who} ({:?}): partition {p}", self.clients[who].role));
         }
-        for _ in 0..self.plan.rounds {
+        for round in 0..self.plan.rounds {
             self.stats.steps += 1;
             self.faults();
+            self.play(round);
             self.round(false);
             if !self.failures.is_empty() {
                 return;
