@@ -166,7 +166,7 @@ impl Cluster {
             until: AtomicU64::new(0),
             needs: AtomicU64::new(0),
             applied: AtomicU64::new(0),
-            may_serve: AtomicBool::new(true),
+            may_serve: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             clients: AtomicU32::new(0),
             replicas: ArcSwap::default(),
@@ -288,7 +288,7 @@ impl Cluster {
     }
 
     /// Whether the node may announce that it serves: routes and replicas are in
-    /// sync. True until somebody says otherwise.
+    /// sync. Not before somebody says so.
     pub fn set_may_serve(&self, may: bool) {
         self.may_serve.store(may, Ordering::Release);
     }
