@@ -62,7 +62,7 @@ where
                 candidates.push((partition, last(&status), left));
             }
         }
-        if cluster.stuck().as_ref() != &stuck {
+        if *cluster.stuck() != stuck {
             cluster.set_stuck(stuck);
         }
         let known = cluster.known();
