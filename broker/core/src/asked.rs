@@ -2,14 +2,18 @@
 //!
 //! The shard of a replay's owner keeps a copy of each until it is back. One that
 //! is not back in time is given back to its owner as it was, who asks again; what
-//! is then still found of it is of an earlier leg, and not taken. A node that is
-//! alone keeps none.
+//! is then still found of it is of an earlier leg, and not taken. Each time in a
+//! row it gets twice the time, so that over a slow link it is back at last. A node
+//! that is alone keeps none.
 
 use std::collections::BTreeMap;
 
 use crate::ids::{Millis, PartitionId, SessionKey};
 use crate::limits::ASK_AGAIN_MS;
 use crate::mail::Replay;
+
+/// As often the time that a batch gets is doubled.
+const DOUBLINGS_MAX: u8 = 5;
 
 /// Bounded by the replays that a session may have on their way.
 #[derive(Debug, Default)]
@@ -49,10 +53,10 @@ impl Asked {
             return Vec::new();
         }
         self.due = now + ASK_AGAIN_MS;
-        let late = |left: Millis| left + ASK_AGAIN_MS <= now;
-        let keys: Vec<_> =
-            self.away.iter().filter(|(_, (_, left))| late(*left)).map(|(&key, _)| key).collect();
-        keys.iter().filter_map(|key| Some(self.away.remove(key)?.0)).collect()
+        let patience = |copy: &Replay| ASK_AGAIN_MS << copy.late.min(DOUBLINGS_MAX);
+        let is_late = |(copy, left): &(Replay, Millis)| left + patience(copy) <= now;
+        let late = self.away.extract_if(.., |_, away| is_late(away));
+        late.map(|(_, (copy, _))| Replay { late: copy.late.saturating_add(1), ..copy }).collect()
     }
 
     /// A partition is led here no more: its sessions ask whoever leads it next. What
@@ -88,6 +92,7 @@ mod tests {
             client: 0,
             serial,
             leg: 0,
+            late: 0,
         }
     }
 
@@ -105,6 +110,24 @@ mod tests {
         asked.leave(ASK_AGAIN_MS, &mut again);
         assert!(!asked.is_back(&lost), "an earlier leg");
         assert!(asked.is_back(&again));
+    }
+
+    #[test]
+    fn what_is_late_again_gets_twice_the_time() {
+        let mut asked = Asked::default();
+        let (mut now, mut away) = (0, replay(1));
+        for late in 0..10 {
+            asked.leave(now, &mut away);
+            let patience = ASK_AGAIN_MS << late.min(DOUBLINGS_MAX);
+            let before = now + patience;
+            while now < before - ASK_AGAIN_MS {
+                now += ASK_AGAIN_MS;
+                assert!(asked.overdue(now).is_empty(), "{late} times late, {now}");
+            }
+            now = before;
+            away = asked.overdue(now).remove(0);
+            assert_eq!(away.late, late + 1);
+        }
     }
 
     #[test]

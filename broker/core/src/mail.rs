@@ -433,6 +433,8 @@ pub(crate) struct Replay {
     /// Counts its batches: the answer to an earlier one, which came late and
     /// was asked for again, is not taken.
     pub(crate) leg: u32,
+    /// How often in a row the present batch was overdue. Stays with the owner.
+    pub(crate) late: u8,
 }
 
 impl Replay {
@@ -462,6 +464,7 @@ impl Replay {
             client,
             serial: 0,
             leg: 0,
+            late: 0,
         }
     }
 

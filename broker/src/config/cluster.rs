@@ -11,7 +11,7 @@ use tidegate_cluster::limits::{ADDRESS_BYTES_MAX, PEERS_MAX, ZONE_BYTES_MAX};
 use tidegate_core::ids::PARTITIONS;
 use toml::Value;
 
-use super::file::{ClusterTable, File};
+use super::file::{ClusterTable, File, NodeTable};
 use super::key::{Key, Setting, Shape, choice, shown};
 use super::problem::{Faults, Problem};
 use super::resolve::{Warning, check_name};
@@ -321,7 +321,7 @@ pub(super) fn resolve(
     config_map_name(typed, &config_map, faults);
     Some(Cluster {
         // The default is everybody's.
-        node: file.node.name.clone().unwrap_or_default(),
+        node: own_name(file),
         bind,
         advertise,
         discovery: typed.discovery.clone(),
@@ -337,6 +337,12 @@ pub(super) fn resolve(
         reconnects_per_second: typed.reconnects_per_second(),
         name,
     })
+}
+
+/// What a node is called, but for what all are called whom nobody has named.
+fn own_name(file: &File) -> String {
+    let name = file.node.name();
+    if name == NodeTable::default().name() { String::new() } else { name }
 }
 
 /// Keys of a cluster that has no name: they were not meant for nothing.

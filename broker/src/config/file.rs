@@ -147,8 +147,8 @@ fn key_in(keys: &'static [Key], name: &str) -> &'static Key {
 tables! {
     /// The node as a whole.
     NodeTable {
-        /// Name of the node in logs and `$SYS`. In a cluster another disk under the same name is
-        /// in the stead of the one before.
+        /// Name of the node in logs and `$SYS`. In a cluster another disk under the same name,
+        /// unless that is the default, is in the stead of the one before.
         name: String = "tidegate".into();
         /// Where the node keeps its files.
         data_dir: PathBuf = "./tidegate-data".into();

@@ -794,6 +794,7 @@ impl Reader<'_> {
             client,
             serial,
             leg,
+            late: 0,
         }))
     }
 }

@@ -173,6 +173,7 @@ fn replay(durable: bool) -> impl Strategy<Value = Box<Replay>> {
                     client,
                     serial,
                     leg,
+                    late: 0,
                 })
             },
         )
@@ -454,6 +455,7 @@ fn samples() -> Vec<(&'static str, Kind)> {
             client: hash,
             serial: 2,
             leg: 3,
+            late: 0,
         })
     };
     let packet_id = 10;
