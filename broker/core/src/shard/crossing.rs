@@ -494,7 +494,7 @@ impl Shard {
         let Some(remote) = way else {
             // Of this node, though not of the one that was meant.
             let delivery = shared_delivery(group, member, &mut message.draft());
-            let lane = None;
+            let lane = lane.filter(|_| session.durable);
             return self
                 .send(session.shard, Kind::DeliverShared { session, delivery, lane, confirm });
         };
@@ -505,7 +505,8 @@ impl Shard {
             return self.cross(now, &mut message.draft(), remote, what, &mut source, ticket);
         }
         let message = Arc::clone(message);
-        let lane = None;
+        // An errand's number goes along: it may be routed again, to the same member
+        // and at once.
         let crossing = Crossing {
             to: remote,
             what,
