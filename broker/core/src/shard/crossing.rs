@@ -488,6 +488,9 @@ impl Shard {
             self.counters().dropped(DropReason::SessionEnded, 1);
             return self.confirm(confirm);
         };
+        // An errand's number goes along: it may be routed again, to the same member
+        // and at once. A shard's own number is one among those for `to`.
+        let lane = lane.filter(|lane| matches!(lane.source, LaneSource::Partition(_)));
         let (session, hops) = (member.session, hops + 1);
         let partition = || Remote::Partition(PartitionId::split(session.slot).0);
         let way = Remote::of(session).or_else(|| session.durable.then(partition));
@@ -505,8 +508,6 @@ impl Shard {
             return self.cross(now, &mut message.draft(), remote, what, &mut source, ticket);
         }
         let message = Arc::clone(message);
-        // An errand's number goes along: it may be routed again, to the same member
-        // and at once.
         let crossing = Crossing {
             to: remote,
             what,
