@@ -13,18 +13,8 @@ use testkit::{Got, Raw};
 /// For 48 replicas to move, two at a time, on a machine that is busy.
 const MOVES_PATIENCE: Duration = Duration::from_secs(400);
 
-/// `replication show --json`.
-fn replicas(node: &Node) -> Result<Vec<Value>, String> {
-    let (good, said) = node.ask(&["replication", "show", "--json"]);
-    if !good {
-        return Err(said);
-    }
-    let shown: Value = serde_json::from_str(&said).map_err(|error| format!("{error}: {said}"))?;
-    Ok(shown["replicas"].as_array().expect("a list").clone())
-}
-
 fn leads(node: &Node) -> Result<usize, String> {
-    Ok(replicas(node)?.iter().filter(|replica| replica["role"] == "leader").count())
+    Ok(node.replicas()?.iter().filter(|replica| replica["role"] == "leader").count())
 }
 
 /// Replicas of each node by the metadata, when nothing moves.
@@ -47,7 +37,7 @@ fn led_as_wanted(nodes: &[Node]) {
         let mut led = BTreeMap::new();
         for node in nodes {
             let id = text(&node.show()?["this"]["node"]);
-            for replica in replicas(node)?.iter().filter(|replica| replica["role"] == "leader") {
+            for replica in node.replicas()?.iter().filter(|replica| replica["role"] == "leader") {
                 led.insert(replica["partition"].as_u64().expect("a number"), id.clone());
             }
         }
@@ -140,7 +130,7 @@ fn a_node_that_joins_gets_its_share_and_one_that_leaves_gives_it_back() {
     nodes.push(fourth);
     until("each has what it should have, and no more", || {
         let open: Result<Vec<_>, _> =
-            nodes.iter().map(|node| replicas(node).map(|open| open.len())).collect();
+            nodes.iter().map(|node| node.replicas().map(|open| open.len())).collect();
         let open = open?;
         if open == [48; 4] { Ok(()) } else { Err(format!("{open:?}")) }
     });
@@ -195,7 +185,7 @@ fn a_node_that_is_stopped_hands_its_leaderships_over_first() {
     led_as_wanted(&nodes);
     let terms = |node: &Node| -> Result<BTreeMap<u64, u64>, String> {
         let number = |value: &Value| value.as_u64().expect("a number");
-        let all = replicas(node)?;
+        let all = node.replicas()?;
         Ok(all.iter().map(|one| (number(&one["partition"]), number(&one["term"]))).collect())
     };
     let before = terms(&nodes[1]).expect("it answers");
@@ -221,7 +211,7 @@ fn a_node_that_is_stopped_hands_its_leaderships_over_first() {
     // no more than three nodes.
     let (good, said) = nodes[2].ask(&["node", "drain"]);
     assert!(good, "{said}");
-    until("it leads nothing", || match (leads(&nodes[2])?, replicas(&nodes[2])?.len()) {
+    until("it leads nothing", || match (leads(&nodes[2])?, nodes[2].replicas()?.len()) {
         (0, 64) => Ok(()),
         other => Err(format!("{other:?}")),
     });

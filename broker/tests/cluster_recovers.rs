@@ -18,18 +18,9 @@ const MESSAGES: usize = 20;
 /// For 64 replicas to move, two at a time.
 const MOVES_PATIENCE: Duration = Duration::from_secs(400);
 
-fn replicas(node: &Node) -> Result<Vec<Value>, String> {
-    let (good, said) = node.ask(&["replication", "show", "--json"]);
-    if !good {
-        return Err(said);
-    }
-    let shown: Value = serde_json::from_str(&said).map_err(|error| format!("{error}: {said}"))?;
-    Ok(shown["replicas"].as_array().expect("a list").clone())
-}
-
 fn lasts(node: &Node) -> Result<BTreeMap<u64, u64>, String> {
     let number = |value: &Value| value.as_u64().expect("a number");
-    let all = replicas(node)?;
+    let all = node.replicas()?;
     Ok(all.iter().map(|one| (number(&one["partition"]), number(&one["last"]))).collect())
 }
 
@@ -145,7 +136,7 @@ fn the_last_of_three_serves_what_was_acknowledged_and_takes_a_new_node_in() {
     nodes[0].sees_serving(1);
     until("it leads all", || {
         nodes[0].supervise();
-        let led = replicas(&nodes[0])?.iter().filter(|one| one["role"] == "leader").count();
+        let led = nodes[0].replicas()?.iter().filter(|one| one["role"] == "leader").count();
         if led == 64 { Ok(()) } else { Err(format!("{led}\n{}", nodes[0].said())) }
     });
     gets(nodes[0].mqtt(), numbers("before"));
@@ -170,7 +161,7 @@ fn the_last_of_three_serves_what_was_acknowledged_and_takes_a_new_node_in() {
     until_within("it has all replicas", MOVES_PATIENCE, || {
         nodes[0].supervise();
         new.supervise();
-        let held = replicas(&new)?;
+        let held = new.replicas()?;
         let votes = |one: &Value| one["voters"].as_array().is_some_and(|voters| voters.len() == 2);
         let all = held.iter().filter(|one| votes(one)).count();
         if all == 64 { Ok(()) } else { Err(format!("{all}\n{}", new.said())) }

@@ -5,13 +5,15 @@
 //! nodes mail travels as bytes (see `wire`), and may be lost with a link: see
 //! `shard/moves.rs`.
 
+mod format;
 mod wire;
 
 use std::sync::Arc;
 
 use tidegate_codec::{Filter, ReasonCode};
 
-pub use wire::{MailError, MailFormat, Parcels, parcels};
+pub use format::MailFormat;
+pub use wire::{MailError, Parcels, parcels};
 
 use crate::delivery::Delivery;
 use crate::ids::{ConnRef, Millis, PartitionId, SessionKey, ShardId};

@@ -3,19 +3,24 @@
 
 mod rig;
 
-use rig::{Rig, connect, connect_v5};
+use rig::{Client, Rig, connect, connect_v5};
 use tidegate_core::settings::Settings;
 use tidegate_core::{Away, Opening, Refused};
 
-#[test]
-fn clients_of_a_node_that_is_cut_off_are_told_and_nobody_new_comes_in() {
+/// A client of 5.0, one of 3.1.1, and one that has said nothing yet.
+fn with_three() -> (Rig, Client, Client, Client) {
     let mut rig = Rig::new(1, Settings::default());
     let five = connect_v5(&mut rig, 0, "five", true, 60);
     let three = connect(&mut rig, 0, "three", true);
     let silent = rig.open(0);
     rig.packets(five);
     rig.packets(three);
+    (rig, five, three, silent)
+}
 
+#[test]
+fn clients_of_a_node_that_is_cut_off_are_told_and_nobody_new_comes_in() {
+    let (mut rig, five, three, silent) = with_three();
     let now = rig.now;
     rig.shards[0].isolate(true);
     rig.shards[0].send_away(now, 2);
@@ -44,13 +49,7 @@ fn refers_to(packet: &[u8], address: &str) -> bool {
 
 #[test]
 fn clients_of_a_node_that_drains_are_told_where_to_go() {
-    let mut rig = Rig::new(1, Settings::default());
-    let five = connect_v5(&mut rig, 0, "five", true, 60);
-    let three = connect(&mut rig, 0, "three", true);
-    let silent = rig.open(0);
-    rig.packets(five);
-    rig.packets(three);
-
+    let (mut rig, five, three, silent) = with_three();
     let now = rig.now;
     rig.shards[0].hand_over(now, 9);
     rig.run();

@@ -232,6 +232,17 @@ impl Node {
         serde_json::from_str(&said).map_err(|error| format!("{error}: {said}"))
     }
 
+    /// The replicas that `replication show --json` tells of.
+    pub fn replicas(&self) -> Result<Vec<Value>, String> {
+        let (good, said) = self.ask(&["replication", "show", "--json"]);
+        if !good {
+            return Err(said);
+        }
+        let shown: Value =
+            serde_json::from_str(&said).map_err(|error| format!("{error}: {said}"))?;
+        Ok(shown["replicas"].as_array().expect("a list").clone())
+    }
+
     /// The body of a page of the admin port, and its status.
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
         use std::io::{Read, Write};

@@ -1,8 +1,4 @@
-//! Mail between nodes as bytes, formats 1 and 2.
-//!
-//! Format 2 is that of version 2 of the protocol between nodes; format 1, for
-//! nodes that speak no more than its version 1, does not say what a message for a
-//! partition comes behind. A message in it is taken whatever it comes behind.
+//! Mail between nodes as bytes, in the formats of [`MailFormat`].
 //!
 //! A parcel is `shard u8 | len u32 | version u8 | kind u8 | body`: the number
 //! of the shard within its node, and `len` bytes of mail. Little endian, lengths
@@ -15,6 +11,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use tidegate_codec::{ReasonCode, RetainHandling};
 
+use super::format::MailFormat;
 use super::{
     ClaimRef, ClaimRequest, Confirm, Cross, Granted, Kind, Mail, RecheckRequest, Reclaim,
     ReleaseRequest, Replay, SubscribeRequest, UnsubscribeRequest, Wanted, What,
@@ -26,10 +23,6 @@ use crate::node::Node;
 use crate::partition::{Reader, RecordError, Writer, acked_bits, acked_of};
 use crate::retained::Cursor;
 
-/// The formats of a mail, the oldest first.
-const FORMATS: [u8; 2] = [1, 2];
-/// Since when a message says what it comes behind.
-const FORMAT_BEHIND: u8 = 2;
 /// Shard and length.
 const HEAD_BYTES: usize = 5;
 
@@ -66,25 +59,6 @@ pub enum MailError {
         /// What is wrong.
         error: RecordError,
     },
-}
-
-/// How mail is written, which is a matter of what the peer reads.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct MailFormat(u8);
-
-impl MailFormat {
-    /// Of peers that speak this version of the protocol: the newest format that
-    /// it has, 1 before all others.
-    pub fn of_protocol(version: u16) -> MailFormat {
-        MailFormat(if version < 2 { 1 } else { 2 })
-    }
-}
-
-impl Default for MailFormat {
-    /// The newest.
-    fn default() -> MailFormat {
-        MailFormat(FORMATS[FORMATS.len() - 1])
-    }
 }
 
 /// Parcels among bytes that came; see [`parcels`].
@@ -160,8 +134,8 @@ impl Mail {
         out.push(to.index() as u8);
         out.extend_from_slice(&[0; 4]);
         let mut w = Writer { out, epoch: node.epoch };
-        w.u8(format.0);
-        if !write(&mut w, &self.kind, format.0) {
+        w.u8(format.number());
+        if !write(&mut w, &self.kind, format) {
             out.truncate(start);
             return false;
         }
@@ -179,13 +153,11 @@ impl Mail {
         if to != here {
             return Err(MailError::Astray { to, here });
         }
-        let (format, kind) = match *body {
-            [format, kind, ..] => (format, kind),
+        let (version, kind) = match *body {
+            [version, kind, ..] => (version, kind),
             [..] => return Err(MailError::Cut(parcel.len())),
         };
-        if !FORMATS.contains(&format) {
-            return Err(MailError::Version(format));
-        }
+        let format = MailFormat::of_number(version).ok_or(MailError::Version(version))?;
         let mut r = Reader::new(&body[2..], node.epoch);
         let read = read(&mut r, kind, format, node).and_then(|kind| r.end().map(|()| kind));
         let read = read.map_err(|error| MailError::Body { kind, error })?;
@@ -197,7 +169,7 @@ impl Mail {
 }
 
 /// Appends kind and body; false for what stays within a node.
-fn write(w: &mut Writer<'_>, kind: &Kind, format: u8) -> bool {
+fn write(w: &mut Writer<'_>, kind: &Kind, format: MailFormat) -> bool {
     match kind {
         Kind::Claim(request) => {
             w.u8(tag::CLAIM);
@@ -357,7 +329,7 @@ fn write(w: &mut Writer<'_>, kind: &Kind, format: u8) -> bool {
             w.conn(cross.publisher);
             w.lane(cross.lane);
             w.confirm(cross.confirm);
-            if format >= FORMAT_BEHIND {
+            if format.says_behind() {
                 w.u64(cross.after);
             }
         }
@@ -395,7 +367,7 @@ fn write(w: &mut Writer<'_>, kind: &Kind, format: u8) -> bool {
 
 type Result<T, E = RecordError> = std::result::Result<T, E>;
 
-fn read(r: &mut Reader<'_>, kind: u8, format: u8, node: &Node) -> Result<Kind> {
+fn read(r: &mut Reader<'_>, kind: u8, format: MailFormat, node: &Node) -> Result<Kind> {
     Ok(match kind {
         tag::CLAIM => {
             let conn = r.conn()?;
@@ -525,7 +497,7 @@ fn read(r: &mut Reader<'_>, kind: u8, format: u8, node: &Node) -> Result<Kind> {
         tag::CROSS => {
             let (to, what, message) = (r.remote()?, r.what()?, r.message()?);
             let (publisher, lane, confirm) = (r.conn()?, r.lane()?, r.confirm()?);
-            let after = if format >= FORMAT_BEHIND { r.u64("number")? } else { 0 };
+            let after = if format.says_behind() { r.u64("number")? } else { 0 };
             Kind::Cross(Box::new(Cross { to, what, message, publisher, lane, confirm, after }))
         }
         tag::RETAIN => {
