@@ -84,7 +84,12 @@ pub struct Node {
     peers: Box<[AtomicU8]>,
     /// Until when it is certain that all routes of other nodes are known here.
     covered_until: AtomicU64,
+    /// Whether all members know errands of other nodes.
+    errands: AtomicBool,
 }
+
+/// Since this feature level of a cluster its members know errands of other nodes.
+const ERRANDS_LEVEL: u16 = 2;
 
 /// No shard has this number.
 const NO_HOME: u32 = u32::MAX;
@@ -137,6 +142,7 @@ impl Node {
             homes: homes(|p| u32::from(p.shard(Member::ALONE, shards).0)),
             peers: Box::default(),
             covered_until: AtomicU64::new(Millis::MAX),
+            errands: AtomicBool::new(false),
         }
     }
 
@@ -207,6 +213,17 @@ impl Node {
     /// [`Shard::routes_moved`](crate::Shard::routes_moved).
     pub fn set_covered(&self, until: Option<Millis>) {
         self.covered_until.store(until.unwrap_or(0), Relaxed);
+    }
+
+    /// The feature level of the cluster: what all of its members can read. It never
+    /// falls.
+    pub fn set_feature_level(&self, level: u16) {
+        self.errands.store(level >= ERRANDS_LEVEL, Relaxed);
+    }
+
+    /// Whether the partition of a publisher may be asked to route its messages.
+    pub(crate) fn takes_errands(&self) -> bool {
+        self.errands.load(Relaxed)
     }
 
     /// Whether publishes may be acknowledged by what is known here. Always, for a

@@ -2,6 +2,8 @@
 //! another, whatever the lines between them do.
 #![allow(missing_docs, unreachable_pub)]
 
+#[path = "routes/errands.rs"]
+mod errands;
 mod rig;
 #[path = "routes/world.rs"]
 mod world;

@@ -41,6 +41,8 @@ pub(crate) enum RouteEvent {
     Said(Life, Bytes, Room),
     /// The others that have clients, by the metadata.
     Serving(Vec<Life>),
+    /// The feature level, by the metadata.
+    Level(u16),
 }
 
 /// Runs until the channel ends.
@@ -112,6 +114,7 @@ impl Routes {
                 drop(room);
             }
             RouteEvent::Serving(lives) => self.exchange.serving(lives.into_iter()),
+            RouteEvent::Level(level) => self.shared.node.set_feature_level(level),
         }
     }
 

@@ -322,6 +322,7 @@ async fn look(
         let me = view.me;
         let serving = view.meta.lives_with_clients().filter(|life| *life != me).collect();
         let _ = routes.send(RouteEvent::Serving(serving));
+        let _ = routes.send(RouteEvent::Level(view.meta.level()));
         let members: BTreeMap<u16, u64> =
             view.members().map(|(member, life)| (member.0, life.node.0)).collect();
         let wanted = (0..PARTITIONS)

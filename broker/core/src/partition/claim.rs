@@ -388,6 +388,7 @@ impl Partition {
             again: false,
             incoming,
             taken_from: taken_from.map(|conn| conn.shard),
+            behind: session_generation.is_some() && self.outbox.is_open_of(request.hash),
         };
         cx.send(conn.shard, Kind::Granted(Box::new(granted)));
         if session_generation.is_none() && !self.leads() {
@@ -424,6 +425,7 @@ impl Partition {
             again: true,
             incoming: session.map_or(Vec::new(), |session| session.incoming().to_vec()),
             taken_from: None,
+            behind: session.is_some() && self.outbox.is_open_of(claim.hash),
         };
         cx.send(conn.shard, Kind::Granted(Box::new(granted)));
     }

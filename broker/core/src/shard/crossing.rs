@@ -115,7 +115,7 @@ impl Shard {
     /// The lane of an errand's message that is for some.
     fn lane_of(&self, lane: Lane, what: &What) -> Lane {
         match what {
-            What::Everybody => lane,
+            What::Everybody | What::Errand | What::Settled => lane,
             What::Retain { .. } => Lane { part: part::RETAIN, ..lane },
             What::Member { name, filter, .. } => {
                 Lane { part: part::share(self.node.share_hash(name, filter)), ..lane }
@@ -232,6 +232,9 @@ impl Shard {
                 }
             }
         }
+        if let What::Settled = crossing.what {
+            self.settled(crossing.publisher);
+        }
         crossing.confirm
     }
 
@@ -297,7 +300,9 @@ impl Shard {
                     let (to, group) = (Remote::Node(member), (&name, &filter, hops));
                     self.give_crossed(now, to, &message, group, publisher, lane, confirm);
                 }
-                What::Everybody | What::Retain { .. } => self.confirm(confirm),
+                What::Everybody | What::Retain { .. } | What::Errand | What::Settled => {
+                    self.confirm(confirm);
+                }
             }
         }
         self.settle(now);
@@ -335,7 +340,7 @@ impl Shard {
                 self.propose_retain(now, message, clear, lane, confirm);
             }
             (What::Everybody, Remote::Node(_)) => {
-                if self.crossings.seen.is_new(lane, true) {
+                if self.crossings.seen.is_next(lane, true) {
                     self.deliver_here(now, &message, publisher);
                 }
                 self.confirm(confirm);
@@ -343,6 +348,17 @@ impl Shard {
             (What::Everybody, Remote::Partition(partition)) => {
                 self.enqueue_crossed(now, partition, message, lane, confirm);
             }
+            (What::Errand, Remote::Partition(partition)) => {
+                self.propose(now, partition, Change::Errand { message, lane, confirm });
+            }
+            (What::Settled, Remote::Partition(partition)) => {
+                if let Some(confirm) = confirm {
+                    let client = message.origin;
+                    self.propose(now, partition, Change::Settled { client, confirm });
+                }
+            }
+            // No node asks that of another.
+            (What::Errand | What::Settled, Remote::Node(_)) => {}
             (What::Member { name, filter, hops }, to) => {
                 if matches!(to, Remote::Node(_)) && !self.crossings.seen.is_new(lane, true) {
                     return self.confirm(confirm);
