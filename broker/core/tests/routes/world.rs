@@ -456,7 +456,7 @@ impl World {
             }
         }
         let (node, exchange) = (&self.rigs[at].node, &mut self.exchanges[at]);
-        node.set_covered(exchange.covered_until().ok());
+        node.set_covered(exchange.covered_until(u64::MAX).ok());
         node.index.pass(exchange.passed(now));
         for shard in &mut self.rigs[at].shards {
             shard.routes_moved(now);
@@ -699,7 +699,7 @@ impl World {
             let rig = &self.rigs[at];
             let crossings: Vec<_> = rig.shards.iter().map(|s| s.open_crossings()).collect();
             let waiting: Vec<_> = rig.shards.iter().map(|s| s.waiting_for_routes()).collect();
-            let covered = self.exchanges[at].covered_until().map(|until| until > rig.now);
+            let covered = self.exchanges[at].covered_until(u64::MAX).map(|until| until > rig.now);
             format!("node {at}: crossings {crossings:?}, waiting {waiting:?}, covered {covered:?}")
         };
         (0..self.rigs.len()).map(of).collect::<Vec<_>>().join("; ")

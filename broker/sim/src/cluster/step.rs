@@ -353,6 +353,12 @@ impl World {
         for (at, &most) in most.iter().enumerate() {
             if most && self.places[at].granted_at + RENEW_MS <= self.ms {
                 self.places[at].granted_at = self.ms;
+                // There is no way back for one that is down.
+                if let Some(run) = &mut self.places[at].run
+                    && self.meta.now.get(run.member.0).is_some()
+                {
+                    run.leased(self.ms);
+                }
             }
             if most && self.dice.chance(30) {
                 self.look(at);
