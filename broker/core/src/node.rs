@@ -14,6 +14,7 @@ use crate::full::{Elsewhere, FullQueues};
 use crate::ids::{Member, Millis, PARTITIONS, PartitionId, ShardId};
 use crate::index::Index;
 use crate::limits::{Limits, SHARDS_MAX};
+use crate::newest::Newest;
 use crate::pressure::{Stage, last, tight};
 use crate::room::Room;
 use crate::settings::Settings;
@@ -84,6 +85,8 @@ pub struct Node {
     peers: Box<[AtomicU8]>,
     /// Until when it is certain that all routes of other nodes are known here.
     covered_until: AtomicU64,
+    /// Of publishers that may go from node to node.
+    pub(crate) newest: Newest,
 }
 
 /// No shard has this number.
@@ -137,6 +140,7 @@ impl Node {
             homes: homes(|p| u32::from(p.shard(Member::ALONE, shards).0)),
             peers: Box::default(),
             covered_until: AtomicU64::new(Millis::MAX),
+            newest: Newest::default(),
         }
     }
 
@@ -148,7 +152,8 @@ impl Node {
         self.index.watch();
         let homes = homes(|_| NO_HOME);
         let peers = (0..=Member::MAX.0).map(|_| AtomicU8::new(0)).collect();
-        Node { member, homes, peers, covered_until: AtomicU64::new(0), ..self }
+        let newest = Newest::new();
+        Node { member, homes, peers, covered_until: AtomicU64::new(0), newest, ..self }
     }
 
     /// Which member of its cluster it is.

@@ -343,6 +343,14 @@ impl World {
         self.lines.get_mut(&(from, to)).map_or(0, |line| std::mem::take(line).len())
     }
 
+    /// What is on a line at present, and all behind it, comes so much later.
+    pub fn hold_line(&mut self, from: usize, to: usize, ms: u64) -> usize {
+        let until = self.now() + ms;
+        let line = self.lines.get_mut(&(from, to)).expect("it is joined");
+        line.iter_mut().for_each(|(due, _)| *due = (*due).max(until));
+        line.len()
+    }
+
     /// A node reads back what another had committed, and leads all of it.
     pub fn take_over(&mut self, dead: usize, new: usize) {
         let disk = self.rigs[dead].disk.take().expect("a node whose state is kept");
