@@ -301,7 +301,8 @@ pub(crate) struct Cross {
     pub(crate) confirm: Option<Confirm>,
     /// The one in front of it that its shard has sent to the same partition, and
     /// that is not confirmed, by the number of its own [`Confirm`]; 0: there is
-    /// none.
+    /// none. At QoS 0, which of its publisher's connections it is of, by the
+    /// generation of the claim; 0: it does not say.
     pub(crate) after: u64,
 }
 

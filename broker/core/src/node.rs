@@ -14,6 +14,7 @@ use crate::full::{Elsewhere, FullQueues};
 use crate::ids::{Member, Millis, PARTITIONS, PartitionId, ShardId};
 use crate::index::Index;
 use crate::limits::{Limits, SHARDS_MAX};
+use crate::newest::Newest;
 use crate::pressure::{Stage, last, tight};
 use crate::room::Room;
 use crate::settings::Settings;
@@ -86,6 +87,8 @@ pub struct Node {
     covered_until: AtomicU64,
     /// Whether all members know errands of other nodes.
     errands: AtomicBool,
+    /// Of publishers that may go from node to node.
+    pub(crate) newest: Newest,
 }
 
 /// Since this feature level of a cluster its members know errands of other nodes.
@@ -143,6 +146,7 @@ impl Node {
             peers: Box::default(),
             covered_until: AtomicU64::new(Millis::MAX),
             errands: AtomicBool::new(false),
+            newest: Newest::default(),
         }
     }
 
@@ -154,7 +158,8 @@ impl Node {
         self.index.watch();
         let homes = homes(|_| NO_HOME);
         let peers = (0..=Member::MAX.0).map(|_| AtomicU8::new(0)).collect();
-        Node { member, homes, peers, covered_until: AtomicU64::new(0), ..self }
+        let newest = Newest::new();
+        Node { member, homes, peers, covered_until: AtomicU64::new(0), newest, ..self }
     }
 
     /// Which member of its cluster it is.

@@ -25,7 +25,9 @@ const RESUME_BYTES: usize = 192;
 pub(crate) struct Claim {
     pub(crate) client: Arc<str>,
     pub(crate) hash: u64,
-    /// Grows with every owner.
+    /// Another with every owner. In a cluster, of a session that is kept, it is the
+    /// record that made it the owner, by its number in the log (31 bits of it), so
+    /// that it grows whoever leads; else it has the bit [`UNLOGGED`].
     pub(crate) generation: u32,
     /// The connection that speaks for it.
     pub(crate) live: Option<ConnRef>,
@@ -39,6 +41,9 @@ pub(crate) struct Claim {
     /// Waits for the present owner's end.
     pending: Option<Box<ClaimRequest>>,
 }
+
+/// Marks a generation of a claim that is in no log.
+const UNLOGGED: u32 = 1 << 31;
 
 /// How an owner's connection has ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -329,6 +334,7 @@ impl Partition {
         cx: &mut Context<'_>,
     ) {
         let kept = self.is_kept(&request);
+        let (replicated, record) = (self.is_replicated(), self.outbox.record());
         let session = self.claims.at_mut(slot).and_then(|claim| claim.session.as_deref_mut());
         let mut expired = session.as_ref().is_some_and(|session| session.ends <= at);
         if let Some(session) = session.filter(|session| session.expiry == 0 && session.ends > at) {
@@ -362,7 +368,11 @@ impl Partition {
             session.stop_timers(slot, &mut self.timers);
         }
         claim.granting = false;
-        claim.generation = claim.generation.wrapping_add(1);
+        claim.generation = match (replicated, record) {
+            (true, Some(record)) => record as u32 & !UNLOGGED,
+            (true, None) => claim.generation.wrapping_add(1) | UNLOGGED,
+            (false, _) => claim.generation.wrapping_add(1),
+        };
         claim.live = Some(request.conn);
         let client = claim.generation;
         let taken_from = claim.taken_from.take();
@@ -454,7 +464,7 @@ impl Partition {
         }
         let before = ClaimRef { slot, generation: claim.generation };
         let other = claim.live.replace(conn);
-        claim.generation = claim.generation.wrapping_add(1);
+        claim.generation = claim.generation.wrapping_add(1) | UNLOGGED;
         self.reclaimed.insert(slot, since);
         if let Some(conn) = other {
             cx.send(conn.shard, Kind::Evict { conn, partition, claim: before });

@@ -146,6 +146,12 @@ impl Outbox {
         self.next
     }
 
+    /// The record that is being applied, by its number in the log; none: it is in
+    /// no log.
+    pub(super) fn record(&self) -> Option<u64> {
+        (self.next & VOLATILE == 0).then_some(self.next / OF_ONE_RECORD)
+    }
+
     /// As it was when the state was written.
     pub(super) fn restore(&mut self, open: impl Iterator<Item = (u64, Errand)>) {
         for (number, errand) in open {

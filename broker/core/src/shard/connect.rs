@@ -294,7 +294,10 @@ impl Shard {
             conn.active().inherited = incoming.len() as u16;
             conn.active().incoming = incoming;
         }
-        let (gone, released) = (conn.gone, conn.released);
+        let (gone, released, client) = (conn.gone, conn.released, conn.hash);
+        if session.is_some() {
+            self.node.newest.note(now, client, claim.generation);
+        }
         let counters = self.counters();
         counters.sessions_online.add(1);
         counters.auth[0].add(1);

@@ -14,6 +14,9 @@
 //! A shard that did not lead when that one came has not taken it. It takes none
 //! behind it, though it leads by then, until all come again in order (ORD-1).
 //!
+//! At QoS 0 a message says which connection of its publisher it is of, and is
+//! dropped behind one of a newer connection that came by another node (`newest`).
+//!
 //! Bounded by what publishers may have unacknowledged, and by
 //! [`CROSSINGS_MAX`]: they are not read then.
 
@@ -101,7 +104,11 @@ impl Shard {
             let Some(shard) = way.filter(|&shard| !self.outbox(shard).is_over()) else {
                 return self.counters().dropped(DropReason::PeerBuffer, 1);
             };
-            let (lane, confirm, after) = (None, None, 0);
+            let (lane, confirm) = (None, None);
+            let after = match what {
+                What::Everybody => self.spoken_since(publisher),
+                What::Member { .. } | What::Retain { .. } => 0,
+            };
             let cross = Cross { to, what, message, publisher, lane, confirm, after };
             return self.send(shard, Kind::Cross(Box::new(cross)));
         }
@@ -110,6 +117,16 @@ impl Shard {
         let crossing =
             Crossing { to, what, message, publisher, lane, confirm, _ticket: ticket, sent_at: now };
         self.keep_crossing(now, crossing);
+    }
+
+    /// Which of its client's connections a publisher is, of a session that goes on
+    /// from one to the next; 0: of another.
+    fn spoken_since(&mut self, publisher: ConnRef) -> u64 {
+        if publisher.shard != self.id {
+            return 0;
+        }
+        let conn = self.conn(publisher).filter(|conn| conn.session_durable);
+        conn.map_or(0, |conn| conn.claim.generation.into())
     }
 
     /// The lane of an errand's message that is for some.
@@ -334,6 +351,13 @@ impl Shard {
             if !self.leads(partition) || !self.is_next(partition, confirm, after) {
                 return;
             }
+        }
+        if message.qos == QoS::AtMostOnce
+            && after != 0
+            && !self.node.newest.note(now, message.origin, after as u32)
+        {
+            // What its publisher has sent since, by another node, is in front of it.
+            return self.counters().dropped(DropReason::PeerBuffer, 1);
         }
         match (what, to) {
             (What::Retain { clear }, _) => {

@@ -349,7 +349,8 @@ impl Lives {
                 | Event::Garbage { .. }
                 | Event::Crash
                 | Event::Restart
-                | Event::Heal => {}
+                | Event::Heal
+                | Event::Moved => {}
             }
         }
         lives
