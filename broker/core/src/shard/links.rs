@@ -1,8 +1,23 @@
 //! Mail that leaves the node, and mail that comes in from others.
 
 use super::Shard;
+use crate::conn::{Conn, Phase};
 use crate::ids::{Member, Millis, ShardId};
-use crate::mail::{Mail, MailError, MailFormat, parcels};
+use crate::mail::{Kind, Mail, MailError, MailFormat, parcels};
+use crate::slab::Slab;
+
+/// Whether a mail that has waited asks for what nobody wants any more: a claim for
+/// a connection that is gone. Its client may have come in elsewhere since, and
+/// would be sent away by it, or lose its session to its Clean Start.
+pub(super) fn is_idle(here: ShardId, conns: &Slab<Conn>, kind: &Kind) -> bool {
+    let Kind::Claim(request) = kind else { return false };
+    let waits = |conn: &&Conn| {
+        conn.reference(here, request.conn.slot) == request.conn
+            && conn.phase == Phase::Claiming
+            && !conn.gone
+    };
+    conns.at(request.conn.slot).filter(waits).is_none()
+}
 
 impl Shard {
     /// Appends mail for the shards of another member to `out`, as parcels: at
@@ -21,8 +36,12 @@ impl Shard {
         let (start, mut taken) = (out.len(), 0);
         let (first, last) = (ShardId::of(member, 0), ShardId::of(member, ShardId::LAST));
         let mut relieved = Vec::new();
+        let (here, conns) = (self.id, &self.conns);
         for (&to, outbox) in self.remote.range_mut(first..=last) {
             while let Some(mail) = outbox.pop() {
+                if is_idle(here, conns, &mail.kind) {
+                    continue;
+                }
                 let before = out.len();
                 let known = mail.encode(to, format, &self.node, out);
                 debug_assert!(known, "{mail:?} never leaves its node");
