@@ -143,6 +143,8 @@ pub enum Event {
     Disconnect,
     /// The client let go of the connection.
     Abort,
+    /// The node closed the connection, and had not read all that was sent on it.
+    Unread,
     /// The connection's end was seen by the client.
     Closed,
     /// The node ended without a word.
@@ -218,6 +220,7 @@ impl History {
             | Event::Garbage { .. }
             | Event::Disconnect
             | Event::Abort
+            | Event::Unread
             | Event::Closed => false,
         };
         let of_client = |entry: &Entry| {
@@ -239,6 +242,7 @@ impl History {
                     | Event::Garbage { .. }
                     | Event::Disconnect
                     | Event::Abort
+                    | Event::Unread
                     | Event::Closed
                     | Event::Crash
                     | Event::Restart
