@@ -477,8 +477,7 @@ impl Client {
                 && ack.packet_id == GHOST
                 && self.line.as_ref().is_some_and(|line| line.connacked)
             {
-                let what = "an old connection is still served".into();
-                pen.history.add(pen.ms, self.id, conn, Event::Unasked { what });
+                pen.history.add(pen.ms, self.id, conn, Event::StillServed);
             }
             return None;
         }

@@ -96,6 +96,8 @@ pub enum Event {
         /// Which.
         what: String,
     },
+    /// An acknowledgement came on a connection that a newer one has taken over.
+    StillServed,
     /// A SUBSCRIBE was sent.
     Subscribe {
         /// To what.
@@ -217,6 +219,7 @@ impl History {
             | Event::Connack { .. }
             | Event::Refused
             | Event::Unasked { .. }
+            | Event::StillServed
             | Event::Garbage { .. }
             | Event::Disconnect
             | Event::Abort
@@ -235,6 +238,7 @@ impl History {
                     | Event::Refused
                     | Event::Nacked { .. }
                     | Event::Unasked { .. }
+                    | Event::StillServed
                     | Event::Subscribe { .. }
                     | Event::Suback { .. }
                     | Event::Unsubscribe { .. }

@@ -354,6 +354,7 @@ impl Lives {
                     lives.life(track, |life| life.receipts.push(receipt));
                 }
                 Event::Unasked { .. }
+                | Event::StillServed
                 | Event::Garbage { .. }
                 | Event::Crash
                 | Event::Restart
