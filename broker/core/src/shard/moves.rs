@@ -16,7 +16,7 @@ use super::links::is_idle;
 use super::{FOR_PAUSE, Shard};
 use crate::conn::{Conn, Phase};
 use crate::counters::{CloseReason, DropReason};
-use crate::ids::{ConnRef, Member, Millis, PartitionId};
+use crate::ids::{ConnRef, Member, Millis, PARTITIONS, PartitionId};
 use crate::keepalive::{TICK_MS, tick_of};
 use crate::limits::ASK_AGAIN_MS;
 use crate::mail::{ClaimRef, ClaimRequest, Kind, Mail, Reclaim, ReleaseRequest};
@@ -103,6 +103,15 @@ impl Shard {
                 Phase::Live if conn.session_durable => self.end_moved(now, slot),
                 Phase::Claiming => self.claim_again(slot),
                 Phase::Live | Phase::HalfOpen | Phase::Closing => {}
+            }
+        }
+        // Nor may it have heard of those whose sessions end with them.
+        for p in (0..PARTITIONS as u8).map(PartitionId) {
+            let there = self.node.home(p).is_some_and(|home| home.member() == member);
+            if there && self.moves.open & p.bit() != 0 {
+                self.moves.open &= !p.bit();
+                self.moves.again |= p.bit();
+                self.moves.next = 0;
             }
         }
         let releases: Vec<ReleaseRequest> = self.moves.releases.values().copied().collect();

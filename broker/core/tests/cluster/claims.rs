@@ -205,6 +205,24 @@ fn connections_of_sessions_that_end_with_them_outlive_their_leader() {
 }
 
 #[test]
+fn a_new_leader_hears_of_a_connection_as_soon_as_the_link_is_back() {
+    let mut cluster = Cluster::new(3, 1);
+    let id = cluster.client_of(0, "stays");
+    let partition = cluster.nodes[0].node.partition_of_client(&id);
+    let client = cluster.connect(1, 0, &id, true);
+    assert_eq!(cluster.packets(1, client), [CONNACK]);
+    cluster.delay(1, 2, 50);
+    cluster.kill(0);
+    cluster.lead(partition, Some(2)); // it is told, and that is lost
+    cluster.cut(1, 2);
+    cluster.delay(1, 2, 0);
+    cluster.heal(1, 2);
+    let second = cluster.connect(2, 0, &id, true);
+    assert_eq!(cluster.packets(2, second), [CONNACK]);
+    assert!(!cluster.is_open(1, client), "it was known and is sent away");
+}
+
+#[test]
 fn of_two_that_claim_one_id_of_a_new_leader_the_younger_stays() {
     for old_first in [true, false] {
         let mut cluster = Cluster::new(4, 1);
