@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use super::Shard;
 use super::distribute::{Job, Source, shared_delivery};
-use crate::conn::pause;
+use crate::conn::{Conn, Phase, pause};
 use crate::counters::DropReason;
 use crate::delivery::Ticket;
 use crate::ids::{ConnRef, Member, Millis, PartitionId, SessionKey, ShardId};
@@ -242,8 +242,25 @@ impl Shard {
             self.crossings.ways.insert(to, self.node.home(partition));
         }
         for number in numbers {
-            self.send_crossing(now, number);
+            self.send_late(now, number);
         }
+    }
+
+    /// Sends one that has waited, unless nobody waits for it any more: what is to be
+    /// retained, and whose publisher is gone without an acknowledgement. It has sent
+    /// it again elsewhere, or will, and this one might replace what is newer.
+    fn send_late(&mut self, now: Millis, number: u64) {
+        let Some(crossing) = self.crossings.open.get(&number) else { return };
+        let (publisher, owed) = (crossing.publisher, crossing.confirm.is_some());
+        let own = owed && crossing.lane.is_none() && publisher.shard == self.id;
+        let retains = matches!(crossing.what, What::Retain { .. });
+        let waits = |conn: &&mut Conn| conn.phase == Phase::Live;
+        if retains && own && self.conn(publisher).filter(waits).is_none() {
+            self.counters().dropped(DropReason::PeerBuffer, 1);
+            self.crossing_done(number);
+            return;
+        }
+        self.send_crossing(now, number);
     }
 
     /// A partition has another leader.
@@ -316,7 +333,7 @@ impl Shard {
         let open = self.crossings.open.iter().filter(|(_, crossing)| late(crossing));
         let numbers: Vec<u64> = open.map(|(&n, _)| n).take(CROSSING_RETRIES_MAX).collect();
         for number in numbers {
-            self.send_crossing(now, number);
+            self.send_late(now, number);
         }
     }
 

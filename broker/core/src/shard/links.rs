@@ -3,20 +3,31 @@
 use super::Shard;
 use crate::conn::{Conn, Phase};
 use crate::ids::{Member, Millis, ShardId};
-use crate::mail::{Kind, Mail, MailError, MailFormat, parcels};
+use crate::mail::{Cross, Kind, LaneSource, Mail, MailError, MailFormat, What, parcels};
 use crate::slab::Slab;
 
-/// Whether a mail that has waited asks for what nobody wants any more: a claim for
-/// a connection that is gone. Its client may have come in elsewhere since, and
-/// would be sent away by it, or lose its session to its Clean Start.
+/// Whether a mail that has waited asks for what nobody wants any more, because a
+/// connection is gone. A CONNECT's claim: its client may have come in elsewhere
+/// since, and would be sent away by it, or lose its session to its Clean Start. What
+/// is to be retained and is not acknowledged: it may have been sent again elsewhere,
+/// and would replace what is newer.
 pub(super) fn is_idle(here: ShardId, conns: &Slab<Conn>, kind: &Kind) -> bool {
-    let Kind::Claim(request) = kind else { return false };
-    let waits = |conn: &&Conn| {
-        conn.reference(here, request.conn.slot) == request.conn
-            && conn.phase == Phase::Claiming
-            && !conn.gone
+    let (of, phase) = match kind {
+        Kind::Claim(request) => (request.conn, Phase::Claiming),
+        Kind::Cross(cross) if retains_for_client(here, cross) => (cross.publisher, Phase::Live),
+        _other => return false,
     };
-    conns.at(request.conn.slot).filter(waits).is_none()
+    let waits =
+        |conn: &&Conn| conn.reference(here, of.slot) == of && conn.phase == phase && !conn.gone;
+    conns.at(of.slot).filter(waits).is_none()
+}
+
+/// Whether a client of this shard waits until a message is retained.
+fn retains_for_client(here: ShardId, cross: &Cross) -> bool {
+    matches!(cross.what, What::Retain { .. })
+        && cross.publisher.shard == here
+        && cross.publisher.slot != u32::MAX
+        && cross.lane.is_some_and(|lane| matches!(lane.source, LaneSource::Shard(_)))
 }
 
 impl Shard {
