@@ -11,24 +11,7 @@ use tidegate_sim::Outcome;
 use tidegate_sim::cluster::{Hole, Options, run};
 
 /// Seeds that fail, by a cause that is not mended yet (docs/testing.md).
-const OPEN: [(u64, &str); 16] = [
-    (546, "C7"),
-    (1_870, "C8"),
-    (2_709, "C9"),
-    (3_451, "C8"),
-    (3_994, "C6"),
-    (4_304, "C7"),
-    (5_026, "C9"),
-    (6_017, "C7"),
-    (6_057, "C7"),
-    (6_061, "C6"),
-    (7_303, "C8"),
-    (8_391, "C8"),
-    (8_527, "C6"),
-    (8_581, "C8"),
-    (8_641, "C9"),
-    (9_111, "C8"),
-];
+const OPEN: [(u64, &str); 0] = [];
 /// Threads that try seeds.
 const THREADS: usize = 2;
 /// Seeds within which a hole has to show.

@@ -314,6 +314,8 @@ pub(crate) struct Partition {
     /// When those were granted their claims first that another leader granted,
     /// by slot.
     reclaimed: HashMap<u32, Millis, FixedState>,
+    /// Whose CONNECTs wait for the end of an owner, and which claim for.
+    waiting: BTreeMap<ConnRef, u32>,
     /// What queues have dropped and no record tells yet.
     dropped: Vec<Dropped>,
     /// Set if it has replicas.
@@ -338,6 +340,7 @@ impl Partition {
             applying: false,
             sessions: None,
             reclaimed: HashMap::default(),
+            waiting: BTreeMap::new(),
             dropped: Vec::new(),
             replica: None,
         }

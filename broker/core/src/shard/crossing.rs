@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use super::Shard;
 use super::distribute::{Job, Source, shared_delivery};
-use crate::conn::pause;
+use crate::conn::{Conn, Phase, pause};
 use crate::counters::DropReason;
 use crate::delivery::Ticket;
 use crate::ids::{ConnRef, Member, Millis, PartitionId, SessionKey, ShardId};
@@ -107,7 +107,7 @@ impl Shard {
             let (lane, confirm) = (None, None);
             let after = match what {
                 What::Everybody => self.spoken_since(publisher),
-                What::Member { .. } | What::Retain { .. } => 0,
+                What::Member { .. } | What::Retain { .. } | What::Errand | What::Settled => 0,
             };
             let cross = Cross { to, what, message, publisher, lane, confirm, after };
             return self.send(shard, Kind::Cross(Box::new(cross)));
@@ -262,8 +262,25 @@ impl Shard {
             self.crossings.ways.insert(to, self.node.home(partition));
         }
         for number in numbers {
-            self.send_crossing(now, number);
+            self.send_late(now, number);
         }
+    }
+
+    /// Sends one that has waited, unless nobody waits for it any more: what is to be
+    /// retained, and whose publisher is gone without an acknowledgement. It has sent
+    /// it again elsewhere, or will, and this one might replace what is newer.
+    fn send_late(&mut self, now: Millis, number: u64) {
+        let Some(crossing) = self.crossings.open.get(&number) else { return };
+        let (publisher, owed) = (crossing.publisher, crossing.confirm.is_some());
+        let own = owed && crossing.lane.is_none() && publisher.shard == self.id;
+        let retains = matches!(crossing.what, What::Retain { .. });
+        let waits = |conn: &&mut Conn| conn.phase == Phase::Live;
+        if retains && own && self.conn(publisher).filter(waits).is_none() {
+            self.counters().dropped(DropReason::PeerBuffer, 1);
+            self.crossing_done(number);
+            return;
+        }
+        self.send_crossing(now, number);
     }
 
     /// A partition has another leader.
@@ -338,7 +355,7 @@ impl Shard {
         let open = self.crossings.open.iter().filter(|(_, crossing)| late(crossing));
         let numbers: Vec<u64> = open.map(|(&n, _)| n).take(CROSSING_RETRIES_MAX).collect();
         for number in numbers {
-            self.send_crossing(now, number);
+            self.send_late(now, number);
         }
     }
 
