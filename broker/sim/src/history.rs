@@ -155,8 +155,6 @@ pub enum Event {
     Restart,
     /// From here on nothing goes wrong any more.
     Heal,
-    /// The client's partition has another leader.
-    Moved,
 }
 
 /// All of it.
@@ -200,18 +198,6 @@ impl History {
         self.entries[from.min(to)..to].iter().filter(|entry| entry.event == Event::Crash)
     }
 
-    /// Whether what a client's session has to see delivered may have been routed
-    /// once more between two places: after a crash, or by another leader.
-    pub fn routed_again(&self, client: usize, from: usize, to: usize) -> bool {
-        let to = to.min(self.entries.len());
-        let again = |entry: &Entry| match entry.event {
-            Event::Crash => true,
-            Event::Moved => entry.client == client,
-            _ => false,
-        };
-        self.entries[from.min(to)..to].iter().any(again)
-    }
-
     /// What concerns a message or a client, to be read by people.
     pub fn story(&self, message: Option<MessageId>, client: Option<usize>) -> Vec<String> {
         let topic = message.and_then(|id| self.messages.get(id as usize)).map(|m| &m.topic);
@@ -237,9 +223,8 @@ impl History {
             | Event::Garbage { .. }
             | Event::Disconnect
             | Event::Abort
-            | Event::Closed
             | Event::Unread
-            | Event::Moved => false,
+            | Event::Closed => false,
         };
         let of_client = |entry: &Entry| {
             Some(entry.client) == client
@@ -265,8 +250,7 @@ impl History {
                     | Event::Closed
                     | Event::Crash
                     | Event::Restart
-                    | Event::Heal
-                    | Event::Moved => true,
+                    | Event::Heal => true,
                 }
         };
         let told = self.iter().filter(|(_, e)| of_message(&e.event) || of_client(e));

@@ -358,8 +358,7 @@ impl Lives {
                 | Event::Garbage { .. }
                 | Event::Crash
                 | Event::Restart
-                | Event::Heal
-                | Event::Moved => {}
+                | Event::Heal => {}
             }
         }
         lives

@@ -28,7 +28,7 @@ pub(super) fn check(history: &History, lives: &Lives, failures: &mut Vec<Failure
                 continue;
             }
             // One that was sent again, or (the broker's own at QoS 2) routed again
-            // after a crash or by another leader, may come to a subscription that was not there yet
+            // after a crash, may come to a subscription that was not there yet
             // when it came first, or to one that was not there then any more; and
             // nobody promises that the first copy came at QoS 0.
             let sure = |sub: &super::lives::Sub| {
@@ -39,7 +39,7 @@ pub(super) fn check(history: &History, lives: &Lives, failures: &mut Vec<Failure
                     && tidegate_codec::matches(sub.filter, &message.topic)
             };
             let again = sent.sends > 1
-                || (message.qos == 2 && history.routed_again(message.publisher, first, receipt.at));
+                || (message.qos == 2 && history.crashes(first, receipt.at).next().is_some());
             if again && !life.subs.iter().any(sure) {
                 continue;
             }

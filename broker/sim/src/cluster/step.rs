@@ -8,7 +8,6 @@ use super::running::{Outside, Running, Word};
 use super::world::{WALL, World};
 use crate::check::Failure;
 use crate::client::{Pen, Wish};
-use crate::history::{Event, NODE};
 use crate::node::{Arrival, START, Wire};
 
 /// A node is told its lease at least so often.
@@ -503,17 +502,7 @@ impl World {
             (0..self.places.len()).map(|other| self.reaches(candidate, other)).collect();
         if self.groups[p].elect(candidate, |other| reached[other]) {
             let term = self.groups[p].term(candidate);
-            self.note_moved(p);
             self.tell(|| format!("partition {p}: node {candidate} is elected in term {term}"));
-        }
-    }
-
-    /// Whose sessions have another leader now.
-    fn note_moved(&mut self, p: usize) {
-        let Some(run) = self.places.iter().find_map(|place| place.run.as_ref()) else { return };
-        let of = |who: usize| run.core.partition_of_client(&format!("client-{who}")).0;
-        for who in (0..self.clients.len()).filter(|&who| usize::from(of(who)) == p) {
-            self.history.add(self.ms, who, 0, Event::Moved);
         }
     }
 
@@ -590,6 +579,7 @@ impl World {
 
     /// The process of a node ends; the next one starts after a while.
     pub(super) fn crash(&mut self, at: usize, soft: bool, wait: u64) {
+        use crate::history::{Event, NODE};
         let Some(mut run) = self.places[at].run.take() else { return };
         self.tell(|| format!("node {at} ends, for {wait} ms"));
         self.stats.restarts += 1;
