@@ -193,6 +193,8 @@ pub const CROSSINGS_MAX: usize = 65_536;
 /// Milliseconds after which a message for a partition that has not confirmed it
 /// is sent again, though nobody said that a link was lost.
 pub const CROSSING_RETRY_MS: u64 = 5_000;
+/// Milliseconds from one look for such messages to the next.
+pub const CROSSING_LOOK_MS: u64 = 1_000;
 /// Such messages that are sent again at once.
 pub const CROSSING_RETRIES_MAX: usize = 256;
 /// Messages that a partition has to see delivered; from then on publishers wait for

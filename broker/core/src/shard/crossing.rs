@@ -31,7 +31,8 @@ use crate::delivery::Ticket;
 use crate::ids::{ConnRef, Member, Millis, PartitionId, SessionKey, ShardId};
 use crate::index::Remote;
 use crate::limits::{
-    CROSSING_RETRIES_MAX, CROSSING_RETRY_MS, CROSSINGS_MAX, SHARE_HOPS_MAX, STEP_ITEMS_MAX,
+    CROSSING_LOOK_MS, CROSSING_RETRIES_MAX, CROSSING_RETRY_MS, CROSSINGS_MAX, SHARE_HOPS_MAX,
+    STEP_ITEMS_MAX,
 };
 use crate::mail::{Confirm, Cross, Kind, Lane, LaneSource, What, part};
 use crate::message::{Draft, Message};
@@ -55,7 +56,7 @@ pub(super) struct Crossings {
     /// The last that was taken for a partition of each shard, in the time of its
     /// present leader.
     tails: BTreeMap<(PartitionId, ShardId), u64>,
-    /// When partitions that are silent are asked again.
+    /// When it is looked which partitions are silent, to be asked again.
     retry_due: Millis,
 }
 
@@ -144,7 +145,7 @@ impl Shard {
         let (to, publisher) = (crossing.to, crossing.publisher);
         let origin = crossing.message.origin;
         if self.crossings.open.is_empty() {
-            self.crossings.retry_due = now + CROSSING_RETRY_MS;
+            self.crossings.retry_due = now + CROSSING_LOOK_MS;
         }
         self.crossings.last += 1;
         let number = self.crossings.last;
@@ -347,7 +348,7 @@ impl Shard {
         if self.crossings.due().is_none_or(|due| now < due) {
             return;
         }
-        self.crossings.retry_due = now + CROSSING_RETRY_MS;
+        self.crossings.retry_due = now + CROSSING_LOOK_MS;
         let late = |crossing: &Crossing| {
             matches!(crossing.to, Remote::Partition(_))
                 && crossing.sent_at + CROSSING_RETRY_MS <= now
