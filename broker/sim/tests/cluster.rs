@@ -128,7 +128,6 @@ fn routes_without_a_lease_are_seen() {
 }
 
 #[test]
-#[ignore = "seen too seldom: the subscriber's connection most often ends before its SUBACK"]
 fn a_time_from_before_the_read_is_seen() {
     is_seen(Hole::CachedNow, &["C1"]);
 }

@@ -12,6 +12,10 @@ const TOPICS: [&str; 12] =
 /// are likely to last.
 const LAST_ROUNDS: usize = 120;
 
+/// How long a node has to stand still for a SUBACK to come meanwhile: until its lease
+/// of routes has run out.
+const STILL_MS: u64 = 3_500;
+
 /// Which topic is next, and what is under way.
 #[derive(Debug, Default)]
 pub(super) struct Stage {
@@ -28,6 +32,15 @@ struct Scene {
     publisher: usize,
     /// Where the publisher is connected.
     at: usize,
+}
+
+impl Stage {
+    /// Whether a client has a part in what is played, and does nothing else.
+    pub(super) fn has(&self, who: usize) -> bool {
+        self.scene.as_ref().is_some_and(|scene| {
+            scene.publisher == who || scene.subscribers.iter().any(|&(other, _)| other == who)
+        })
+    }
 }
 
 impl World {
@@ -96,7 +109,7 @@ impl World {
     fn while_one_stands_still(&mut self, topic: &'static str) -> Option<Scene> {
         let still = (0..self.places.len()).find(|&at| {
             let place = &self.places[at];
-            place.run.is_some() && place.paused_until > self.ms + 1_000
+            place.run.is_some() && place.paused_until > self.ms + STILL_MS
         })?;
         let connected = |who: &usize| Some((*who, self.is_connected_to(*who)?));
         let all: Vec<(usize, usize)> =

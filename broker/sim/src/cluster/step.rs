@@ -36,7 +36,9 @@ impl World {
         if !settles {
             for _ in 0..self.dice.below(self.plan.acts + 1) {
                 let who = self.dice.below(self.clients.len());
-                self.client(who, false);
+                if !self.stage.has(who) {
+                    self.client(who, false);
+                }
             }
             self.ms += match self.dice.below(100) {
                 0..80 => self.dice.below(6),

@@ -76,7 +76,10 @@ impl Plan {
     fn favour(&mut self, hole: Hole) {
         match hole {
             Hole::CachedNow => {
+                (self.crashes, self.cuts, self.breaks) = (0, 0, 0);
+                (self.elections, self.disasters) = (0, 0);
                 (self.pauses, self.long_pauses, self.acts) = (150, true, 3);
+                self.rounds = 2_000;
             }
             Hole::VotesOutside => {
                 (self.elections, self.disasters, self.eager) = (200, 20, 25);
