@@ -88,6 +88,9 @@ pub const PREFERRED_LEADER_AFTER_MS: Millis = 10_000;
 pub const FORGET_AFTER_MS: u64 = 24 * 3_600_000;
 /// Time that a target of a leader transfer has to catch up; then given up.
 pub const TRANSFER_CATCH_UP_MS: Millis = 50;
+/// Leaderships that a node hands over at a time when it should lead them no
+/// more; one more waits.
+pub const TRANSFERS_PRESSING_MAX: usize = 4;
 /// Between two transfers of a node that are not pressing.
 pub const TRANSFER_GAP_MS: Millis = 250;
 /// After a transfer that came to nothing, until the same is tried again.
