@@ -39,8 +39,12 @@ pub const NODE_LEASE_MS: Millis = 2_000;
 /// How often a node asks for its lease again.
 pub const NODE_LEASE_RENEW_MS: Millis = 400;
 /// From the last grant, by the granter's clock, until the node is Down; also
-/// what a new leader of the meta group waits before it says so of anybody.
+/// what a new leader of the meta group waits before it says so of anybody whom
+/// it reaches, or as long as it does not know what was granted before it.
 pub const NODE_DOWN_MS: Millis = 2_500;
+/// Time that a new leader of the meta group gives nodes to come and ask it, also
+/// where no lease of an earlier leader can last any more.
+pub const NODE_ASKS_MS: Millis = 1_000;
 /// Until Down of the same life is proposed again.
 pub const NODE_DOWN_AGAIN_MS: Millis = 1_000;
 /// From the end of its lease until an isolated node closes its clients.
