@@ -39,8 +39,12 @@ pub const NODE_LEASE_MS: Millis = 2_000;
 /// How often a node asks for its lease again.
 pub const NODE_LEASE_RENEW_MS: Millis = 400;
 /// From the last grant, by the granter's clock, until the node is Down; also
-/// what a new leader of the meta group waits before it says so of anybody.
+/// what a new leader of the meta group waits before it says so of anybody whom
+/// it reaches, or as long as it does not know what was granted before it.
 pub const NODE_DOWN_MS: Millis = 2_500;
+/// Time that a new leader of the meta group gives nodes to come and ask it, also
+/// where no lease of an earlier leader can last any more.
+pub const NODE_ASKS_MS: Millis = 1_000;
 /// Until Down of the same life is proposed again.
 pub const NODE_DOWN_AGAIN_MS: Millis = 1_000;
 /// From the end of its lease until an isolated node closes its clients.
@@ -88,6 +92,9 @@ pub const PREFERRED_LEADER_AFTER_MS: Millis = 10_000;
 pub const FORGET_AFTER_MS: u64 = 24 * 3_600_000;
 /// Time that a target of a leader transfer has to catch up; then given up.
 pub const TRANSFER_CATCH_UP_MS: Millis = 50;
+/// Leaderships that a node hands over at a time when it should lead them no
+/// more; one more waits.
+pub const TRANSFERS_PRESSING_MAX: usize = 4;
 /// Between two transfers of a node that are not pressing.
 pub const TRANSFER_GAP_MS: Millis = 250;
 /// After a transfer that came to nothing, until the same is tried again.

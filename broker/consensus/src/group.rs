@@ -11,7 +11,9 @@ use tidegate_store::raft::{EntryBody, RaftLog, Writer};
 use tokio::select;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
+use crate::heard::Heard;
 use crate::inbox::Inbox;
 use crate::log_id::GroupId;
 use crate::machine::{Cell, Machine, barrier};
@@ -58,6 +60,7 @@ pub(crate) struct Slot<D: Disk, W: Writer> {
     /// Held while the group is opened or closed.
     pub(crate) lifecycle: tokio::sync::Mutex<()>,
     pub(crate) receiving: Mutex<Option<Receiving>>,
+    pub(crate) heard: Mutex<Heard>,
 }
 
 /// What runs while a group is open.
@@ -91,6 +94,7 @@ impl<D: Disk, W: Writer> Slot<D, W> {
             status: watch::Sender::new(GroupStatus::default()),
             lifecycle: tokio::sync::Mutex::default(),
             receiving: Mutex::default(),
+            heard: Mutex::new(Heard::new(Instant::now())),
         }
     }
 

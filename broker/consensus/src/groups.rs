@@ -17,14 +17,15 @@ use tidegate_peer::{AppendAck, Heartbeats};
 use tidegate_store::raft::{PartitionIndex, RaftLog, Writer};
 use tidegate_store::{Disk, Position, Reader};
 use tokio::sync::{oneshot, watch};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Duration, Instant, MissedTickBehavior, interval, timeout};
 
+use crate::campaign;
 use crate::change::{self, ChangeError, TransferError};
 use crate::group::{OpenError, Running, Slot, lock};
 use crate::heartbeat::{Beats, acks_body};
 use crate::limits::BEAT_TIME_MAX;
 use crate::log_id::{GroupId, LogId};
-use crate::machine::{Cell, SnapshotBody, StateMachine, on_disk};
+use crate::machine::{Cell, SnapshotBody, StateMachine, barrier, on_disk};
 use crate::network::Network;
 use crate::propose::{ProposeError, ReadError};
 use crate::raft_types::{Members, Meta, Snapshot, StoredMembers, log_id, raft_id};
@@ -54,16 +55,18 @@ impl<D: Disk, W: Writer, T> std::fmt::Debug for Groups<D, W, T> {
     }
 }
 
-struct Shared<D: Disk, W: Writer, T> {
-    node: u64,
+pub(crate) struct Shared<D: Disk, W: Writer, T> {
+    pub(crate) node: u64,
     config: Arc<openraft::Config>,
-    timers: Timers,
+    pub(crate) timers: Timers,
     reader: Reader<D>,
     writer: W,
     snapshots: D,
     transport: T,
     beats: Arc<Beats<T>>,
-    slots: Mutex<BTreeMap<GroupId, Arc<Slot<D, W>>>>,
+    pub(crate) slots: Mutex<BTreeMap<GroupId, Arc<Slot<D, W>>>>,
+    /// Nodes whose groups are being asked to elect.
+    pub(crate) losing: Mutex<BTreeSet<u64>>,
 }
 
 impl<D: Disk, W: Writer, T: Transport> Groups<D, W, T> {
@@ -97,6 +100,7 @@ impl<D: Disk, W: Writer, T: Transport> Groups<D, W, T> {
             transport,
             beats,
             slots,
+            losing: Mutex::default(),
         });
         tokio::spawn(beat(Arc::downgrade(&shared), timers));
         Self(shared)
@@ -311,6 +315,30 @@ impl<D: Disk, W: Writer, T: Transport> Groups<D, W, T> {
         }
     }
 
+    /// The connection with a node was closed: what it leads elects another leader
+    /// as soon as those that follow it may, which is at the end of the longest
+    /// election time and not one more after it. A leader that most still hear
+    /// stays.
+    pub fn lost(&self, node: u64) {
+        if lock(&self.0.losing).insert(node) {
+            tokio::spawn(campaign::without(Arc::downgrade(&self.0), node));
+        }
+    }
+
+    /// For how long this replica has certainly confirmed no other leader than
+    /// `leader`, which leads in `term`, and never will one of an earlier term;
+    /// none if that cannot be said. Nothing counts that was before this process.
+    pub async fn silence(&self, group: GroupId, leader: u64, term: u64) -> Option<Duration> {
+        let slot = self.slot(group)?;
+        if slot.status().borrow().term < term {
+            return None;
+        }
+        // What forbids to follow an earlier one has to outlive this process.
+        barrier(&slot.writer).await.ok()?;
+        let silence = lock(&slot.heard).silence_but(leader, Instant::now());
+        Some(silence)
+    }
+
     /// Adds a node that takes part without a vote. On the leader; returns when
     /// that is committed, not when the node has caught up
     /// ([`GroupStatus::lag`]).
@@ -401,6 +429,13 @@ impl<D: Disk, W: Writer, T: Transport> Groups<D, W, T> {
         let slot = self.slot(group).ok_or(TransportError::Closed)?;
         let running = slot.running().ok_or(TransportError::Closed)?;
         match kind {
+            // Before it is taken in: an answer may be on its way by then.
+            CallKind::Append | CallKind::SnapshotOffer | CallKind::SnapshotChunk => {
+                lock(&slot.heard).took(from, Instant::now());
+            }
+            CallKind::Heartbeats | CallKind::Vote | CallKind::Transfer => {}
+        }
+        match kind {
             CallKind::Append => {
                 let append = wire::append_in(from, group, body)?;
                 let ack = running.inbox.push(0, append)?;
@@ -459,8 +494,10 @@ impl<D: Disk, W: Writer, T: Transport> Groups<D, W, T> {
         let mut waiting: Vec<oneshot::Receiver<AppendAck>> = Vec::with_capacity(beats.len());
         for beat in &beats {
             let Ok(group) = wire::group_in(beat.group) else { continue };
-            let Some(running) = self.running(group) else { continue };
+            let Some(slot) = self.slot(group) else { continue };
+            let Some(running) = slot.running() else { continue };
             let append = wire::lead_in(from, beat)?;
+            lock(&slot.heard).took(from, Instant::now());
             // A group that is busy gets Appends, which are as good.
             if let Ok(ack) = running.inbox.push(beat.request, append) {
                 waiting.push(ack);

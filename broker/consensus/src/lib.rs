@@ -24,9 +24,11 @@
 //!   leadership is handed over only to one that has all of it.
 //! - Nothing is read under a leader's lease: [`Groups::read_index`] asks a quorum.
 
+mod campaign;
 mod change;
 mod group;
 mod groups;
+mod heard;
 mod heartbeat;
 mod inbox;
 pub mod limits;

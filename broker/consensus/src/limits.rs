@@ -45,3 +45,6 @@ pub const TRANSFER_TIME_MAX: Duration = Duration::from_secs(3);
 pub const LAG_MAX: u64 = 1_024;
 /// How long a snapshot may take until it is known to be there.
 pub const SNAPSHOT_TIME_MAX: Duration = Duration::from_secs(120);
+/// Between the turns of voters that ask for an election since the connection
+/// with their leader was closed.
+pub const CAMPAIGN_TURN: Duration = Duration::from_millis(50);

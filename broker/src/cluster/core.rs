@@ -1,13 +1,13 @@
 //! The membership of this node: what its tasks share, and what it answers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tidegate_cluster::bootstrap::{AddressBook, Answer, Probe, list_hash};
-use tidegate_cluster::ids::{ClusterId, Life, NodeId, StoreId, UnixMillis};
+use tidegate_cluster::ids::{ClusterId, Life, Millis, NodeId, StoreId, UnixMillis};
 use tidegate_cluster::meta::{Command, Entry, Meta, Node, NodeSpec, NodeState};
 use tidegate_consensus::{CallKind, Groups, META, ProposeError};
 use tidegate_store::{FileDisk, IdentityFile};
@@ -20,7 +20,8 @@ use super::about::About;
 use super::lead::Desk;
 use super::log::LogWriter;
 use super::question::{
-    Kind, Leader, LeaseAnswer, News, Outcome, Presence, Question, decode_asked, decode_have,
+    Kind, Leader, LeaseAnswer, News, Outcome, Presence, Question, Silence, decode_asked,
+    decode_have, encode_silence,
 };
 use super::view::{Cluster, Phase};
 use super::wire::{CallFailed, RaftWire, Seen, Unanswered, Wire};
@@ -66,6 +67,8 @@ pub(crate) struct Core<W> {
     /// What this node says when it is asked who it is.
     pub(super) presence: Mutex<Presence>,
     pub(super) desk: Mutex<Option<Desk>>,
+    /// When this node has granted a lease last, as a leader; 0: never.
+    pub(super) granted: AtomicU64,
     /// Who leads the meta group, by what others said.
     pub(super) hint: Mutex<Option<Leader>>,
     /// The leader has counted this life's lease from then on.
@@ -187,6 +190,10 @@ impl<W: Wire> Core<W> {
                 Ok(LeaseAnswer::Granted(grant).encode())
             }
             Question::Rebalance => Ok(self.hurry().encode()),
+            Question::Silence => {
+                let Silence { leader, term } = Silence::decode(body).map_err(bad)?;
+                Ok(encode_silence(self.silence(leader, term, None).await))
+            }
             Question::About => {
                 let about = About::clone(&self.cluster.about());
                 let last = self.groups.status(META).last;
@@ -207,6 +214,27 @@ impl<W: Wire> Core<W> {
                 Ok(News { term: view.term, leader: view.leader, voters, meta }.encode())
             }
         }
+    }
+
+    /// For how long this node has confirmed no leader but that one, itself included,
+    /// and will confirm none of an earlier term; none if it cannot say so.
+    /// `granted`: when that leader granted last before, if it is this node.
+    pub(super) async fn silence(
+        &self,
+        leader: NodeId,
+        term: u64,
+        granted: Option<Millis>,
+    ) -> Option<Millis> {
+        let silence = self.groups.silence(META, leader.0, term).await?;
+        let silence = Millis::try_from(silence.as_millis()).unwrap_or(Millis::MAX);
+        let granted = granted.unwrap_or_else(|| {
+            // Who grants looks at the term and says so under this lock: it has
+            // said so by now, or finds the later term.
+            let _desk = lock(&self.desk);
+            self.granted.load(Ordering::Acquire)
+        });
+        let since_granted = Reading::take().millis().saturating_sub(granted);
+        Some(silence.min(since_granted))
     }
 
     /// The leader of the meta group, as far as known.

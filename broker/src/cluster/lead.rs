@@ -20,7 +20,9 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::core::{Core, lock, unix_millis};
+use super::inherit::inherit;
 use super::question::Outcome;
+use super::view::View;
 use super::wire::Wire;
 use crate::config::{Bootstrap, Discovery};
 use crate::shard::clock::Reading;
@@ -84,12 +86,21 @@ impl Desk {
         Ok(granted)
     }
 
+    /// What was granted before was asked for by then, if this is the leader of
+    /// that term.
+    pub(super) fn silent_since(&mut self, term: u64, at: Millis) {
+        if self.term == term {
+            self.granter.silent_since(at);
+        }
+    }
+
     /// The lives that are over, if that can be committed.
-    fn down(&mut self, now: Millis) -> Vec<Life> {
+    fn down(&mut self, view: &View, now: Millis) -> Vec<Life> {
         if now.saturating_sub(self.confirmed) >= QUORUM_MS {
             return Vec::new();
         }
-        self.granter.down(now)
+        let reached = |node| node == view.me.node || view.up.contains(&node);
+        self.granter.down(now, reached)
     }
 
     /// Has one of two nodes go that have been cut off from each other for long.
@@ -145,6 +156,8 @@ pub(super) async fn leases<W: Wire>(core: Arc<Core<W>>) {
                 None => {
                     info!(term = status.term, "this node leads the metadata");
                     seen = None;
+                    let granted = core.granted.load(Ordering::Acquire);
+                    tokio::spawn(inherit(Arc::clone(&core), status.clone(), granted));
                     slot.insert(Desk::new(status.term, now))
                 }
             };
@@ -153,10 +166,10 @@ pub(super) async fn leases<W: Wire>(core: Arc<Core<W>>) {
                 desk.granter.members(meta.lives(), now);
             }
             desk.part(&meta, core.me.node, now);
-            for life in desk.down(now) {
+            for life in desk.down(&core.cluster.view(), now) {
                 let core = Arc::clone(&core);
                 tokio::spawn(async move {
-                    warn!(%life, "no lease for 2.5 s: the node is down");
+                    warn!(%life, "it has no lease any more: the node is down");
                     if let Outcome::Refused(_, why) = core.commit(Command::Down(life)).await {
                         debug!(%life, why, "Down is refused");
                     }
@@ -183,6 +196,8 @@ async fn confirm<W: Wire>(core: Arc<Core<W>>, round: u64, term: u64) {
         return;
     }
     desk.confirm(now);
+    // Before they leave.
+    core.granted.store(now, Ordering::Release);
     for grant in desk.granter.confirmed(round, index, now) {
         if let Some(waits) = desk.waiting.remove(&(grant.life, grant.request)) {
             // Who asked may be gone.

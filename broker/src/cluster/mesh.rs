@@ -254,6 +254,9 @@ impl Handler for Above {
             }
             Event::Down { node, incarnation, why, .. } => {
                 debug!(node = %NodeId(node.0), incarnation, %why, "disconnected from a node");
+                if let Some(core) = self.core.get() {
+                    core.groups.lost(node.0);
+                }
                 let mut links = lock(&self.links);
                 if let Some(member) = links.up.remove(&node.0).and_then(|link| link.member) {
                     let _ = links.told.send(LinkEvent::Down(member));

@@ -21,6 +21,7 @@ mod enter;
 pub mod faces;
 mod fares;
 mod http;
+mod inherit;
 mod lead;
 mod log;
 mod machine;
@@ -34,7 +35,7 @@ mod wire;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -251,6 +252,7 @@ async fn open<W: Wire>(
         book: Mutex::default(),
         presence: Mutex::new(presence),
         desk: Mutex::default(),
+        granted: AtomicU64::new(0),
         hint: Mutex::default(),
         registered: AtomicBool::new(false),
         asked: AtomicBool::new(false),

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use tidegate_cluster::DecodeError;
 use tidegate_cluster::drain::Reach;
-use tidegate_cluster::ids::{ClusterId, Incarnation, Life, NodeId, StoreId};
+use tidegate_cluster::ids::{ClusterId, Incarnation, Life, Millis, NodeId, StoreId};
 use tidegate_cluster::lease::{Asked, Grant};
 use tidegate_cluster::limits::{ADDRESS_BYTES_MAX, NODES_MAX};
 use tidegate_cluster::meta::Refused;
@@ -29,12 +29,14 @@ pub(crate) enum Question {
     Rebalance = 104,
     /// How it fares: [`About`](super::about::About).
     About = 105,
+    /// For how long it has confirmed no leader but the one that asks: [`Silence`].
+    Silence = 106,
 }
 
 impl Question {
     pub(crate) fn from_code(code: u16) -> Option<Question> {
-        use Question::{About, Lease, News, Presence, Propose, Rebalance};
-        [Presence, Propose, Lease, News, Rebalance, About]
+        use Question::{About, Lease, News, Presence, Propose, Rebalance, Silence};
+        [Presence, Propose, Lease, News, Rebalance, About, Silence]
             .into_iter()
             .find(|question| *question as u16 == code)
     }
@@ -112,6 +114,13 @@ pub(crate) struct News {
     pub(crate) voters: Vec<NodeId>,
     /// A snapshot of the metadata; empty: nothing newer.
     pub(crate) meta: Bytes,
+}
+
+/// What a leader that begins asks the voters.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Silence {
+    pub(crate) leader: NodeId,
+    pub(crate) term: u64,
 }
 
 /// Voters of the group, those of a change included.
@@ -344,6 +353,30 @@ pub(crate) fn decode_have(bytes: &[u8]) -> Result<u64, DecodeError> {
     from.end(have)
 }
 
+impl Silence {
+    pub(crate) fn encode(&self) -> Bytes {
+        Out::default().u64(self.leader.0).u64(self.term).end()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Silence, DecodeError> {
+        let mut from = In(bytes);
+        let silence = Silence { leader: NodeId(from.u64("leader")?), term: from.u64("term")? };
+        from.end(silence)
+    }
+}
+
+/// Its answer in milliseconds; none: it may still confirm an earlier one.
+pub(crate) fn encode_silence(silence: Option<Millis>) -> Bytes {
+    Out::default().u8(silence.is_some().into()).u64(silence.unwrap_or(0)).end()
+}
+
+pub(crate) fn decode_silence(bytes: &[u8]) -> Result<Option<Millis>, DecodeError> {
+    let mut from = In(bytes);
+    let is_known = from.u8("silence")? == 1;
+    let silence = from.u64("milliseconds")?;
+    from.end(is_known.then_some(silence))
+}
+
 impl News {
     pub(crate) fn encode(&self) -> Bytes {
         let leader = self.leader.map_or(0, |leader| leader.0);
@@ -417,6 +450,15 @@ mod tests {
         assert_eq!(decode_asked(&bytes), Ok((asked, reach)));
         (0..bytes.len()).for_each(|cut| assert!(decode_asked(&bytes[..cut]).is_err()));
         assert_eq!(decode_have(&encode_have(8)), Ok(8));
+        let silence = Silence { leader: NodeId(4), term: 5 };
+        let bytes = silence.encode();
+        assert_eq!(Silence::decode(&bytes), Ok(silence));
+        (0..bytes.len()).for_each(|cut| assert!(Silence::decode(&bytes[..cut]).is_err()));
+        for answer in [None, Some(900)] {
+            let bytes = encode_silence(answer);
+            assert_eq!(decode_silence(&bytes), Ok(answer));
+            (0..bytes.len()).for_each(|cut| assert!(decode_silence(&bytes[..cut]).is_err()));
+        }
         let news = News {
             term: 1,
             leader: Some(NodeId(2)),

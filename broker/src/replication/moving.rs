@@ -59,9 +59,9 @@ pub(super) enum Ended {
 #[derive(Debug)]
 pub(super) struct Moving {
     leaders: Leaders,
-    /// The leadership that is being handed over, and what its shard would have
-    /// proposed meanwhile: as many batches as may be under way.
-    handing: Option<(PartitionId, Vec<(u64, Bytes)>)>,
+    /// The leaderships that are being handed over, and what the shard of each
+    /// would have proposed meanwhile: as many batches as may be under way.
+    handing: BTreeMap<PartitionId, Vec<(u64, Bytes)>>,
     /// Partitions of which a step is being taken.
     stepping: BTreeSet<PartitionId>,
     /// Replicas that were closed since nobody wants them, and when.
@@ -77,7 +77,7 @@ impl Moving {
     pub(super) fn new(ended: mpsc::UnboundedSender<Ended>) -> Moving {
         Moving {
             leaders: Leaders::default(),
-            handing: None,
+            handing: BTreeMap::new(),
             stepping: BTreeSet::new(),
             closed: BTreeMap::new(),
             giving_up: BTreeSet::new(),
@@ -88,7 +88,7 @@ impl Moving {
 
     /// Whether the leadership of a partition is being handed over.
     pub(super) fn hands_over(&self, partition: PartitionId) -> bool {
-        self.handing.as_ref().is_some_and(|(handing, _)| *handing == partition)
+        self.handing.contains_key(&partition)
     }
 
     /// Whether a replica is just being given up, and cannot be opened.
@@ -110,12 +110,12 @@ impl Moving {
         term: u64,
         payload: Bytes,
     ) -> Option<Bytes> {
-        match &mut self.handing {
-            Some((handing, held)) if *handing == partition => {
+        match self.handing.get_mut(&partition) {
+            Some(held) => {
                 held.push((term, payload));
                 None
             }
-            Some(_) | None => Some(payload),
+            None => Some(payload),
         }
     }
 }
@@ -173,17 +173,23 @@ where
         let leaving = self.shared.outlet.as_ref().is_some_and(super::Outlet::is_leaving);
         let drains = view.this_node().is_some_and(|node| node.state == NodeState::Draining);
         if let Some(outlet) = &self.shared.outlet {
-            let handing = usize::from(self.moving.handing.is_some());
+            let handing = self.moving.handing.len();
             let left = || movable(&view.meta, me, &of(false), leaving).max(handing);
             outlet.set_left((leaving || drains).then(left));
         }
-        if self.moving.handing.is_some() {
-            return;
+        let in_sync = of(true);
+        let mut under_way: BTreeSet<_> = self.moving.handing.keys().copied().map(number).collect();
+        while let Some((at, to)) =
+            self.moving.leaders.next(&view.meta, me, &in_sync, leaving, &under_way, now)
+        {
+            under_way.insert(at);
+            self.hand(PartitionId(at.0 as u8), to);
         }
-        let due = self.moving.leaders.next(&view.meta, me, &of(true), leaving, now);
-        let Some((at, to)) = due else { return };
-        let partition = PartitionId(at.0 as u8);
-        self.moving.handing = Some((partition, Vec::new()));
+    }
+
+    /// Begins a handover.
+    fn hand(&mut self, partition: PartitionId, to: NodeId) {
+        self.moving.handing.insert(partition, Vec::new());
         let (groups, ended) = (self.groups.clone(), self.moving.ended.clone());
         tokio::spawn(async move {
             match groups.transfer_leadership(group(partition), to.0).await {
@@ -318,7 +324,7 @@ where
                 self.moving.stepping.remove(&partition);
             }
             Ended::Handed(partition) => {
-                let held = self.moving.handing.take().map_or_else(Vec::new, |(_, held)| held);
+                let held = self.moving.handing.remove(&partition).unwrap_or_default();
                 self.moving.leaders.tried(number(partition), Reading::take().millis());
                 // Before what was held: a leadership that is over takes nothing.
                 self.look_at(partition).await;

@@ -432,7 +432,9 @@ where
                 self.peers.insert(member.0, peer);
             }
             LinkEvent::Down(member) => {
-                self.peers.remove(&member.0);
+                if let Some(peer) = self.peers.remove(&member.0) {
+                    self.groups.lost(peer.node().0);
+                }
             }
             LinkEvent::Homes(member, bytes) => match homes::decode(&bytes) {
                 Ok(_) if self.gone.contains(&member.0) => {}

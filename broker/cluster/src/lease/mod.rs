@@ -10,6 +10,8 @@
 //! network does, the holder is done before the granter, as long as their clocks
 //! run alike within the margin. No clock is ever compared with another node's.
 
+#[cfg(test)]
+mod model;
 mod node;
 mod route;
 

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use crate::ids::{Incarnation, Life, Millis, NodeId};
 use crate::limits::{
-    ISOLATED_CLOSE_MS, NODE_DOWN_AGAIN_MS, NODE_DOWN_MS, NODE_LEASE_MS, NODE_LEASE_RENEW_MS,
+    ISOLATED_CLOSE_MS, NODE_ASKS_MS, NODE_DOWN_AGAIN_MS, NODE_DOWN_MS, NODE_LEASE_MS,
+    NODE_LEASE_RENEW_MS,
 };
 
 /// The lease of this node.
@@ -120,20 +121,28 @@ impl Holder {
 #[derive(Clone, Debug)]
 pub struct Granter {
     term: u64,
-    /// Since when this leader leads; nobody is Down for `NODE_DOWN_MS` from then.
+    /// Since when this leader leads; nobody is Down for `NODE_DOWN_MS` from then,
+    /// but for who is out of reach.
     since: Millis,
+    /// Nothing that a leader before this one has granted was asked for later, as
+    /// far as that is known.
+    before: Option<Millis>,
+    /// Whether the members were told.
+    told: bool,
     /// Who counts, and when it was last answered.
     nodes: BTreeMap<NodeId, Granted>,
     /// Requests that wait for the next round, and for the one under way.
     waiting: Vec<Asked>,
     under_way: Vec<Asked>,
-    round: u64,
+    pub(super) round: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Granted {
     incarnation: Incarnation,
     last: Millis,
+    /// It was there when this leader began, and has not asked it yet.
+    inherited: bool,
     /// Down was proposed, last at this time: there is no way back for this life.
     over: Option<Millis>,
     /// It gets no grant any more, and so is down in a while.
@@ -160,6 +169,8 @@ impl Granter {
         Granter {
             term,
             since: now,
+            before: None,
+            told: false,
             nodes: BTreeMap::new(),
             waiting: Vec::new(),
             under_way: Vec::new(),
@@ -168,14 +179,17 @@ impl Granter {
     }
 
     /// The lives that count, from the metadata: to be called after each change.
-    /// One that is new has as long as if it had just been answered.
+    /// One that is new has as long as if it had just been answered. The first call
+    /// names those whom this leader has from the one before it.
     pub fn members(&mut self, lives: impl Iterator<Item = Life>, now: Millis) {
+        let inherited = !std::mem::replace(&mut self.told, true);
         let lives: BTreeMap<_, _> = lives.map(|life| (life.node, life.incarnation)).collect();
         self.nodes.retain(|node, known| lives.get(node) == Some(&known.incarnation));
         for (node, incarnation) in lives {
             self.nodes.entry(node).or_insert(Granted {
                 incarnation,
                 last: now,
+                inherited,
                 over: None,
                 expelled: false,
             });
@@ -192,10 +206,11 @@ impl Granter {
     /// # Errors
     /// Why it will not be.
     pub fn asked(&mut self, asked: Asked) -> Result<(), NoGrant> {
-        let known = self.nodes.get(&asked.life.node);
+        let known = self.nodes.get_mut(&asked.life.node);
         let Some(known) = known.filter(|known| known.incarnation == asked.life.incarnation) else {
             return Err(NoGrant::NotAMember(asked.life));
         };
+        known.inherited = false;
         if known.over.is_some() {
             return Err(NoGrant::Over(asked.life));
         }
@@ -253,6 +268,14 @@ impl Granter {
         }
     }
 
+    /// A majority of the voters, this leader among them, has confirmed no leader
+    /// before this one since `at`, and never will again. As a leader grants what it
+    /// was asked for before a majority confirmed it, nothing was granted that was
+    /// asked for later.
+    pub fn silent_since(&mut self, at: Millis) {
+        self.before = Some(self.before.map_or(at, |before| before.min(at)));
+    }
+
     /// A quorum confirms this leader again, after a while in which none did: who
     /// could not be answered has as long as under a new leader.
     pub fn regained(&mut self, now: Millis) {
@@ -261,27 +284,33 @@ impl Granter {
 
     /// The lives whose Down is to be proposed now, each again a second later. They
     /// get no grant any more, whatever becomes of the proposal: not to be called
-    /// while it could not be committed.
-    pub fn down(&mut self, now: Millis) -> Vec<Life> {
-        let since = self.since;
-        let ran_out = |known: &Granted| match known.over {
-            None => now >= known.last.max(since) + NODE_DOWN_MS,
+    /// while it could not be committed. `reached`: with whom there is a connection.
+    pub fn down(&mut self, now: Millis, reached: impl Fn(NodeId) -> bool) -> Vec<Life> {
+        let (since, before) = (self.since, self.before);
+        let ran_out = |node: NodeId, known: &Granted| match known.over {
+            None => now >= known.end(since, before.filter(|_| !reached(node))),
             Some(said) => now >= said + NODE_DOWN_AGAIN_MS,
         };
         let mut down = Vec::new();
         for (node, known) in &mut self.nodes {
-            if ran_out(known) {
+            if ran_out(*node, known) {
                 known.over = Some(now);
                 down.push(Life { node: *node, incarnation: known.incarnation });
             }
         }
         down
     }
+}
 
-    /// When the next node may be down, unless it is answered before.
-    pub fn next_down(&self) -> Option<Millis> {
-        let ends = self.nodes.values().filter(|known| known.over.is_none());
-        ends.map(|known| known.last.max(self.since) + NODE_DOWN_MS).min()
+impl Granted {
+    /// When it is down, unless it is answered before: by what this leader has
+    /// granted, or began; and, of a node that is out of reach and has not asked
+    /// this leader for anything, by what earlier ones may have.
+    fn end(&self, since: Millis, before: Option<Millis>) -> Millis {
+        let own = self.last.max(since) + NODE_DOWN_MS;
+        let before = before.filter(|_| self.inherited);
+        let earlier = before.map(|before| (before + NODE_DOWN_MS).max(since + NODE_ASKS_MS));
+        earlier.map_or(own, |earlier| earlier.min(own))
     }
 }
 
@@ -353,11 +382,10 @@ mod tests {
     fn a_node_is_down_2500_ms_after_its_last_answer() {
         let (mut holder, mut granter) = (Holder::new(LIFE), granter(0));
         renew(&mut holder, &mut granter, 2_000, 2_100);
-        assert_eq!(granter.down(4_599), []);
-        assert_eq!(granter.next_down(), Some(4_600));
-        assert_eq!(granter.down(4_600), [LIFE]);
-        assert_eq!(granter.down(5_599), [], "not without end");
-        assert_eq!(granter.down(5_600), [LIFE], "until it is committed it is said again");
+        assert_eq!(granter.down(4_599, |_| true), []);
+        assert_eq!(granter.down(4_600, |_| true), [LIFE]);
+        assert_eq!(granter.down(5_599, |_| true), [], "not without end");
+        assert_eq!(granter.down(5_600, |_| true), [LIFE], "until it is committed it is said again");
     }
 
     #[test]
@@ -370,9 +398,9 @@ mod tests {
         assert_eq!(granter.confirmed(round, 0, 2_450), []);
         let asked = holder.ask(2_800).expect("due");
         assert_eq!(granter.asked(asked), Err(NoGrant::CutOff(LIFE)));
-        assert_eq!(granter.down(4_599), []);
+        assert_eq!(granter.down(4_599, |_| true), []);
         assert_ne!(holder.hold(4_600, 0), Hold::Serving);
-        assert_eq!(granter.down(4_600), [LIFE]);
+        assert_eq!(granter.down(4_600, |_| true), [LIFE]);
         let next = Life { incarnation: Incarnation(2), ..LIFE };
         granter.members([next].into_iter(), 4_700);
         assert_eq!(granter.asked(Asked { life: next, request: 1 }), Ok(()), "it begins anew");
@@ -383,8 +411,8 @@ mod tests {
         let mut granter = granter(0);
         // Nobody asked for the lives that are down meanwhile.
         granter.regained(9_000);
-        assert_eq!(granter.down(11_499), []);
-        assert_eq!(granter.down(11_500), [LIFE]);
+        assert_eq!(granter.down(11_499, |_| true), []);
+        assert_eq!(granter.down(11_500, |_| true), [LIFE]);
     }
 
     #[test]
@@ -393,7 +421,7 @@ mod tests {
         let asked = holder.ask(2_400).expect("due");
         granter.asked(asked).expect("a member still");
         let round = granter.begin_round().expect("somebody waits");
-        assert_eq!(granter.down(2_500), [LIFE]);
+        assert_eq!(granter.down(2_500, |_| true), [LIFE]);
         assert_eq!(granter.confirmed(round, 0, 2_501), [], "although it had asked in time");
         assert_eq!(granter.asked(asked), Err(NoGrant::Over(LIFE)));
         let next = Life { incarnation: Incarnation(2), ..LIFE };
@@ -406,8 +434,32 @@ mod tests {
     fn a_new_leader_declares_nobody_down_for_2500_ms() {
         let mut granter = Granter::new(2, 10_000);
         granter.members([LIFE].into_iter(), 10_000);
-        assert_eq!(granter.down(12_499), []);
-        assert_eq!(granter.down(12_500), [LIFE]);
+        assert_eq!(granter.down(12_499, |_| true), []);
+        assert_eq!(granter.down(12_500, |_| true), [LIFE]);
+    }
+
+    #[test]
+    fn who_is_out_of_reach_is_down_when_no_earlier_lease_can_last() {
+        let other = Life { node: NodeId(2), incarnation: Incarnation(1) };
+        let new = Life { node: NodeId(3), incarnation: Incarnation(1) };
+        let mut granter = Granter::new(2, 10_000);
+        granter.members([LIFE, other].into_iter(), 10_000);
+        let nobody = |_| false;
+        assert_eq!(granter.down(11_500, nobody), [], "it may have been granted a lease just now");
+        granter.silent_since(9_000);
+        granter.members([LIFE, other, new].into_iter(), 10_100);
+        granter.asked(Asked { life: other, request: 1 }).expect("a member");
+        assert_eq!(granter.down(11_499, nobody), []);
+        assert_eq!(granter.down(11_500, |_| true), [], "it may still ask");
+        assert_eq!(granter.down(11_500, nobody), [LIFE]);
+        assert_eq!(granter.down(12_499, nobody), [], "who has asked has its time, and who is new");
+        assert_eq!(granter.down(12_500, nobody).first(), Some(&LIFE), "said again");
+        // All leases are over when it begins: those who live are given time to ask.
+        let mut granter = Granter::new(3, 20_000);
+        granter.members([LIFE].into_iter(), 20_000);
+        granter.silent_since(15_000);
+        assert_eq!(granter.down(20_999, nobody), []);
+        assert_eq!(granter.down(21_000, nobody), [LIFE]);
     }
 
     #[test]
@@ -502,7 +554,7 @@ mod tests {
                 });
                 // Only who leads can commit it.
                 if let Some(granter) = &mut granters[leads]
-                    && !granter.down(clock(leads, at)).is_empty()
+                    && !granter.down(clock(leads, at), |_| true).is_empty()
                 {
                     is_down = true;
                 }

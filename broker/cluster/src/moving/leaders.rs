@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::drain::Preferred;
 use crate::ids::{Millis, NodeId, PartitionId};
-use crate::limits::{TRANSFER_AGAIN_MS, TRANSFER_GAP_MS};
+use crate::limits::{TRANSFER_AGAIN_MS, TRANSFER_GAP_MS, TRANSFERS_PRESSING_MAX};
 use crate::meta::{Meta, NodeState, Wish};
 
 /// A partition that this node leads.
@@ -16,8 +16,10 @@ pub struct Led {
     pub in_sync: BTreeSet<NodeId>,
 }
 
-/// When this node hands its leaderships over. One at a time: each stops a
-/// partition for some milliseconds, and closes connections of its sessions.
+/// When this node hands its leaderships over. One at a time, as each stops a
+/// partition for some milliseconds and closes connections of its sessions; those
+/// that are pressing several at a time, so that one that nobody takes does not
+/// hold the others up.
 #[derive(Clone, Debug, Default)]
 pub struct Leaders {
     /// Who should lead instead of this node, and since when it could.
@@ -30,7 +32,7 @@ pub struct Leaders {
 
 impl Leaders {
     /// The leadership to hand over now, if there is one, and to whom. `leaving`:
-    /// this process is about to end.
+    /// this process is about to end; `under_way`: what is being handed over.
     ///
     /// Where another replica should lead it has to be in sync for 10 s first; a
     /// node that leaves, drains, or is to have no replica, hands over at once.
@@ -40,12 +42,16 @@ impl Leaders {
         me: NodeId,
         led: &[Led],
         leaving: bool,
+        under_way: &BTreeSet<PartitionId>,
         now: Millis,
     ) -> Option<(PartitionId, NodeId)> {
         self.preferred.retain(|at, _| led.iter().any(|led| led.partition == *at));
         self.again.retain(|_, until| *until > now);
+        if under_way.len() >= TRANSFERS_PRESSING_MAX {
+            return None;
+        }
         let mut due = None;
-        for led in led {
+        for led in led.iter().filter(|led| !under_way.contains(&led.partition)) {
             let pressing = is_pressing(meta, me, led.partition, leaving);
             if pressing {
                 let waits = self.again.contains_key(&led.partition);
@@ -64,7 +70,8 @@ impl Leaders {
             if slot.0 != first {
                 *slot = (first, Preferred::default());
             }
-            if slot.1.is_due(led.in_sync.contains(&first), now) && now >= self.next {
+            let free = under_way.is_empty() && now >= self.next;
+            if slot.1.is_due(led.in_sync.contains(&first), now) && free {
                 due = due.or(Some((led.partition, first)));
             }
         }

@@ -2,7 +2,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::ids::{ClusterId, Incarnation, Life, Millis, NodeId, PartitionId, StoreId};
-use crate::limits::{PREFERRED_LEADER_AFTER_MS, TRANSFER_AGAIN_MS, TRANSFER_GAP_MS};
+use crate::limits::{
+    PREFERRED_LEADER_AFTER_MS, TRANSFER_AGAIN_MS, TRANSFER_GAP_MS, TRANSFERS_PRESSING_MAX,
+};
 use crate::meta::{ClusterConfig, Command, Entry, Meta, NodeSpec, NodeState, Refused, Wish};
 use crate::placement::{Decision, Pacing};
 use crate::seeded::Seeded;
@@ -94,6 +96,7 @@ fn ids<const N: usize>(nodes: [u64; N]) -> BTreeSet<NodeId> {
 }
 
 const AT: PartitionId = PartitionId(0);
+const NONE: BTreeSet<PartitionId> = BTreeSet::new();
 
 fn led<const N: usize>(in_sync: [u64; N]) -> Vec<Led> {
     vec![Led { partition: AT, in_sync: ids(in_sync) }]
@@ -105,25 +108,33 @@ fn leadership_goes_to_the_first_that_is_wanted_after_10_seconds_in_sync() {
     book.place(0, &[2, 1, 3]);
     let mut leaders = Leaders::default();
     let me = NodeId(1);
-    assert_eq!(leaders.next(&book.0, me, &led([2, 3]), false, 0), None);
-    assert_eq!(leaders.next(&book.0, me, &led([3]), false, 5_000), None, "it lags");
-    assert_eq!(leaders.next(&book.0, me, &led([2, 3]), false, 6_000), None);
+    assert_eq!(leaders.next(&book.0, me, &led([2, 3]), false, &NONE, 0), None);
+    assert_eq!(leaders.next(&book.0, me, &led([3]), false, &NONE, 5_000), None, "it lags");
+    assert_eq!(leaders.next(&book.0, me, &led([2, 3]), false, &NONE, 6_000), None);
     let due = 6_000 + PREFERRED_LEADER_AFTER_MS;
-    assert_eq!(leaders.next(&book.0, me, &led([2, 3]), false, due - 1), None);
+    assert_eq!(leaders.next(&book.0, me, &led([2, 3]), false, &NONE, due - 1), None);
     let handed = Some((AT, NodeId(2)));
-    assert_eq!(leaders.next(&book.0, me, &led([2, 3]), false, due), handed);
+    assert_eq!(leaders.next(&book.0, me, &led([2, 3]), false, &NONE, due), handed);
     leaders.tried(AT, due);
     let again = due + PREFERRED_LEADER_AFTER_MS;
-    assert_eq!(leaders.next(&book.0, me, &led([2, 3]), false, again - 1), None, "not at once");
-    assert_eq!(leaders.next(&book.0, me, &led([2, 3]), false, again), handed);
-    assert_eq!(leaders.next(&book.0, NodeId(2), &led([1, 3]), false, again), None, "as it should");
+    assert_eq!(
+        leaders.next(&book.0, me, &led([2, 3]), false, &NONE, again - 1),
+        None,
+        "not at once"
+    );
+    assert_eq!(leaders.next(&book.0, me, &led([2, 3]), false, &NONE, again), handed);
+    assert_eq!(
+        leaders.next(&book.0, NodeId(2), &led([1, 3]), false, &NONE, again),
+        None,
+        "as it should"
+    );
 
     // It is down: the next one should lead, and that is this node.
     book.down(2);
-    assert_eq!(leaders.next(&book.0, me, &led([3]), false, 2 * again), None);
-    assert_eq!(leaders.next(&book.0, NodeId(3), &led([1]), false, again), None, "not yet");
+    assert_eq!(leaders.next(&book.0, me, &led([3]), false, &NONE, 2 * again), None);
+    assert_eq!(leaders.next(&book.0, NodeId(3), &led([1]), false, &NONE, again), None, "not yet");
     let later = again + PREFERRED_LEADER_AFTER_MS;
-    let next = leaders.next(&book.0, NodeId(3), &led([1]), false, later);
+    let next = leaders.next(&book.0, NodeId(3), &led([1]), false, &NONE, later);
     assert_eq!(next, Some((AT, NodeId(1))));
 }
 
@@ -133,17 +144,57 @@ fn who_leaves_or_drains_hands_over_at_once_and_to_nobody_that_does_so_too() {
     book.place(0, &[1, 2, 3]);
     let (mut leaders, me) = (Leaders::default(), NodeId(1));
     let both = led([2, 3]);
-    assert_eq!(leaders.next(&book.0, me, &both, false, 0), None);
-    assert_eq!(leaders.next(&book.0, me, &both, true, 0), Some((AT, NodeId(2))), "it leaves");
+    assert_eq!(leaders.next(&book.0, me, &both, false, &NONE, 0), None);
+    assert_eq!(
+        leaders.next(&book.0, me, &both, true, &NONE, 0),
+        Some((AT, NodeId(2))),
+        "it leaves"
+    );
     assert_eq!(movable(&book.0, me, &both, false), 0);
     assert_eq!(movable(&book.0, me, &both, true), 1);
     book.drain(1, Wish::Empty);
     book.drain(2, Wish::Serve);
-    assert_eq!(leaders.next(&book.0, me, &both, false, 0), Some((AT, NodeId(3))));
+    assert_eq!(leaders.next(&book.0, me, &both, false, &NONE, 0), Some((AT, NodeId(3))));
     leaders.tried(AT, 0);
-    assert_eq!(leaders.next(&book.0, me, &both, false, TRANSFER_AGAIN_MS - 1), None);
-    assert!(leaders.next(&book.0, me, &both, false, TRANSFER_AGAIN_MS).is_some());
+    assert_eq!(leaders.next(&book.0, me, &both, false, &NONE, TRANSFER_AGAIN_MS - 1), None);
+    assert!(leaders.next(&book.0, me, &both, false, &NONE, TRANSFER_AGAIN_MS).is_some());
     assert_eq!(movable(&book.0, me, &led([2]), true), 0, "only one that drains is in sync");
+}
+
+#[test]
+fn what_is_pressing_goes_several_at_a_time_and_none_holds_another_up() {
+    let mut book = Book::of(3, 3);
+    (0..PARTITIONS).for_each(|partition| book.place(partition, &[1, 2, 3]));
+    let all = (0..PARTITIONS).map(PartitionId);
+    let led: Vec<Led> = all.map(|partition| Led { partition, in_sync: ids([2, 3]) }).collect();
+    let (mut leaders, me) = (Leaders::default(), NodeId(1));
+    let mut under_way = BTreeSet::new();
+    while let Some((at, _)) = leaders.next(&book.0, me, &led, true, &under_way, 0) {
+        assert!(under_way.insert(at), "{at:?} is handed over already");
+    }
+    assert_eq!(under_way.len(), TRANSFERS_PRESSING_MAX);
+    // All but one end: it is that one's slot alone that is taken.
+    let slow = under_way.pop_first().expect("some are under way");
+    let mut done: BTreeSet<_> = std::mem::take(&mut under_way);
+    under_way.insert(slow);
+    for now in 0..Millis::from(PARTITIONS) - TRANSFERS_PRESSING_MAX as Millis {
+        let left: Vec<Led> =
+            led.iter().filter(|led| !done.contains(&led.partition)).cloned().collect();
+        match leaders.next(&book.0, me, &left, true, &under_way, now) {
+            Some((at, _)) => assert!(done.insert(at)),
+            None => panic!("{} are done", done.len()),
+        }
+    }
+    assert_eq!(done.len(), led.len() - 1);
+    // What is not pressing waits until nothing is under way.
+    let mut book = Book::of(3, 3);
+    book.place(0, &[2, 1, 3]);
+    let rest = [Led { partition: AT, in_sync: ids([2, 3]) }];
+    let other = BTreeSet::from([PartitionId(1)]);
+    let due = PREFERRED_LEADER_AFTER_MS;
+    assert_eq!(leaders.next(&book.0, me, &rest, false, &other, 0), None);
+    assert_eq!(leaders.next(&book.0, me, &rest, false, &other, due), None);
+    assert!(leaders.next(&book.0, me, &rest, false, &NONE, due).is_some());
 }
 
 #[test]
@@ -153,13 +204,18 @@ fn what_is_not_pressing_is_paced() {
     let led: Vec<Led> =
         (0..3).map(|at| Led { partition: PartitionId(at), in_sync: ids([2, 3]) }).collect();
     let (mut leaders, mut now) = (Leaders::default(), 0);
-    leaders.next(&book.0, NodeId(1), &led, false, now);
+    leaders.next(&book.0, NodeId(1), &led, false, &NONE, now);
     now += PREFERRED_LEADER_AFTER_MS;
     for _ in 0..3 {
-        let (at, to) = leaders.next(&book.0, NodeId(1), &led, false, now).expect("one is due");
+        let (at, to) =
+            leaders.next(&book.0, NodeId(1), &led, false, &NONE, now).expect("one is due");
         assert_eq!(to, NodeId(2));
         leaders.tried(at, now);
-        assert_eq!(leaders.next(&book.0, NodeId(1), &led, false, now), None, "one at a time");
+        assert_eq!(
+            leaders.next(&book.0, NodeId(1), &led, false, &NONE, now),
+            None,
+            "one at a time"
+        );
         now += TRANSFER_GAP_MS;
     }
 }
@@ -369,7 +425,8 @@ impl World {
             Step::Stay => {}
             Step::Wait => {
                 let led = [Led { partition: at, in_sync: group.near.clone() }];
-                if let Some((_, to)) = Leaders::default().next(meta, me, &led, false, self.now)
+                if let Some((_, to)) =
+                    Leaders::default().next(meta, me, &led, false, &NONE, self.now)
                     && group.all().contains(&to)
                 {
                     group.leader = Some(to);

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tidegate_consensus::{META, OpenError, ProposeError, ReadError, Role};
+use tidegate_consensus::{GroupId, META, OpenError, ProposeError, ReadError, Role};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::rig::Rig;
@@ -62,6 +62,83 @@ async fn commits_survive_the_loss_of_the_leader() {
         rig.reaches(&[leader], 1, "after").await;
         assert_eq!(rig.machine(leader, 1).payloads(), ["before", "after"]);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_closed_connection_an_election_begins_when_the_lease_is_over() {
+    const GROUPS: [GroupId; 4] = [META, 1, 2, 3];
+    for (seed, nodes) in [(11, 3), (12, 3), (13, 5)] {
+        let mut rig = Rig::new(seed, nodes, nodes, &GROUPS).await;
+        for group in GROUPS {
+            rig.commit(group, "before").await;
+        }
+        let dead = rig.leader(META).await;
+        let led = GROUPS.map(|group| (group, rig.status(dead, group)));
+        let lost = Instant::now();
+        rig.crash(dead).await;
+        rig.nodes.values().for_each(|node| node.groups.lost(dead));
+        for (group, _) in led.iter().filter(|(_, status)| status.leads) {
+            rig.leader(*group).await;
+            let failover = lost.elapsed();
+            assert!(failover < Duration::from_millis(1_300), "{failover:?}");
+            rig.commit(*group, "after").await;
+        }
+        for (group, before) in led.iter().filter(|(_, status)| !status.leads) {
+            let now = rig.status(rig.leader(*group).await, *group);
+            assert_eq!((now.term, now.leader), (before.term, before.leader), "{group}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_others_hear_stays_whoever_has_lost_it() {
+    let rig = Rig::new(14, 3, 3, &[1]).await;
+    let leader = rig.commit(1, "before").await;
+    let other = 1 + leader % 3;
+    let term = rig.status(leader, 1).term;
+    // It comes back to all of them.
+    rig.nodes.values().for_each(|node| node.groups.lost(leader));
+    sleep(Duration::from_secs(3)).await;
+    rig.commit(1, "between").await;
+    assert_eq!(rig.status(leader, 1).term, term);
+    // It does not come back to one, for longer than a lease.
+    rig.faults(|faults| faults.cut.extend([(leader, other), (other, leader)]));
+    rig.groups(other).lost(leader);
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!((rig.status(leader, 1).term, rig.leader(1).await), (term, leader));
+    rig.heal();
+    rig.commit(1, "after").await;
+    rig.reaches(&[1, 2, 3], 1, "after").await;
+    assert_eq!(rig.status(leader, 1).term, term);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_that_of_all_leaders_before_the_present_one() {
+    let mut rig = Rig::new(15, 3, 3, &[META]).await;
+    let old = rig.commit(META, "before").await;
+    let (of_old, third) = (rig.status(old, META).term, 1 + old % 3);
+    sleep(Duration::from_secs(5)).await;
+    let silence = rig.groups(third).silence(META, old, of_old).await.expect("its term");
+    assert!(silence >= Duration::from_secs(5), "nobody led before: {silence:?}");
+    assert_eq!(rig.groups(third).silence(META, old, of_old + 1).await, None, "not yet");
+    let now = Instant::now();
+    rig.crash(old).await;
+    let new = rig.leader_but(META, &[old]).await;
+    let of_new = rig.status(new, META).term;
+    sleep(Duration::from_secs(1)).await;
+    for node in (1..=3).filter(|node| *node != old) {
+        let silence = rig.groups(node).silence(META, new, of_new).await.expect("its term");
+        assert!(silence >= Instant::now() - now, "{node}: {silence:?}");
+        // Not what the present leader says.
+        assert!(silence < Instant::now() - now + Duration::from_millis(250), "{silence:?}");
+    }
+    // A new process does not know what the one before it has confirmed.
+    let again = (1..=3).find(|node| ![old, new].contains(node)).expect("three");
+    let began = Instant::now();
+    rig.restart(again).await;
+    rig.until(META, "it follows", || rig.status(again, META).term >= of_new).await;
+    let silence = rig.groups(again).silence(META, new, of_new).await.expect("its term");
+    assert!(silence <= Instant::now() - began, "{silence:?}");
 }
 
 #[tokio::test(start_paused = true)]
