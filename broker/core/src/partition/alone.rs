@@ -5,7 +5,7 @@
 //! before. Queues are on the disk then; their messages are read once, and are in
 //! the image, as replicas have them in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use super::{Change, Context, Image, Partition, Record, RecordError};
 use crate::delivery::Delivery;
 use crate::ids::Millis;
 use crate::log::{FIRST_INDEX, ReplicatedLog};
+use crate::mail::{LaneSource, part};
 use crate::message::Message;
 use crate::node::Node;
 use crate::outgoing::Outgoing;
@@ -43,11 +44,15 @@ impl Keeps {
     }
 }
 
-/// The messages of queues that are on the disk alone, by place and session.
-#[derive(Debug, Default)]
-pub(super) struct Bodies(HashMap<(u64, u32), Delivery, FixedState>);
+/// What the image of a partition of a node that is alone has besides its state.
+#[derive(Debug)]
+pub(super) struct Bodies<'a> {
+    /// The messages of queues that are on the disk alone, by place and session.
+    found: HashMap<(u64, u32), Delivery, FixedState>,
+    open: &'a [BTreeSet<u64>],
+}
 
-impl Bodies {
+impl Bodies<'_> {
     /// Those of a session's queue, with their numbers.
     pub(super) fn of<'b>(
         &'b self,
@@ -55,9 +60,22 @@ impl Bodies {
         queue: &'b Outgoing,
     ) -> impl Iterator<Item = (u64, &'b Delivery)> {
         let found = move |(number, position): (u64, crate::ids::Position)| {
-            Some((number, self.0.get(&(position.offset(), session))?))
+            Some((number, self.found.get(&(position.offset(), session))?))
         };
         queue.all_cold().filter_map(found)
+    }
+
+    /// Whether the number of an errand has to be known: it may come again. In a
+    /// cluster what comes behind a later one counts as done, and alone errands may
+    /// overtake each other: those that are done must not be in the way.
+    pub(super) fn may_come_again(&self, source: LaneSource, number: u64, part: u32) -> bool {
+        part == part::LOW
+            || match source {
+                LaneSource::Partition(of) => {
+                    self.open.get(usize::from(of)).is_some_and(|open| open.contains(&number))
+                }
+                LaneSource::Shard(_) => false,
+            }
     }
 }
 
@@ -93,8 +111,14 @@ impl Partition {
         keeps
     }
 
+    /// The errands that are not done.
+    pub(crate) fn open_errands(&self) -> BTreeSet<u64> {
+        self.outbox.iter().map(|(number, _)| number).collect()
+    }
+
     /// The state as of the last record that was read back, as a replica has it.
-    /// `read` gives the body of the record at a place in the log.
+    /// `open` are the errands of all partitions that are not done; `read` gives
+    /// the body of the record at a place in the log.
     ///
     /// # Errors
     /// That of `read`; or what lies there is not the message of a queue.
@@ -103,9 +127,10 @@ impl Partition {
         at: Millis,
         node: &Node,
         retained: impl Iterator<Item = &'m Arc<Message>>,
+        open: &[BTreeSet<u64>],
         read: impl FnMut(u64) -> Result<Vec<u8>, E>,
     ) -> Result<Image, E> {
-        let bodies = self.bodies(node, read)?;
+        let bodies = Bodies { found: self.bodies(node, read)?, open };
         let time = at.saturating_add(node.epoch);
         let taken = Taken { last: Header::default(), next: self.log.next_index(), time };
         Ok(self.paint(taken, node, retained, Some(&bodies)))
@@ -115,7 +140,7 @@ impl Partition {
         &self,
         node: &Node,
         mut read: impl FnMut(u64) -> Result<Vec<u8>, E>,
-    ) -> Result<Bodies, E> {
+    ) -> Result<HashMap<(u64, u32), Delivery, FixedState>, E> {
         // By place, so that a message is read once for all who wait for it.
         let mut wanted: BTreeMap<u64, Vec<(u32, u32)>> = BTreeMap::new();
         for (slot, session) in self.kept_sessions() {
@@ -124,7 +149,7 @@ impl Partition {
                 wanted.entry(position.offset()).or_default().push((session.generation, slot));
             }
         }
-        let mut bodies = Bodies::default();
+        let mut bodies = HashMap::default();
         for (position, mut sessions) in wanted {
             sessions.sort_unstable();
             let key = |session: u32| {
@@ -133,10 +158,10 @@ impl Partition {
             };
             let body = read(position)?;
             self.deliveries_of(&body, node, key, |session, delivery| {
-                bodies.0.entry((position, session)).or_insert(delivery);
+                bodies.entry((position, session)).or_insert(delivery);
                 ControlFlow::Continue(())
             })?;
-            if sessions.iter().any(|&(session, _)| !bodies.0.contains_key(&(position, session))) {
+            if sessions.iter().any(|&(session, _)| !bodies.contains_key(&(position, session))) {
                 let what = "place of a message";
                 return Err(RecordError::Unknown { what, value: position }.into());
             }

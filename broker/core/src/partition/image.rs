@@ -152,7 +152,7 @@ impl Partition {
         taken: Taken,
         node: &Node,
         retained: impl Iterator<Item = &'m Arc<Message>>,
-        bodies: Option<&Bodies>,
+        bodies: Option<&Bodies<'_>>,
     ) -> Image {
         let mut painter = Painter {
             pieces: Vec::new(),
@@ -183,7 +183,10 @@ impl Partition {
                 }
             });
         }
-        let seen: Vec<_> = self.seen.iter().collect();
+        let known = |&(source, number, part): &_| {
+            bodies.is_none_or(|bodies| bodies.may_come_again(source, number, part))
+        };
+        let seen: Vec<_> = self.seen.iter().filter(known).collect();
         for some in seen.chunks(ENTRIES_MAX) {
             painter.item(item::SEEN, |w| {
                 w.u32(some.len() as u32);
@@ -216,7 +219,7 @@ impl Partition {
         Image { index: taken.next - 1, pieces: painter.pieces }
     }
 
-    fn paint_session(&self, slot: u32, painter: &mut Painter, bodies: Option<&Bodies>) {
+    fn paint_session(&self, slot: u32, painter: &mut Painter, bodies: Option<&Bodies<'_>>) {
         let Some(claim) = self.claims.at(slot) else { return };
         let Some(session) = claim.session.as_deref() else { return };
         let outgoing = session.outgoing.as_deref();

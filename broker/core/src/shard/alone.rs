@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Shard;
 use crate::ids::{Millis, PartitionId};
-use crate::partition::{Image, Keeps, RecordError};
+use crate::partition::{Image, Keeps, Partition, RecordError};
 
 impl Shard {
     /// All records were read back, by a shard that keeps ([`Shard::keep`]) and
@@ -38,7 +38,8 @@ impl Shard {
         all
     }
 
-    /// The state of a partition as its first replica is to have it. `read` gives
+    /// The state of a partition as its first replica is to have it, of the only
+    /// shard of a node: it looks at the others of it. `read` gives
     /// the body of the record at a place in the log: each message of a queue is
     /// asked for once.
     ///
@@ -55,6 +56,7 @@ impl Shard {
         let mut topics: Vec<&Arc<str>> = retained_of[at].iter().collect();
         topics.sort_unstable();
         let messages = topics.into_iter().filter_map(|topic| retained.get(topic));
-        partitions[at].image_alone(now, node, messages, read)
+        let open: Vec<_> = partitions.iter().map(Partition::open_errands).collect();
+        partitions[at].image_alone(now, node, messages, &open, read)
     }
 }
