@@ -203,30 +203,41 @@ fn a_node_that_keeps_nothing_has_nothing_to_back_up() {
 }
 
 #[test]
-fn what_a_node_alone_has_kept_is_neither_lost_nor_taken_into_a_cluster() {
+fn what_a_node_alone_has_kept_stays_if_it_does_not_fit_and_else_goes_into_its_cluster() {
     let mut broker = killed();
     let path = broker.dir().join("tidegate.toml");
     let alone = std::fs::read_to_string(&path).expect("the config");
     let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr();
     let bind = port.expect("it is bound");
-    for bootstrap in ["single", "init"] {
-        let discovery = if bootstrap == "init" { "discovery = ['127.0.0.1:1']\n" } else { "" };
-        let cluster = format!(
-            "{alone}\n[cluster]\nname = 'test'\nbootstrap = '{bootstrap}'\nbind = '{bind}'\n\
-             {discovery}"
-        );
-        std::fs::write(&path, cluster).expect("a config");
-        let (status, said) = broker.refuses_to_start();
-        assert_eq!(status, Some(1), "{said}");
-        for wanted in [
-            &data(&broker),
-            "what a node that was alone has kept",
-            "Leave cluster.name out",
-            "set node.data_dir to an empty directory",
-        ] {
-            assert!(said.contains(wanted), "{wanted}: {said}");
-        }
+    let cluster =
+        format!("{alone}\n[cluster]\nname = 'test'\nbootstrap = 'single'\nbind = '{bind}'\n");
+    let tight = format!("{cluster}[limits]\nqueue_node_bytes_max = 1\n");
+    std::fs::write(&path, tight).expect("a config");
+    let (status, said) = broker.refuses_to_start();
+    assert_eq!(status, Some(1), "{said}");
+    let wanted = ["in a cluster they are in memory", "Set limits.queue_node_bytes_max to"];
+    for wanted in [&data(&broker), wanted[0], wanted[1], "leave cluster.name out"] {
+        assert!(said.contains(wanted), "{wanted}: {said}");
     }
     broker.restart_with(&alone);
     holds(&broker, "kept");
+    fill(&broker, "more");
+    broker.restart_with(&cluster);
+    // It lets clients in a moment after it is ready.
+    let end = std::time::Instant::now() + PATIENCE;
+    let is_let_in = || {
+        let mut raw = testkit::Raw::open(broker.mqtt);
+        raw.send(&Connect::new(Version::V5, "first").bytes());
+        matches!(raw.recv(), Got::Packet(_))
+    };
+    while !is_let_in() {
+        assert!(std::time::Instant::now() < end, "{}", broker.said());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    holds(&broker, "more");
+    std::fs::write(&path, &alone).expect("a config");
+    broker.kill();
+    let (status, said) = broker.refuses_to_start();
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("that of a node of a cluster"), "{said}");
 }

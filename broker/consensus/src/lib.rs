@@ -50,7 +50,7 @@ pub use groups::Groups;
 pub use log_id::{GroupId, LogId, META};
 pub use machine::StateMachine;
 pub use propose::{ProposeError, ReadError};
-pub use snapshot::SnapshotError;
+pub use snapshot::{SnapshotError, begin_with, begin_without};
 pub use status::{GroupStatus, Role};
 pub use timers::Timers;
 pub use transport::{CallKind, Transport, TransportError};

@@ -11,6 +11,7 @@
 //! synced, renamed and the directory synced: there is the old one or the new
 //! one, whole.
 
+use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,7 +21,7 @@ use tidegate_store::{Disk, DiskFile};
 
 use crate::limits::{CHUNK_BYTES, SNAPSHOT_BYTES_MAX};
 use crate::log_id::{GroupId, LogId};
-use crate::raft_types::{Meta, log_id, raft_id};
+use crate::raft_types::{Members, Meta, StoredMembers, log_id, raft_id};
 use crate::wire::{members_bytes, members_from};
 
 const MAGIC: [u8; 8] = *b"TGSNAP\r\n";
@@ -193,6 +194,36 @@ impl<F: DiskFile> Stored<F> {
     }
 }
 
+/// Writes the first snapshot of a group that begins with a state and has one
+/// voter, in place of one that may be there; durable when it returns. The log is
+/// to begin behind it, with a vote of the node in that term
+/// ([`push_sole_voter_behind`](tidegate_store::push_sole_voter_behind)). Blocks
+/// on the disk.
+///
+/// # Errors
+/// The disk's; or the state is larger than a snapshot may be.
+pub fn begin_with<D: Disk>(
+    disk: &D,
+    group: GroupId,
+    node: u64,
+    last: LogId,
+    state: &[u8],
+) -> io::Result<()> {
+    let members = Members::new_with_defaults(vec![BTreeSet::from([node])], Vec::<u64>::new());
+    let id = Some(raft_id(last));
+    let meta = Meta { last_log_id: id, last_membership: StoredMembers::new(id, members) };
+    SnapshotFile::blind(disk, group).write(&meta, state).map(drop)
+}
+
+/// Removes what [`begin_with`] wrote, for a group that does not begin after all.
+/// Blocks on the disk.
+///
+/// # Errors
+/// The disk's.
+pub fn begin_without<D: Disk>(disk: &D, group: GroupId) -> io::Result<()> {
+    SnapshotFile::blind(disk, group).remove()
+}
+
 /// The snapshot of one group.
 #[derive(Debug)]
 pub(crate) struct SnapshotFile<D: Disk> {
@@ -204,6 +235,11 @@ pub(crate) struct SnapshotFile<D: Disk> {
 }
 
 impl<D: Disk> SnapshotFile<D> {
+    /// Whatever is there.
+    fn blind(disk: &D, group: GroupId) -> Self {
+        Self { disk: disk.clone(), group, current: Mutex::default(), writing: Mutex::default() }
+    }
+
     /// Looks for the group's file, and removes what was not finished.
     pub(crate) fn open(disk: D, group: GroupId) -> Result<Self, SnapshotError> {
         let name = name(group);

@@ -41,7 +41,7 @@ pub mod transit;
 mod will;
 
 pub use node::Node;
-pub use partition::{Fetch, Header, Image, RecordError, Why};
+pub use partition::{Fetch, Header, Image, Keeps, RecordError, Why};
 pub use shard::{
     Applied, Away, Event, Hangup, Layer, Opened, Opening, Received, Refused, Shard, Then, Verdict,
     Written,

@@ -7,6 +7,8 @@
     reason = "a test, with its size set from outside"
 )]
 
+#[path = "replicas/alone.rs"]
+mod alone;
 #[path = "replicas/cluster.rs"]
 mod cluster;
 #[path = "replicas/random.rs"]

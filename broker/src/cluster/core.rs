@@ -54,6 +54,9 @@ pub(crate) struct Core<W> {
     pub(super) config: config::Cluster,
     pub(super) me: Life,
     pub(super) store: StoreId,
+    /// Set if this node has kept data from when it was alone: the seed that they
+    /// were written with.
+    pub(super) keeps: Option<u64>,
     pub(super) identity: Arc<IdentityFile>,
     pub(super) wire: W,
     pub(super) groups: MetaGroups<W>,
@@ -417,8 +420,8 @@ impl<W: Wire> Core<W> {
                             core.learn(&seen);
                             Answer::Member(cluster)
                         }
-                        Ok(Presence::Fresh { store, list, asked }) => {
-                            Answer::Fresh { store, list, asked }
+                        Ok(Presence::Fresh { store, list, asked, keeps }) => {
+                            Answer::Fresh { store, list, asked, keeps }
                         }
                         Err(error) => {
                             warn!(address, %error, "a peer's answer cannot be read");

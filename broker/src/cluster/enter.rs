@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tidegate_cluster::bootstrap::{
-    Claim, ClaimView, ClaimWrite, Decision, Local, Mode, Peers, decide,
+    Claim, ClaimView, ClaimWrite, Decision, Local, Mode, Peers, Reason, decide,
 };
 use tidegate_cluster::ids::{ClusterId, Millis};
 use tidegate_cluster::meta::{ClusterConfig, Command, Entry};
@@ -25,6 +25,7 @@ use super::discover;
 use super::question::{Leader, Outcome, Question};
 use super::view::Phase;
 use super::wire::Wire;
+use super::{id_with, seed_of};
 use crate::config::{Bootstrap, Discovery};
 use crate::shard::clock::Reading;
 
@@ -55,7 +56,10 @@ pub(super) async fn enter<W: Wire>(core: &Arc<Core<W>>) -> anyhow::Result<Cluste
         let bytes = <[u8; 16]>::try_from(bytes).ok().context("the identity is damaged")?;
         return found(core, ClusterId(u128::from_le_bytes(bytes))).await;
     }
-    let draw = ClusterId(random_id()?);
+    let (local, draw) = match core.keeps {
+        Some(seed) => (Local::Alone, id_with(seed, random_id()?)),
+        None => (Local::Fresh, ClusterId(random_id()?)),
+    };
     let mut claims = Claims::default();
     if core.config.bootstrap == Bootstrap::Kubernetes {
         claims.map = Some(ConfigMap::of_this_pod(&core.config.config_map)?);
@@ -65,7 +69,7 @@ pub(super) async fn enter<W: Wire>(core: &Arc<Core<W>>) -> anyhow::Result<Cluste
     loop {
         let probes = core.probe(look(core, &mut peers, false).await).await;
         let mode = mode(core, &mut claims, &probes).await;
-        let (why, refused) = match decide(&Local::Fresh, core.store, &mode, &probes, draw) {
+        let (why, refused) = match decide(&local, core.store, &mode, &probes, draw) {
             Decision::Found(cluster) => return found(core, cluster).await,
             Decision::Join { cluster, via } => match join(core, cluster, &via).await? {
                 None => return Ok(cluster),
@@ -76,6 +80,11 @@ pub(super) async fn enter<W: Wire>(core: &Arc<Core<W>>) -> anyhow::Result<Cluste
                 continue;
             }
             Decision::Wait(reason) => (reason.to_string(), false),
+            // Nothing that peers may say later makes it any better.
+            Decision::Refuse(reason @ Reason::OwnData(_)) => bail!(
+                "{reason}. Nothing was changed. Leave cluster.name out to go on alone with them; \
+                 or set node.data_dir to an empty directory, and the node joins without them"
+            ),
             Decision::Refuse(reason) => (reason.to_string(), true),
             Decision::Rejoin { .. } => bail!("a fresh node does not come back"),
         };
@@ -183,6 +192,13 @@ async fn claim(claims: &mut Claims, write: ClaimWrite) {
 
 /// Founds the cluster, or goes on with it.
 async fn found<W: Wire>(core: &Arc<Core<W>>, cluster: ClusterId) -> anyhow::Result<ClusterId> {
+    if core.keeps.is_some_and(|seed| seed_of(cluster) != seed) {
+        bail!(
+            "this node was to found cluster {cluster} before it kept data alone, which are placed \
+             by another seed than that cluster's: with bootstrap = \"kubernetes\" remove the \
+             ConfigMap, else begin with an empty node.data_dir; nothing was changed"
+        );
+    }
     core.identity.set_value(FOUNDING, Some(&cluster.0.to_le_bytes()))?;
     core.set_presence(cluster);
     info!(%cluster, name = core.config.name, "this node founds the cluster");

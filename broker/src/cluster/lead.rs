@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tidegate_cluster::drain::{CutOff, Reach};
-use tidegate_cluster::ids::{Life, Millis, NodeId};
+use tidegate_cluster::ids::{Life, Millis, NodeId, PartitionId};
 use tidegate_cluster::lease::{Asked, Grant, Granter, NoGrant};
 use tidegate_cluster::limits::NODE_LEASE_MS;
 use tidegate_cluster::meta::voters::{self, Change, Step};
@@ -222,6 +222,11 @@ pub(super) async fn duties<W: Wire>(core: Arc<Core<W>>) {
         if meta.cluster().is_none() {
             continue;
         }
+        if core.keeps.is_some() && meta.placement().iter().all(Vec::is_empty) {
+            // Nobody gets a vote before: it might place them elsewhere.
+            place_here(&core, &meta).await;
+            continue;
+        }
         let now = Reading::take().millis();
         plan.observe(&meta, now);
         if core.hurry.swap(false, Ordering::AcqRel) {
@@ -242,6 +247,22 @@ pub(super) async fn duties<W: Wire>(core: Arc<Core<W>>) {
             let accept_data_loss = false;
             let _ = core.commit(Command::Forget { node, accept_data_loss }).await;
         }
+    }
+}
+
+/// Places all partitions on this node, which has kept them from when it was
+/// alone; others get theirs as nodes that join do.
+async fn place_here<W: Wire>(core: &Core<W>, meta: &Meta) {
+    let me = core.me.node;
+    if !meta.node(me).is_some_and(|node| node.state.takes_replicas()) {
+        return;
+    }
+    let all = 0..meta.placement().len() as u16;
+    let placed = all.map(|partition| (PartitionId(partition), vec![me])).collect();
+    match core.commit(Command::Place(placed)).await {
+        Outcome::Done(_) => info!("the partitions are here, with what this node has kept alone"),
+        Outcome::Refused(_, why) => debug!(why, "the partitions are not placed yet"),
+        Outcome::Elsewhere(_) => {}
     }
 }
 

@@ -84,18 +84,24 @@ pub(crate) struct Running {
     /// Where calls come in.
     pub(crate) above: Arc<Above>,
     failed: oneshot::Receiver<anyhow::Error>,
+    /// What this node has kept goes into the cluster.
+    keeps: bool,
 }
 
 impl Running {
-    /// Waits until this life is registered: its cluster and its number.
+    /// Waits until this life is registered: its cluster and its number. A node
+    /// that has kept data also until the partitions are placed: on it, before
+    /// anybody else could begin one.
     ///
     /// # Errors
     /// When it never will be.
     pub(crate) fn wait_registered(&mut self) -> anyhow::Result<(ClusterId, Member)> {
         loop {
             let view = self.cluster.view();
+            let placed = view.meta.placement().iter().all(|replicas| !replicas.is_empty());
             if let (Some(cluster), Some(member), Phase::Registered) =
                 (view.cluster, view.member(), &view.phase)
+                && (placed || !self.keeps)
             {
                 return Ok((cluster, member));
             }
@@ -111,7 +117,20 @@ impl Running {
     }
 }
 
-/// Starts the thread.
+/// What places client ids and topics in a cluster of this id.
+pub(crate) fn seed_of(cluster: ClusterId) -> u64 {
+    (cluster.0 >> 64) as u64 ^ cluster.0 as u64
+}
+
+/// An id by chance of a cluster whose client ids and topics this seed places, so
+/// that what was kept with it stays in its partitions.
+fn id_with(seed: u64, random: u128) -> ClusterId {
+    let high = ((random >> 64) as u64).max(1);
+    ClusterId(u128::from(high) << 64 | u128::from(high ^ seed))
+}
+
+/// Starts the thread. `keeps`: this node has kept data from when it was alone,
+/// with that seed.
 ///
 /// # Errors
 /// When this node cannot be one of a cluster: its log of votes, its files, its port.
@@ -119,6 +138,7 @@ pub(crate) fn start(
     config: &config::Cluster,
     data_dir: &Path,
     identity: Arc<IdentityFile>,
+    keeps: Option<u64>,
 ) -> anyhow::Result<Running> {
     let who = identity.identity()?;
     let trust = trust(config)?;
@@ -182,7 +202,7 @@ pub(crate) fn start(
             let identity_shown = Arc::new(Mutex::new(mesh_identity));
             let wire = MeshWire { mesh, identity: identity_shown };
             let ran = async {
-                let core = open(config, shown, identity, wire, log, Box::new(end)).await?;
+                let core = open(config, shown, identity, keeps, wire, log, Box::new(end)).await?;
                 let _ = above.core.set(core.clone());
                 // A node without replicas takes none.
                 tokio::spawn(mesh::settle(core.clone(), above.clone()));
@@ -199,7 +219,7 @@ pub(crate) fn start(
     })?;
     let started = has_started.recv().context("the cluster's thread has ended")?;
     let (mesh, above) = started.context("cluster.bind")?;
-    Ok(Running { cluster, links, mesh, above, failed })
+    Ok(Running { cluster, links, mesh, above, failed, keeps: keeps.is_some() })
 }
 
 /// What this process does at its end as a member.
@@ -221,6 +241,7 @@ async fn open<W: Wire>(
     config: config::Cluster,
     cluster: Arc<Cluster>,
     identity: Arc<IdentityFile>,
+    keeps: Option<u64>,
     wire: W,
     log: log::MetaLog,
     ended: Box<dyn Fn(End) + Send + Sync>,
@@ -236,12 +257,16 @@ async fn open<W: Wire>(
     telling.store(true, Ordering::Relaxed);
     let presence = match view.cluster {
         Some(cluster) => Presence::Member(cluster),
-        None => Presence::Fresh { store: view.store, list: None, asked: false },
+        None => {
+            let (store, keeps) = (view.store, keeps.is_some());
+            Presence::Fresh { store, list: None, asked: false, keeps }
+        }
     };
     let core = Core {
         config,
         me: view.me,
         store: view.store,
+        keeps,
         identity,
         wire,
         groups,
@@ -405,4 +430,19 @@ fn trust(config: &config::Cluster) -> anyhow::Result<tidegate_mesh::Trust> {
 /// What is wrong with them.
 pub(crate) fn check_files(config: &config::Cluster) -> anyhow::Result<()> {
     trust(config).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_made_for_a_seed() {
+        for (seed, random) in [(0, 0), (7, u128::MAX), (u64::MAX, 1), (0x1234, 0x5678 << 80)] {
+            let id = id_with(seed, random);
+            assert_eq!(seed_of(id), seed);
+            assert_ne!(id.0, 0);
+        }
+        assert_ne!(id_with(7, 1 << 64), id_with(7, 2 << 64));
+    }
 }

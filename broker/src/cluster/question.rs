@@ -46,7 +46,7 @@ impl Question {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Presence {
     /// Of none yet.
-    Fresh { store: StoreId, list: Option<u64>, asked: bool },
+    Fresh { store: StoreId, list: Option<u64>, asked: bool, keeps: bool },
     /// A member, or about to found it.
     Member(ClusterId),
 }
@@ -218,12 +218,12 @@ fn unknown(what: &'static str, value: u8) -> DecodeError {
 impl Presence {
     pub(crate) fn encode(&self) -> Bytes {
         match self {
-            Presence::Fresh { store, list, asked } => Out::default()
+            Presence::Fresh { store, list, asked, keeps } => Out::default()
                 .u8(0)
                 .u128(store.0)
                 .u8(list.is_some().into())
                 .u64(list.unwrap_or(0))
-                .u8((*asked).into())
+                .u8(u8::from(*asked) | u8::from(*keeps) << 1)
                 .end(),
             Presence::Member(cluster) => Out::default().u8(1).u128(cluster.0).end(),
         }
@@ -236,8 +236,9 @@ impl Presence {
                 let store = StoreId(from.u128("store")?);
                 let has_list = from.u8("list")? == 1;
                 let list = from.u64("list")?;
-                let asked = from.u8("asked")? == 1;
-                Presence::Fresh { store, list: has_list.then_some(list), asked }
+                let flags = from.u8("asked")?;
+                let (asked, keeps) = (flags & 1 != 0, flags & 2 != 0);
+                Presence::Fresh { store, list: has_list.then_some(list), asked, keeps }
             }
             1 => Presence::Member(ClusterId(from.u128("cluster")?)),
             other => return Err(unknown("presence", other)),
@@ -434,8 +435,8 @@ mod tests {
             (0..bytes.len()).for_each(|cut| assert!(LeaseAnswer::decode(&bytes[..cut]).is_err()));
         }
         let presences = [
-            Presence::Fresh { store: StoreId(1), list: Some(2), asked: true },
-            Presence::Fresh { store: StoreId(1), list: None, asked: false },
+            Presence::Fresh { store: StoreId(1), list: Some(2), asked: true, keeps: false },
+            Presence::Fresh { store: StoreId(1), list: None, asked: false, keeps: true },
             Presence::Member(ClusterId(9)),
         ];
         for presence in presences {

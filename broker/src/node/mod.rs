@@ -13,7 +13,7 @@ pub mod sys;
 mod admin_thread;
 mod credentials;
 mod notify;
-mod queues;
+pub(crate) mod queues;
 mod reload;
 mod source;
 mod waiting;
@@ -29,7 +29,6 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidegate_core::Node;
 use tidegate_core::ids::{Member, ShardId};
 use tidegate_kernel::capabilities::{self, Left};
-use tidegate_store::IdentityFile;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -51,7 +50,7 @@ use crate::replication::{self, Outlet};
 use crate::shard::clock::advance_to;
 use crate::shard::{self, Plan, Shared};
 use crate::steering::{self, Steer};
-use crate::store::{self, Store};
+use crate::store::{self, Opened, Store};
 use crate::system::sampler::{Listening, Sampler};
 use crate::telemetry::health::Health;
 use crate::telemetry::log;
@@ -82,9 +81,16 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
     let control = open_control(&config);
     let joined = match (&config.cluster, &opened) {
         (Some(cluster), Some(opened)) => {
-            Some(join(cluster, &config, opened.identity(), control.as_ref(), &admin)?)
+            Some(join(cluster, &config, opened, control.as_ref(), &admin)?)
         }
         (Some(_), None) | (None, _) => None,
+    };
+    let opened = match (&joined, opened) {
+        (Some(joined), Some(opened)) => {
+            let seed = kept_seed(Some(joined), opened.seed);
+            Some(opened.enter(seed)?)
+        }
+        (_, opened) => opened,
     };
 
     let membership = joined.as_ref().map(|joined| Arc::clone(&joined.cluster));
@@ -253,7 +259,7 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
 /// What places client ids and topics: the same at all nodes of a cluster.
 fn kept_seed(joined: Option<&cluster::Running>, own: u64) -> u64 {
     match joined.and_then(|joined| joined.cluster.view().cluster) {
-        Some(cluster) => (cluster.0 >> 64) as u64 ^ cluster.0 as u64,
+        Some(cluster) => cluster::seed_of(cluster),
         None => own,
     }
 }
@@ -276,16 +282,20 @@ fn open_control(config: &Config) -> Option<UnixListener> {
 fn join(
     cluster: &crate::config::Cluster,
     config: &Config,
-    identity: Arc<IdentityFile>,
+    opened: &Opened,
     control: Option<&UnixListener>,
     admin: &TcpListener,
 ) -> anyhow::Result<cluster::Running> {
-    let mut running = cluster::start(cluster, &config.data_dir, identity)?;
+    let keeps = opened.keeps();
+    let mut running = cluster::start(cluster, &config.data_dir, opened.identity(), keeps)?;
     let waiting = Waiting::start(control, admin, Arc::clone(&running.cluster))
         .context("cannot start the thread that answers while the node waits")?;
     let registered = running.wait_registered();
     waiting.end();
-    let (id, member) = registered?;
+    let (id, member) = match keeps {
+        Some(_) => registered.with_context(|| format!("{}", config.data_dir.display()))?,
+        None => registered?,
+    };
     let name = cluster.name.as_str();
     info!(cluster = %id, name, member = member.0, "this node is a member of its cluster");
     Ok(running)

@@ -25,7 +25,7 @@ struct There {
 }
 
 /// Fills in what is 0.
-pub(super) fn derive(limits: &mut Limits, config: &Config) {
+pub(crate) fn derive(limits: &mut Limits, config: &Config) {
     let on_disk = config.store.durability != Durability::Memory && config.cluster.is_none();
     let volume = || FileDisk::open(&config.data_dir).and_then(|disk| disk.space());
     let volume = on_disk.then(volume).and_then(Result::ok).map_or(0, |space| space.total);

@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The same for a piece of a snapshot, which is slowed down on purpose.
 const BULK_PATIENCE: Duration = Duration::from_secs(60);
 /// Below the data directory.
-const SNAPSHOTS: &str = "snapshots";
+pub(crate) const SNAPSHOTS: &str = "snapshots";
 
 /// A future of any type.
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;

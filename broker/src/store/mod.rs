@@ -25,6 +25,7 @@ pub mod meters;
 mod checkpoint;
 pub(crate) mod desk;
 mod failure;
+mod found;
 mod open;
 mod reader;
 mod replay;
@@ -50,7 +51,7 @@ use crate::commands::backup::Parts;
 use crate::config::Durability;
 
 pub use self::failure::exit_status;
-pub(crate) use self::open::{Held, open};
+pub(crate) use self::open::{Held, Opened, open};
 pub use self::reader::Fetched;
 pub(crate) use self::replay::{Recovery, ReplayError, Replayed};
 pub use self::submission::Submission;

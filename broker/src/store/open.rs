@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::Context;
+use tidegate_core::Keeps;
 use tidegate_core::ids::{Millis, PARTITIONS};
 use tidegate_store::identity::IdentityFile;
 use tidegate_store::{
@@ -15,6 +16,7 @@ use tidegate_store::{
 use tracing::{debug, info, warn};
 
 use super::directory::{Directory, log_in};
+use super::found::{self, Form};
 use super::replay::Recovery;
 use super::reserve::Reserve;
 use super::{Store, reader, volume, writer};
@@ -38,6 +40,11 @@ pub(crate) struct Opened {
     pub(super) reserve: Arc<Reserve>,
     /// What its records were written with.
     pub(crate) seed: u64,
+    /// What it has kept alone, and is to bring into a cluster.
+    pub(super) keeps: Option<Keeps>,
+    pub(super) options: Options,
+    /// Its id among nodes.
+    pub(super) node: u64,
     /// What the wall clock showed, in milliseconds, when the shell's stood at 0;
     /// now is never before the last record.
     pub(crate) epoch: Millis,
@@ -72,6 +79,14 @@ pub(crate) fn open(config: &Config, random: u64) -> anyhow::Result<Option<Opened
         done => done,
     }
     .with_context(|| format!("{}", directory.identity().display()))?;
+    let form = Form::read(&identity)?;
+    if form != Form::Alone && config.cluster.is_none() {
+        anyhow::bail!(
+            "{} is that of a node of a cluster, and there is no cluster.name; set it, or begin \
+             with an empty node.data_dir",
+            config.data_dir.display()
+        );
+    }
     let seed = match identity.value(SEED)? {
         Some(bytes) => {
             let bytes = <[u8; 8]>::try_from(bytes).ok();
@@ -86,20 +101,58 @@ pub(crate) fn open(config: &Config, random: u64) -> anyhow::Result<Option<Opened
     let epoch = wall_millis().max(newest_change(&path)).saturating_sub(Reading::take().millis());
     let options = Options::new(who.store).segment_bytes(config.store.segment_bytes);
     let options = if who.log_created { options } else { options.create() };
-    let (mut log, recovered) =
-        Log::open(disk.clone(), options).with_context(|| format!("{}", path.display()))?;
+    let begin_anew = |founder| {
+        found::begin_anew(&disk, options.clone(), founder)
+            .with_context(|| format!("{}", path.display()))
+    };
+    let (mut log, recovered) = match form {
+        Form::Alone | Form::Groups => Log::open(disk.clone(), options.clone())
+            .with_context(|| format!("{}", path.display()))?,
+        // A start before this one has ended on the way.
+        Form::Founding => begin_anew(Some(who.node))?,
+        Form::Blank => begin_anew(None)?,
+    };
     let founded = log.vote(0).is_some();
-    let kept = log.reader().durable().0.saturating_sub(log.first().0);
-    check_form(config, &identity, founded.then_some(kept))?;
-    if !founded && config.cluster.is_none() {
-        found(&mut log, who.node).with_context(|| format!("{}", path.display()))?;
+    let mut keeps = None;
+    match (form, &config.cluster) {
+        (Form::Alone, None) => {
+            found::forget(&config.data_dir)?;
+            if !founded {
+                found(&mut log, who.node).with_context(|| format!("{}", path.display()))?;
+            }
+        }
+        (Form::Alone, Some(_)) if founded => {
+            let alone = found::Alone { config, log: &log, seed, epoch, node: who.node };
+            let kept = alone.prepare().with_context(|| format!("{}", config.data_dir.display()))?;
+            if kept.is_nothing() {
+                Form::Blank.write(&identity)?;
+                drop(log);
+                (log, _) = begin_anew(None)?;
+                Form::Groups.write(&identity)?;
+            } else {
+                keeps = Some(kept);
+            }
+        }
+        (Form::Groups, _) => {}
+        (Form::Alone | Form::Founding | Form::Blank, _) => Form::Groups.write(&identity)?,
     }
     if !who.log_created {
         identity.set_log_created()?;
     }
     tell(&path, &who, &recovered);
-    let identity = Arc::new(identity);
-    Ok(Some(Opened { directory, identity, log, disk, reserve, seed, epoch }))
+    let (identity, node) = (Arc::new(identity), who.node);
+    Ok(Some(Opened {
+        directory,
+        identity,
+        log,
+        disk,
+        reserve,
+        seed,
+        keeps,
+        options: Options { create: false, ..options },
+        node,
+        epoch,
+    }))
 }
 
 /// Who this node is, with one start more.
@@ -128,6 +181,39 @@ impl Opened {
     /// Who this node is; the cluster keeps its own notes there.
     pub(crate) fn identity(&self) -> Arc<IdentityFile> {
         Arc::clone(&self.identity)
+    }
+
+    /// The seed of what it has kept alone and is to bring into a cluster; none:
+    /// there is nothing.
+    pub(crate) fn keeps(&self) -> Option<u64> {
+        self.keeps.map(|_| self.seed)
+    }
+
+    /// The cluster is founded, and its partitions are placed here: what was kept
+    /// alone is theirs from now on, and its log is given up.
+    ///
+    /// # Errors
+    /// The disk's, or the cluster is not this node's: then nothing has changed.
+    pub(crate) fn enter(self, cluster_seed: u64) -> anyhow::Result<Opened> {
+        let Some(keeps) = self.keeps else { return Ok(self) };
+        anyhow::ensure!(
+            cluster_seed == self.seed,
+            "{}: what this node has kept alone is not placed by the seed of its cluster, so it \
+             cannot go there; leave cluster.name out to go on alone with it",
+            self.directory.path().display()
+        );
+        Form::Founding.write(&self.identity)?;
+        let Opened { directory, identity, log, disk, reserve, seed, options, node, epoch, .. } =
+            self;
+        drop(log);
+        let path = directory.log();
+        let (log, _) = found::begin_anew(&disk, options.clone(), Some(node))
+            .with_context(|| format!("{}", path.display()))?;
+        Form::Groups.write(&identity)?;
+        let Keeps { sessions, messages, retained, .. } = keeps;
+        info!(sessions, messages, retained, "what this node has kept alone is the cluster's");
+        let keeps = None;
+        Ok(Opened { directory, identity, log, disk, reserve, seed, keeps, options, node, epoch })
     }
 
     /// What each shard reads back.
@@ -168,41 +254,6 @@ impl Opened {
         let (window, segment_bytes) = (config.group_window, config.segment_bytes);
         writer::start(self, Arc::clone(shared), Arc::clone(store), window, segment_bytes)?;
         Ok(())
-    }
-}
-
-/// Under this name the identity keeps that the log's partitions are Raft groups
-/// of a cluster.
-const GROUPS: &str = "cluster.partitions";
-
-/// What was written by a node that was alone is not read by one of a cluster,
-/// nor the other way round. `alone`: bytes that such a node has written.
-fn check_form(config: &Config, identity: &IdentityFile, alone: Option<u64>) -> anyhow::Result<()> {
-    let groups = identity.value(GROUPS)?.is_some();
-    let path = config.data_dir.display();
-    match &config.cluster {
-        Some(_) if groups => Ok(()),
-        Some(cluster) => {
-            if let Some(bytes) = alone {
-                anyhow::bail!(
-                    "cluster.name = {:?}: {path} holds what a node that was alone has kept: \
-                     sessions, queues, retained messages and wills, in a log of {bytes} bytes. \
-                     This version cannot take them into a cluster, and has changed nothing. Leave \
-                     cluster.name out to go on alone with them; or set node.data_dir to an empty \
-                     directory, and the node enters the cluster without them",
-                    cluster.name
-                );
-            }
-            Ok(identity.set_value(GROUPS, Some(&[1]))?)
-        }
-        None => {
-            anyhow::ensure!(
-                !groups,
-                "{path} is that of a node of a cluster, and there is no cluster.name; set it, or \
-                 begin with an empty node.data_dir"
-            );
-            Ok(())
-        }
     }
 }
 

@@ -43,7 +43,7 @@ pub use log::{
     Options, Recovered, RemoveError, Removed, SegmentInfo,
 };
 pub use manifest::{Manifest, PartitionPoint};
-pub use membership::{Membership, VOTE_COMMITTED, push_sole_voter};
+pub use membership::{Membership, VOTE_COMMITTED, push_sole_voter, push_sole_voter_behind};
 pub use position::Position;
 pub use reader::{Damage, Pin, ReadError, Reader};
 pub use record::{Kind, Record, RecordRef};

@@ -71,6 +71,13 @@ pub fn push_sole_voter(batch: &mut Batch, partition: u16, node: u64) {
     batch.push(Kind::Blank, 0, partition, 1, 1, |_| {});
 }
 
+/// The same for a partition whose state up to an entry is in a snapshot: the
+/// log is empty behind it, and the node has voted for itself in that term.
+pub fn push_sole_voter_behind(batch: &mut Batch, partition: u16, node: u64, term: u64, index: u64) {
+    batch.push(Kind::Vote, VOTE_COMMITTED, partition, term, 0, |out| encode_vote(out, node));
+    batch.push(Kind::Compacted, 0, partition, term, index, |_| {});
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -184,6 +184,16 @@ impl Node {
         child.wait().expect("its own").code()
     }
 
+    /// Waits until it has ended by itself; the exit status.
+    pub fn ends(&mut self) -> Option<i32> {
+        let mut child = self.child.take().expect("it runs");
+        let status = until("it ends", || match child.try_wait() {
+            Ok(Some(status)) => Ok(status),
+            other => Err(format!("{other:?}")),
+        });
+        status.code()
+    }
+
     /// Starts it again if it ended because its life was over, as a supervisor
     /// does: on a machine that is busy enough a lease runs out.
     pub fn supervise(&mut self) {

@@ -63,27 +63,50 @@ impl ClaimView {
         }
     }
 
-    pub(super) fn decide(&self, store: StoreId, probes: &[Probe], draw: ClusterId) -> Decision {
+    /// `keeps`: this node has data of its own; `keeper`: that one has.
+    pub(super) fn decide(
+        &self,
+        keeps: bool,
+        keeper: Option<String>,
+        store: StoreId,
+        probes: &[Probe],
+        draw: ClusterId,
+    ) -> Decision {
         let mine = Claim { cluster: draw, founder: store, confirmed: false };
         let (claim, version, unseen_ms) = match self {
             Self::Unknown => return Decision::Wait(Reason::ClaimUnknown),
-            Self::Absent => return Decision::Write(ClaimWrite::Create(mine)),
+            Self::Absent => {
+                return match keeper {
+                    Some(keeper) => Decision::Wait(Reason::OtherFounds(keeper)),
+                    None => Decision::Write(ClaimWrite::Create(mine)),
+                };
+            }
             Self::Present { claim, version, unseen_ms } => (claim, version.clone(), *unseen_ms),
         };
         if claim.founder == store {
             if claim.confirmed {
                 return Decision::Found(claim.cluster);
             }
+            if let Some(keeper) = keeper {
+                return Decision::Wait(Reason::OtherFounds(keeper));
+            }
             let claim = Claim { confirmed: true, ..claim.clone() };
             return Decision::Write(ClaimWrite::Replace { version, claim });
         }
         if claim.confirmed {
-            return Decision::Wait(Reason::ClusterSilent(claim.cluster));
+            return match keeps {
+                true => Decision::Refuse(Reason::OwnData(claim.cluster)),
+                false => Decision::Wait(Reason::ClusterSilent(claim.cluster)),
+            };
+        }
+        if let Some(keeper) = keeper {
+            return Decision::Wait(Reason::OtherFounds(keeper));
         }
         let seen = probes.iter().any(
             |probe| matches!(probe.answer, Answer::Fresh { store, .. } if store == claim.founder),
         );
-        if seen || unseen_ms < FOUNDER_SILENT_MS {
+        // Who has data takes the place of who has none, whose next write fails then.
+        if !keeps && (seen || unseen_ms < FOUNDER_SILENT_MS) {
             return Decision::Wait(Reason::Claimed(claim.founder));
         }
         Decision::Write(ClaimWrite::Replace { version, claim: mine })

@@ -27,6 +27,10 @@ pub use discovery::{AddressBook, Peers};
 pub enum Local {
     /// It is new.
     Fresh,
+    /// It is that of a node that was alone, which has kept something there. Such
+    /// a node founds the cluster or stays out of it: two sets of data cannot be
+    /// made one.
+    Alone,
     /// It is a member's, and its log is whole.
     Member {
         /// Of this cluster.
@@ -94,6 +98,8 @@ pub enum Answer {
         list: Option<u64>,
         /// An operator has told it to found one.
         asked: bool,
+        /// It has kept something, from when it was alone.
+        keeps: bool,
     },
     /// It belongs to a cluster.
     Member(ClusterId),
@@ -173,6 +179,24 @@ pub enum Reason {
     /// Nobody said so.
     #[error("`tidegate cluster init` was not called yet")]
     NotAsked,
+    /// This node has data of its own, and cannot join.
+    #[error(
+        "this node has kept data of its own from when it was alone, and cannot join cluster {0}, \
+         which has others: two sets of data cannot be made one"
+    )]
+    OwnData(ClusterId),
+    /// Two nodes that have data of their own.
+    #[error(
+        "this node and {0} both have kept data of their own from when they were alone: two sets of \
+         data cannot be made one"
+    )]
+    TwoWithData(String),
+    /// Another has data, and has to found.
+    #[error(
+        "{0} has kept data from when it was alone, and has to found the cluster: call `tidegate \
+         cluster init` there"
+    )]
+    OtherHasData(String),
     /// The shared object can't be read.
     #[error("the ConfigMap can't be read")]
     ClaimUnknown,
@@ -240,9 +264,13 @@ pub fn decide(
             match (clusters.next(), clusters.next()) {
                 (Some(one), Some(two)) => Decision::Refuse(Reason::TwoClusters(one, two)),
                 (Some(cluster), None) => join(cluster, members(cluster), mode),
-                (None, _) => found(store, mode, probes, draw),
+                (None, _) => found(false, store, mode, probes, draw),
             }
         }
+        Local::Alone => match clusters.first() {
+            Some(cluster) => Decision::Refuse(Reason::OwnData(*cluster)),
+            None => found(true, store, mode, probes, draw),
+        },
     }
 }
 
@@ -262,8 +290,8 @@ fn join(cluster: ClusterId, via: Vec<String>, mode: &Mode) -> Decision {
     }
 }
 
-/// Nobody who answered belongs to a cluster.
-fn found(store: StoreId, mode: &Mode, probes: &[Probe], draw: ClusterId) -> Decision {
+/// Nobody who answered belongs to a cluster. `keeps`: this node has data.
+fn found(keeps: bool, store: StoreId, mode: &Mode, probes: &[Probe], draw: ClusterId) -> Decision {
     // Who does not trust this node, or has another name, may be of a cluster.
     for Probe { address, answer } in probes {
         match answer {
@@ -277,6 +305,12 @@ fn found(store: StoreId, mode: &Mode, probes: &[Probe], draw: ClusterId) -> Deci
             Answer::Silent | Answer::Myself | Answer::Fresh { .. } | Answer::Member(_) => {}
         }
     }
+    // Who has data founds, or what it has could never come in.
+    let keeper = probes.iter().find(|p| matches!(p.answer, Answer::Fresh { keeps: true, .. }));
+    let keeper = keeper.map(|probe| probe.address.clone());
+    if let (Some(other), true) = (&keeper, keeps) {
+        return Decision::Refuse(Reason::TwoWithData(other.clone()));
+    }
     let silent: Vec<String> = probes
         .iter()
         .filter(|probe| probe.answer == Answer::Silent)
@@ -287,34 +321,40 @@ fn found(store: StoreId, mode: &Mode, probes: &[Probe], draw: ClusterId) -> Deci
             Some(peer) => Decision::Refuse(Reason::SingleWithPeers(peer.address.clone())),
             None => Decision::Found(draw),
         },
-        Mode::Static { list, me } => by_list(list, me, probes, draw),
+        Mode::Static { list, me } => by_list(list, me, keeps, probes, draw),
         Mode::Init { asked: false, .. } => Decision::Wait(Reason::NotAsked),
         Mode::Init { asked: true, despite_silent } => {
             let asked = |probe: &&Probe| matches!(probe.answer, Answer::Fresh { asked: true, .. });
             if let Some(other) = probes.iter().find(asked) {
                 return Decision::Refuse(Reason::OtherFounds(other.address.clone()));
             }
+            if let Some(other) = keeper {
+                return Decision::Refuse(Reason::OtherHasData(other));
+            }
             if silent.is_empty() || *despite_silent {
                 return Decision::Found(draw);
             }
             Decision::Refuse(Reason::PeersSilent(silent))
         }
-        Mode::Kubernetes { view } => view.decide(store, probes, draw),
+        Mode::Kubernetes { view } => view.decide(keeps, keeper, store, probes, draw),
     }
 }
 
 /// The list founds when everybody in it has answered, has nothing, and has the
-/// same list; then the smallest address does it, and the others join it.
-fn by_list(list: &[String], me: &str, probes: &[Probe], draw: ClusterId) -> Decision {
+/// same list; then the smallest address does it, and the others join it. If one
+/// of them has data, that one does.
+fn by_list(list: &[String], me: &str, keeps: bool, probes: &[Probe], draw: ClusterId) -> Decision {
     if !list.iter().any(|address| address == me) {
         return Decision::Refuse(Reason::NotInList(me.to_owned()));
     }
     let hash = list_hash(list);
-    let mut silent = Vec::new();
+    let (mut silent, mut keepers) = (Vec::new(), Vec::new());
     for address in list.iter().filter(|address| *address != me) {
         let answer = probes.iter().find(|probe| probe.address == *address);
         match answer.map(|probe| &probe.answer) {
-            Some(Answer::Fresh { list: Some(theirs), .. }) if *theirs == hash => {}
+            Some(Answer::Fresh { list: Some(theirs), keeps, .. }) if *theirs == hash => {
+                keepers.extend(keeps.then_some(address));
+            }
             Some(Answer::Fresh { .. }) => {
                 return Decision::Refuse(Reason::ListsDiffer(address.clone()));
             }
@@ -330,11 +370,15 @@ fn by_list(list: &[String], me: &str, probes: &[Probe], draw: ClusterId) -> Deci
     if !silent.is_empty() {
         return Decision::Wait(Reason::PeersSilent(silent));
     }
-    let first = list.iter().min().expect("this node is in it");
-    if first == me {
+    let founder = match keeps {
+        true => me,
+        // Of two that have data each refuses, and so nobody founds.
+        false => keepers.into_iter().min().or(list.iter().min()).expect("this node is in it"),
+    };
+    if founder == me {
         Decision::Found(draw)
     } else {
-        Decision::Wait(Reason::OtherFounds(first.clone()))
+        Decision::Wait(Reason::OtherFounds(founder.to_owned()))
     }
 }
 

@@ -10,7 +10,7 @@ const ME: StoreId = StoreId(10);
 const SHE: StoreId = StoreId(20);
 
 fn fresh() -> Answer {
-    Answer::Fresh { store: SHE, list: Some(list_hash(&list())), asked: false }
+    Answer::Fresh { store: SHE, list: Some(list_hash(&list())), asked: false, keeps: false }
 }
 
 fn list() -> Vec<String> {
@@ -66,8 +66,8 @@ fn each_case_has_its_decision() {
     use Answer::{Member, Myself, NotTrusted, Silent};
     let via = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     let join = |cluster, names: &[&str]| Decision::Join { cluster, via: via(names) };
-    let asked = Answer::Fresh { store: SHE, list: None, asked: true };
-    let another_list = Answer::Fresh { store: SHE, list: Some(1), asked: false };
+    let asked = Answer::Fresh { store: SHE, list: None, asked: true, keeps: false };
+    let another_list = Answer::Fresh { store: SHE, list: Some(1), asked: false, keeps: false };
     let refuse = Decision::Refuse;
     let wait = Decision::Wait;
     let cases: Vec<(&str, Mode, Vec<Answer>, Decision)> = vec![
@@ -223,6 +223,52 @@ fn each_case_has_its_decision() {
 }
 
 #[test]
+fn who_has_kept_data_founds_or_stays_out() {
+    use Answer::{Member, Silent};
+    let keeper =
+        || Answer::Fresh { store: SHE, list: Some(list_hash(&list())), asked: false, keeps: true };
+    let replace = Decision::Write(ClaimWrite::Replace {
+        version: "7".into(),
+        claim: Claim { cluster: DRAW, founder: ME, confirmed: false },
+    });
+    let two = || Decision::Refuse(Reason::TwoWithData("b".into()));
+    let own = || Decision::Refuse(Reason::OwnData(OURS));
+    let cases = [
+        ("alone", Mode::Single, vec![], Decision::Found(DRAW)),
+        ("the last of the list", by_list_at("c"), vec![fresh()], Decision::Found(DRAW)),
+        ("asked", init(true), vec![fresh()], Decision::Found(DRAW)),
+        ("not asked", init(false), vec![fresh()], Decision::Wait(Reason::NotAsked)),
+        ("the claim of one that has none", present(SHE, false, 0), vec![fresh()], replace),
+        ("mine", present(ME, true, 0), vec![fresh()], Decision::Found(OURS)),
+        ("too late", present(SHE, true, 0), vec![Silent], own()),
+        ("two", Mode::Init { asked: true, despite_silent: true }, vec![keeper()], two()),
+        ("two of a list", by_list_at("c"), vec![keeper()], two()),
+        ("two and a claim", present(SHE, false, 0), vec![keeper()], two()),
+    ];
+    for (story, mode, answers, expected) in cases {
+        let mut probes = probes(&answers);
+        if mode == by_list_at("c") {
+            probes.push(Probe { address: "a".into(), answer: fresh() });
+        }
+        assert_eq!(decide(&Local::Alone, ME, &mode, &probes, DRAW), expected, "{story}");
+    }
+    for mode in every_mode() {
+        let decided = decide(&Local::Alone, ME, &mode, &probes(&[Silent, Member(OURS)]), DRAW);
+        assert_eq!(decided, own(), "{mode:?}: there is a cluster already");
+        // And nobody else founds while it is seen, but who is bound to by the claim.
+        let decided = decide(&Local::Fresh, ME, &mode, &probes(&[keeper(), fresh()]), DRAW);
+        let bound = mode == present(ME, true, 0);
+        assert_eq!(matches!(decided, Decision::Found(_)), bound, "{mode:?}: {decided:?}");
+        assert!(!matches!(decided, Decision::Write(_)), "{mode:?}: {decided:?}");
+    }
+    let fresh_of_list =
+        decide(&Local::Fresh, ME, &by_list_at("a"), &probes(&[fresh(), keeper()]), DRAW);
+    assert_eq!(fresh_of_list, Decision::Wait(Reason::OtherFounds("c".into())));
+    let asked = decide(&Local::Fresh, ME, &init(true), &probes(&[keeper()]), DRAW);
+    assert_eq!(asked, Decision::Refuse(Reason::OtherHasData("b".into())));
+}
+
+#[test]
 fn who_has_a_cluster_id_never_founds() {
     use Answer::{Member, Silent};
     for mode in every_mode() {
@@ -260,8 +306,10 @@ fn that_nobody_answers_is_no_reason_to_found() {
 /// slow: at most one cluster is ever founded.
 #[test]
 fn many_pods_and_one_config_map_found_one_cluster() {
-    let mut founded_runs = 0;
+    let (mut founded_runs, mut by_keeper) = (0, 0);
     for seed in 0..500 {
+        // In every other run the first pod has data, and keeps its disk.
+        let keeper = seed % 2 == 1;
         let mut random = Seeded::new(seed);
         let mut map: Option<(Claim, u64)> = None;
         let mut founded: BTreeSet<ClusterId> = BTreeSet::new();
@@ -284,7 +332,7 @@ fn many_pods_and_one_config_map_found_one_cluster() {
             if random.below(40) == 0 {
                 // It restarts, now and then without its disk.
                 pods[at].view = None;
-                if random.chance(30) && pods[at].cluster.is_none() {
+                if random.chance(30) && pods[at].cluster.is_none() && !(keeper && at == 0) {
                     stores += 1;
                     pods[at].store = StoreId(stores);
                 }
@@ -303,7 +351,8 @@ fn many_pods_and_one_config_map_found_one_cluster() {
                         _ if random.chance(50) => Answer::Silent,
                         Some(cluster) => Answer::Member(cluster),
                         None => {
-                            Answer::Fresh { store: pods[other].store, list: None, asked: false }
+                            let (store, keeps) = (pods[other].store, keeper && other == 0);
+                            Answer::Fresh { store, list: None, asked: false, keeps }
                         }
                     };
                     Probe { address: other.to_string(), answer }
@@ -319,6 +368,7 @@ fn many_pods_and_one_config_map_found_one_cluster() {
                 },
             };
             let local = match pods[at].cluster {
+                None if keeper && at == 0 => Local::Alone,
                 None => Local::Fresh,
                 Some(cluster) => Local::Member { cluster },
             };
@@ -327,9 +377,14 @@ fn many_pods_and_one_config_map_found_one_cluster() {
             match decide(&local, pods[at].store, &mode, &probes, draw) {
                 Decision::Found(cluster) => {
                     founded.insert(cluster);
+                    by_keeper += usize::from(keeper && at == 0);
                     pods[at].cluster = Some(cluster);
                 }
-                Decision::Join { cluster, .. } => pods[at].cluster = Some(cluster),
+                Decision::Refuse(Reason::OwnData(_)) if keeper && at == 0 => {}
+                Decision::Join { cluster, .. } => {
+                    assert!(!(keeper && at == 0), "seed {seed}: with data of its own");
+                    pods[at].cluster = Some(cluster);
+                }
                 Decision::Write(ClaimWrite::Create(claim)) => {
                     if map.is_none() {
                         map = Some((claim, step));
@@ -350,6 +405,7 @@ fn many_pods_and_one_config_map_found_one_cluster() {
         founded_runs += founded.len();
     }
     assert!(founded_runs > 400, "mostly one is founded: {founded_runs} of 500");
+    assert!(by_keeper > 100, "often by the one with data: {by_keeper} of 250");
 }
 
 #[test]

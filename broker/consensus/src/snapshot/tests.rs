@@ -124,3 +124,22 @@ fn a_body_that_is_damaged_is_noticed_when_it_is_read() {
     let file = SnapshotFile::open(disk, 7).expect("its head is good");
     assert!(file.current().expect("there").read_all().is_err());
 }
+
+#[test]
+fn a_group_that_begins_with_a_state_has_the_last_one_and_one_voter() {
+    let disk = SimDisk::new(3);
+    let last = LogId { term: 1, index: 1 };
+    begin_with(&disk, 7, 5, last, b"first").expect("a disk");
+    begin_with(&disk, 7, 5, last, b"again").expect("a disk");
+    disk.crash();
+    let stored =
+        SnapshotFile::open(disk.clone(), 7).expect("whole").current().expect("it is there");
+    assert_eq!(stored.read_all().expect("readable"), &b"again"[..]);
+    assert_eq!(stored.header.last(), last);
+    let one = Members::new_with_defaults(vec![BTreeSet::from([5])], Vec::<u64>::new());
+    assert_eq!(stored.header.meta.last_membership.membership(), &one);
+    begin_without(&disk, 7).expect("a disk");
+    begin_without(&disk, 7).expect("nothing is there to remove");
+    disk.crash();
+    assert!(SnapshotFile::open(disk, 7).expect("readable").current().is_none());
+}

@@ -124,6 +124,11 @@ impl Outgoing {
         all
     }
 
+    /// Number and place of each message that is on the disk alone.
+    pub(crate) fn all_cold(&self) -> impl Iterator<Item = (u64, Position)> {
+        self.cold.iter().map(|cold| (self.number(cold.sequence), cold.position))
+    }
+
     /// The messages of shared subscriptions, which are kept in memory too.
     pub(crate) fn all_shared(&self) -> impl Iterator<Item = (u64, &Delivery)> {
         let flights = self.flights.iter().filter(|f| f.state == FlightState::Published);

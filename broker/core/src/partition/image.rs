@@ -15,9 +15,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use hashbrown::HashMap;
 use tidegate_codec::Filter;
 
+use super::alone::Bodies;
 use super::bytes::{Reader, RecordError, Writer};
 use super::outbox::Errand;
-use super::replica::Header;
+use super::replica::{Header, Taken};
 use super::{Context, Partition, Session};
 use crate::catchup::Catchup;
 use crate::delivery::Delivery;
@@ -141,6 +142,18 @@ impl Partition {
                 return None;
             }
         }
+        Some(self.paint(taken, node, retained, None))
+    }
+
+    /// The state as of `taken`; `bodies` has the messages of queues that are on
+    /// the disk alone.
+    pub(super) fn paint<'m>(
+        &self,
+        taken: Taken,
+        node: &Node,
+        retained: impl Iterator<Item = &'m Arc<Message>>,
+        bodies: Option<&Bodies<'_>>,
+    ) -> Image {
         let mut painter = Painter {
             pieces: Vec::new(),
             item: Vec::new(),
@@ -170,7 +183,10 @@ impl Partition {
                 }
             });
         }
-        let seen: Vec<_> = self.seen.iter().collect();
+        let known = |&(source, number, part): &_| {
+            bodies.is_none_or(|bodies| bodies.may_come_again(source, number, part))
+        };
+        let seen: Vec<_> = self.seen.iter().filter(known).collect();
         for some in seen.chunks(ENTRIES_MAX) {
             painter.item(item::SEEN, |w| {
                 w.u32(some.len() as u32);
@@ -186,10 +202,10 @@ impl Partition {
         let mut sessions: Vec<(u32, u32)> = sessions.collect();
         sessions.sort_unstable();
         for (_, slot) in sessions {
-            self.paint_session(slot, &mut painter);
+            self.paint_session(slot, &mut painter, bodies);
         }
         // An expired one is gone by the clock that replicas share.
-        let time = self.time(node);
+        let time = taken.time.saturating_sub(node.epoch);
         let retained: Vec<_> = retained.filter(|m| !m.expired(time)).collect();
         for some in retained.chunks(ENTRIES_MAX) {
             let numbers: Vec<u32> = some.iter().map(|message| painter.message(message)).collect();
@@ -200,14 +216,18 @@ impl Partition {
         }
         let items = painter.items;
         painter.item(item::END, |w| w.u64(items));
-        Some(Image { index: taken.next - 1, pieces: painter.pieces })
+        Image { index: taken.next - 1, pieces: painter.pieces }
     }
 
-    fn paint_session(&self, slot: u32, painter: &mut Painter) {
+    fn paint_session(&self, slot: u32, painter: &mut Painter, bodies: Option<&Bodies<'_>>) {
         let Some(claim) = self.claims.at(slot) else { return };
         let Some(session) = claim.session.as_deref() else { return };
         let outgoing = session.outgoing.as_deref();
-        let owed = outgoing.map(Outgoing::all_owed).unwrap_or_default();
+        let mut owed = outgoing.map(Outgoing::all_owed).unwrap_or_default();
+        if let (Some(bodies), Some(outgoing)) = (bodies, outgoing) {
+            owed.extend(bodies.of(session.generation, outgoing));
+            owed.sort_unstable_by_key(|&(number, _)| number);
+        }
         let released: Vec<u64> = outgoing.map(|o| o.all_released().collect()).unwrap_or_default();
         let first = owed.first().map_or(u64::MAX, |&(number, _)| number);
         let maybe_sent = outgoing.map_or(0, Outgoing::maybe_sent_before);

@@ -10,6 +10,7 @@
 //! Upholds OWN-1 (one owner a claim generation) and QOS-2 (packet ids of both
 //! directions live here, not with the socket).
 
+mod alone;
 mod bytes;
 mod claim;
 mod class;
@@ -42,6 +43,7 @@ use crate::node::Node;
 use crate::outgoing::{Acked, SubscriptionIds};
 use crate::slab::Slab;
 
+pub use alone::Keeps;
 pub use bytes::RecordError;
 pub(crate) use bytes::{Reader, Writer, acked_bits, acked_of};
 pub(crate) use claim::Claim;

@@ -5,6 +5,7 @@
 //! Little endian, lengths in front. A record that this version does not know
 //! is an error, never skipped.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use tidegate_codec::{QoS, ReasonCode, RetainHandling};
@@ -446,6 +447,24 @@ impl Partition {
         key: SessionKey,
         node: &Node,
     ) -> Result<Option<Delivery>> {
+        let mut found = None;
+        let wanted = |generation| (generation == key.generation).then_some(key);
+        self.deliveries_of(body, node, wanted, |_, delivery| {
+            found = Some(delivery);
+            ControlFlow::Break(())
+        })?;
+        Ok(found)
+    }
+
+    /// What a record that brought a message says of it to each session that is
+    /// `wanted`, until `take` breaks off.
+    pub(super) fn deliveries_of(
+        &self,
+        body: &[u8],
+        node: &Node,
+        wanted: impl Fn(u32) -> Option<SessionKey>,
+        mut take: impl FnMut(u32, Delivery) -> ControlFlow<()>,
+    ) -> Result<()> {
         let mut r = Reader::new(body, node.epoch);
         let tag = r.u8("kind")?;
         r.time()?;
@@ -457,26 +476,30 @@ impl Partition {
                     let generation = r.u32("session")?;
                     let options = Options::of_bits(r.u8("options")?);
                     let ids = r.ids()?;
-                    if generation == key.generation {
-                        let to = QoS::try_from(options.qos()).unwrap_or_default();
-                        return Ok(Some(Delivery {
-                            qos: message.qos.min(to),
-                            retain: message.retain && options.retain_as_published(),
-                            ids,
-                            position: None,
-                            ticket: None,
-                            message,
-                        }));
+                    if wanted(generation).is_none() {
+                        continue;
+                    }
+                    let to = QoS::try_from(options.qos()).unwrap_or_default();
+                    let delivery = Delivery {
+                        qos: message.qos.min(to),
+                        retain: message.retain && options.retain_as_published(),
+                        ids,
+                        position: None,
+                        ticket: None,
+                        message: Arc::clone(&message),
+                    };
+                    if take(generation, delivery).is_break() {
+                        break;
                     }
                 }
-                Ok(None)
             }
             tag::ENQUEUE_ONE => {
                 r.lane()?;
                 let generation = r.u32("session")?;
                 let message = r.message()?;
-                let delivery = r.delivery(node, key, message)?;
-                Ok(Some(delivery).filter(|_| generation == key.generation))
+                if let Some(key) = wanted(generation) {
+                    let _ = take(generation, r.delivery(node, key, message)?);
+                }
             }
             tag::RETAINED => {
                 let generation = r.u32("session")?;
@@ -484,8 +507,9 @@ impl Partition {
                 r.u64("serial")?;
                 let one = r.u32("deliveries")? == 1;
                 let message = r.message()?;
-                let delivery = r.delivery(node, key, message)?;
-                Ok(Some(delivery).filter(|_| one && generation == key.generation))
+                if let Some(key) = wanted(generation).filter(|_| one) {
+                    let _ = take(generation, r.delivery(node, key, message)?);
+                }
             }
             tag::MOVED => {
                 r.position()?;
@@ -493,15 +517,20 @@ impl Partition {
                 while r.end().is_err() {
                     let generation = r.u32("session")?;
                     r.u64("number")?;
-                    let delivery = r.delivery(node, key, Arc::clone(&message))?;
-                    if generation == key.generation {
-                        return Ok(Some(delivery));
+                    let key = wanted(generation);
+                    let of = key.unwrap_or_else(|| self.key_of(generation));
+                    let delivery = r.delivery(node, of, Arc::clone(&message))?;
+                    if key.is_some() && take(generation, delivery).is_break() {
+                        break;
                     }
                 }
-                Ok(None)
             }
-            value => Err(RecordError::Unknown { what: "kind of a message", value: value.into() }),
+            value => {
+                let what = "kind of a message";
+                return Err(RecordError::Unknown { what, value: value.into() });
+            }
         }
+        Ok(())
     }
 
     /// A delivery of a record. A replica is in no index: it asks the session.

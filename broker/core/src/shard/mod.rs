@@ -8,6 +8,7 @@
 //! read), BND-1, BND-2 and LOCK-1.
 
 mod acknowledge;
+mod alone;
 mod connect;
 mod crossing;
 mod deliver;

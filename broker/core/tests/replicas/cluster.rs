@@ -48,7 +48,28 @@ struct Group {
 
 impl Cluster {
     pub fn new(nodes: usize, shards: u16, settings: &Settings) -> Cluster {
-        let mut cluster = Cluster {
+        let mut cluster = Cluster::down(nodes, shards, settings);
+        for node in 0..nodes {
+            cluster.start(node);
+        }
+        cluster
+    }
+
+    /// One that begins with what a node that was alone has kept.
+    pub fn of_alone(alone: &Rig, nodes: usize, shards: u16, settings: &Settings) -> Cluster {
+        let mut cluster = Cluster::down(nodes, shards, settings);
+        for (group, image) in cluster.groups.iter_mut().zip(alone.images_alone().0) {
+            (group.base, group.image) = (1, image.pieces.concat());
+            group.entries.push(Vec::new());
+        }
+        for node in 0..nodes {
+            cluster.start(node);
+        }
+        cluster
+    }
+
+    fn down(nodes: usize, shards: u16, settings: &Settings) -> Cluster {
+        Cluster {
             nodes: vec![Member::ALONE; nodes],
             rigs: (0..nodes).map(|_| None).collect(),
             applied: vec![vec![0; PARTITIONS.into()]; nodes],
@@ -62,11 +83,7 @@ impl Cluster {
             now: 0,
             held: false,
             stuck: BTreeSet::new(),
-        };
-        for node in 0..nodes {
-            cluster.start(node);
         }
-        cluster
     }
 
     pub fn rig(&mut self, node: usize) -> &mut Rig {

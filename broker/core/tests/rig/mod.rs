@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use tidegate_codec::{Version, frame};
 use tidegate_core::access::{Access, Open};
-use tidegate_core::ids::{Member, ShardId};
+use tidegate_core::ids::{Member, PartitionId, ShardId};
 use tidegate_core::journal::{Batch, Entry};
 use tidegate_core::mail::Mail;
 use tidegate_core::settings::Settings;
-use tidegate_core::{Event, Hangup, Node, Opened, Opening, Shard, Then, Verdict, Written};
+use tidegate_core::{
+    Event, Hangup, Image, Keeps, Node, Opened, Opening, RecordError, Shard, Then, Verdict, Written,
+};
 
 /// What the hashes of every rig begin with.
 const SEED: u64 = 0x7ead_5eed;
@@ -74,6 +76,25 @@ impl Disk {
             self.states.insert(written.partition, (begin, written.index));
         }
         (first + 1..=self.durable.len() as u64).collect()
+    }
+}
+
+/// Has the shards of a node that starts apply what is written.
+fn read_back(disk: &Disk, now: u64, shards: &mut [Shard]) {
+    for (at, record) in disk.durable.iter().enumerate() {
+        let Some((Entry { partition, index, state, .. }, body)) = record else { continue };
+        let shard = usize::from(*partition) % shards.len();
+        let shard = &mut shards[shard];
+        let (begin, last) = disk.states.get(partition).copied().unwrap_or((0, 0));
+        if at < begin || (*state && *index != last) {
+            continue;
+        }
+        if *state {
+            shard.restore(now, *partition, *index, body).expect("what was written");
+        } else {
+            let position = at as u64 + 1;
+            shard.replay(now, *partition, *index, position, body).expect("what was written");
+        }
     }
 }
 
@@ -142,26 +163,30 @@ impl Rig {
         for shard in &mut self.shards {
             shard.keep();
         }
-        for (at, record) in disk.durable.iter().enumerate() {
-            let Some((Entry { partition, index, state, .. }, body)) = record else { continue };
-            let shard = usize::from(*partition) % self.shards.len();
-            let shard = &mut self.shards[shard];
-            let (begin, last) = disk.states.get(partition).copied().unwrap_or((0, 0));
-            if at < begin || (*state && *index != last) {
-                continue;
-            }
-            if *state {
-                shard.restore(NOW, *partition, *index, body).expect("what was written");
-            } else {
-                let position = at as u64 + 1;
-                shard.replay(NOW, *partition, *index, position, body).expect("what was written");
-            }
-        }
+        read_back(&disk, NOW, &mut self.shards);
         self.disk = Some(disk);
         for shard in &mut self.shards {
             shard.resume(NOW);
         }
         self.run();
+    }
+
+    /// The node has ended without a word: its partitions as their first replicas
+    /// are to have them, and how much they keep.
+    pub fn images_alone(&self) -> (Vec<Image>, Keeps) {
+        let disk = self.disk.as_ref().expect("a node whose state is kept");
+        let settings = self.node.settings.clone();
+        let node = Node::kept(settings, 1, SEED, Box::new(Open), disk.epoch);
+        let mut shard = Shard::new(Arc::new(node), ShardId(0), self.now);
+        shard.keep();
+        read_back(disk, self.now, std::slice::from_mut(&mut shard));
+        shard.end_alone(self.now).expect("our own record");
+        let read = |at: u64| {
+            let record = disk.durable[at as usize - 1].as_ref();
+            Ok::<_, RecordError>(record.expect("what is needed is still there").1.clone())
+        };
+        let image = |p| shard.image_alone(self.now, PartitionId(p), read).expect("of messages");
+        ((0..64).map(image).collect(), shard.keeps_alone())
     }
 
     fn of(node: Arc<Node>, now: u64) -> Rig {
