@@ -185,8 +185,11 @@ pub struct Counters {
     pub inflight: [Count; 2],
     /// By [`WillResult`].
     pub wills: [Count; 4],
-    /// Sessions taken over from a live connection on this shard (0) or another (1).
-    pub takeovers: [Count; 2],
+    /// Sessions taken over from a live connection on this shard (0), another of
+    /// the node (1) or another node (2).
+    pub takeovers: [Count; 3],
+    /// Sessions of partitions that were handed over or given up.
+    pub sessions_moved: Count,
     /// Connections told a Server Keep Alive below their own wish.
     pub keepalive_clamped: Count,
     /// Subscriptions that went because the rules no longer allow them.

@@ -75,6 +75,8 @@ pub struct Reached {
     pub accepted_at: Stamp,
     /// How far.
     pub stage: Stage,
+    /// Whether it has taken a session over from a live connection.
+    pub took_over: bool,
 }
 
 /// What is timed in the present turn.
@@ -169,11 +171,17 @@ impl Transit {
     }
 
     /// A connection, accepted then, has come to `stage`.
-    pub(crate) fn reach(&mut self, slot: u32, accepted_at: Option<Stamp>, stage: Stage) {
+    pub(crate) fn reach(
+        &mut self,
+        slot: u32,
+        accepted_at: Option<Stamp>,
+        stage: Stage,
+        took_over: bool,
+    ) {
         if let Some(accepted_at) = accepted_at
             && self.reached.len() < REACHED_MAX
         {
-            self.reached.push(Reached { slot, accepted_at, stage });
+            self.reached.push(Reached { slot, accepted_at, stage, took_over });
         }
     }
 

@@ -5,6 +5,7 @@ mod rig;
 
 use rig::{Rig, connect, publish, subscribe};
 use tidegate_core::counters::{Count, Counters, DropReason, SubscriptionKind};
+use tidegate_core::ids::{PARTITIONS, PartitionId};
 use tidegate_core::limits::OUTBOX_MAILS_MAX;
 use tidegate_core::settings::Settings;
 use tidegate_core::transit::{Scope, Stage, Stamp};
@@ -114,10 +115,31 @@ fn a_connection_is_timed_from_its_accept_to_connect_and_connack() {
         rig.shards[0].take_reached(|reached| {
             assert_eq!(reached.slot, alice.slot);
             assert_eq!(at(300).micros_since(reached.accepted_at), 200);
+            assert!(!reached.took_over);
             stages.push(reached.stage);
         });
         assert_eq!(stages, [Stage::Connect, Stage::Connack]);
     }
+}
+
+#[test]
+fn a_takeover_is_told_with_its_connack_and_a_moved_partition_by_its_sessions() {
+    let mut rig = Rig::new(1, Settings::default());
+    rig.shards[0].begin_turn(at(100));
+    let connect = [0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 4, 0, 0, 0, 0, 1, b'a'];
+    let first = rig.open(0);
+    rig.send(first, &connect);
+    rig.shards[0].take_reached(|reached| assert!(!reached.took_over, "of nobody"));
+    let second = rig.open(0);
+    rig.send(second, &connect);
+    let mut told = Vec::new();
+    rig.shards[0]
+        .take_reached(|reached| told.push((reached.slot, reached.stage, reached.took_over)));
+    assert_eq!(told, [(second.slot, Stage::Connect, false), (second.slot, Stage::Connack, true)]);
+    (0..PARTITIONS).for_each(|number| rig.shards[0].count_moved(PartitionId(number as u8)));
+    let counters = &rig.node.counters[0];
+    assert_eq!(counters.takeovers.each_ref().map(Count::value), [1, 0, 0]);
+    assert_eq!(counters.sessions_moved.value(), 1);
 }
 
 /// A shard's gauges: those that a scrape adds up, and those that it labels.

@@ -20,7 +20,7 @@ use crate::handler::Ended;
 use crate::limits::{READ_BYTES, WRITE_BYTES, WRITE_PARTS_MAX};
 use crate::peer::SendError;
 use crate::session::Session;
-use crate::shared::Shared;
+use crate::shared::{Shared, Traffic};
 
 /// One open connection.
 #[derive(Debug)]
@@ -31,6 +31,7 @@ pub(crate) struct Connection {
     wake: Notify,
     /// Something has left, and there may be room.
     room: Notify,
+    traffic: Arc<Traffic>,
 }
 
 #[derive(Debug)]
@@ -41,11 +42,12 @@ struct State {
 }
 
 impl Connection {
-    pub(crate) fn new(established: &Established) -> Arc<Self> {
+    pub(crate) fn new(established: &Established, traffic: Arc<Traffic>) -> Arc<Self> {
         let is_bulk = established.peer.kind == tidegate_peer::ConnectionKind::Bulk;
         let state = State { link: Link::new(established), full: BTreeSet::new() };
         let state = Mutex::new(state);
-        Arc::new(Self { is_bulk, state, wake: Notify::new(), room: Notify::new() })
+        let (wake, room) = (Notify::new(), Notify::new());
+        Arc::new(Self { is_bulk, state, wake, room, traffic })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -58,6 +60,7 @@ impl Connection {
         message: &Message,
     ) -> Result<(), tidegate_peer::SendError> {
         self.lock().link.send(lane, message)?;
+        self.traffic.sent_frames.count(message);
         self.wake.notify_one();
         Ok(())
     }
@@ -98,8 +101,9 @@ impl Connection {
             state.full.insert(class);
             return Err(SendError::Full);
         }
-        match state.link.send(lane, &Message::Mail(Mail { class, body })) {
-            Ok(()) => {}
+        let mail = Message::Mail(Mail { class, body });
+        match state.link.send(lane, &mail) {
+            Ok(()) => self.traffic.sent_frames.count(&mail),
             Err(tidegate_peer::SendError::Full { .. }) => {
                 state.full.insert(class);
                 return Err(SendError::Full);
@@ -173,6 +177,7 @@ pub(crate) async fn read(
                 Ok(Received::NeedMore(missing)) => break missing,
                 Ok(Received::Goodbye(goodbye)) => return (Ended::ByPeer(goodbye), reading),
                 Ok(Received::Message { lane, message, charge }) => {
+                    session.traffic.received_frames.count(&message);
                     if !*up.borrow() {
                         // The peer had all connections before we did.
                         let wait = up.wait_for(|is_up| *is_up);

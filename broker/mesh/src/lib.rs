@@ -42,6 +42,7 @@ pub use discovery::{DiscoverError, Discovery, Resolver};
 pub use handler::{Ended, Event, Handler, Refusal, Room, Source};
 pub use mesh::{Mesh, PeerStatus, Probed, StartError};
 pub use peer::{Generation, Peer, SendError};
+pub use shared::FRAME_KINDS;
 pub use tidegate_peer::{
     ClusterId, ConnectionKind, Hello, MailClass, NodeId, PROTO_MAX, PROTO_MIN, Reason, Role,
     Secret, ShortSecret, StoreId,

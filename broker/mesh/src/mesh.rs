@@ -27,7 +27,7 @@ use crate::limits::{FAREWELL_TIME_MAX, GUEST_TIME_MAX, PEERS_MAX};
 use crate::peer::{Generation, Peer, SendError};
 use crate::session::{Session, open_guest, run_guest};
 use crate::settle::outdate;
-use crate::shared::Shared;
+use crate::shared::{FRAME_KINDS, Shared};
 use crate::tls;
 
 /// Why a mesh could not be started.
@@ -76,6 +76,12 @@ pub struct PeerStatus {
     pub received_bytes: u64,
     /// Bytes that went to it.
     pub sent_bytes: u64,
+    /// Messages from it, by [`FRAME_KINDS`](crate::FRAME_KINDS).
+    pub received_frames: [u64; FRAME_KINDS.len()],
+    /// To it.
+    pub sent_frames: [u64; FRAME_KINDS.len()],
+    /// The protocol's version, if the session is up.
+    pub proto: Option<u16>,
     /// Calls in a row that led to no session.
     pub failures: u32,
     /// Why there is none, or the last one ended.
@@ -278,12 +284,15 @@ impl Mesh {
             PeerStatus {
                 node: *id,
                 address: node.address.clone(),
-                generation: live.map(|session| session.generation),
+                generation: live.as_ref().map(|session| session.generation),
+                proto: live.map(|session| session.proto),
                 incarnation: session.map(|session| session.hello.incarnation),
                 remote: session.map(|session| session.remote),
                 queued_bytes: session.map_or(0, |session| session.queued_bytes()),
                 received_bytes: node.traffic.received.load(Ordering::Relaxed),
                 sent_bytes: node.traffic.sent.load(Ordering::Relaxed),
+                received_frames: node.traffic.received_frames.look(),
+                sent_frames: node.traffic.sent_frames.look(),
                 failures: node.failures,
                 last_error: node.last_error.clone(),
             }

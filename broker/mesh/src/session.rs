@@ -383,7 +383,7 @@ impl Tasks {
         greeted: Greeted,
         up: &watch::Sender<bool>,
     ) -> Arc<Connection> {
-        let connection = Connection::new(&greeted.established);
+        let connection = Connection::new(&greeted.established, session.traffic.clone());
         let (shared, session) = (shared.clone(), session.clone());
         let reader = connection::read(
             shared.clone(),

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tidegate_peer::{
-    Acquaintances, AuthMethod, ConnectionKind, Failure, Handshake, Hello, NodeId, RateCap, Reason,
-    Step,
+    Acquaintances, AuthMethod, ConnectionKind, Failure, Handshake, Hello, Message, MessageType,
+    NodeId, RateCap, Reason, Step,
 };
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -72,6 +72,31 @@ pub(crate) struct Node {
 pub(crate) struct Traffic {
     pub(crate) received: AtomicU64,
     pub(crate) sent: AtomicU64,
+    pub(crate) received_frames: Frames,
+    pub(crate) sent_frames: Frames,
+}
+
+/// Kinds of messages that are counted by themselves.
+pub const FRAME_KINDS: [&str; 4] = ["call", "answer", "mail", "other"];
+
+/// Messages by their kind.
+#[derive(Debug, Default)]
+pub(crate) struct Frames([AtomicU64; FRAME_KINDS.len()]);
+
+impl Frames {
+    pub(crate) fn count(&self, message: &Message) {
+        let kind = match message.message_type() {
+            MessageType::Call => 0,
+            MessageType::Answer => 1,
+            MessageType::Mail => 2,
+            _other => 3,
+        };
+        self.0[kind].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn look(&self) -> [u64; FRAME_KINDS.len()] {
+        self.0.each_ref().map(|count| count.load(Ordering::Relaxed))
+    }
 }
 
 /// The session with a node.

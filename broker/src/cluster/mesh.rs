@@ -148,6 +148,9 @@ impl Wire for MeshWire {
             received: peer.received_bytes,
             sent: peer.sent_bytes,
             queued: peer.queued_bytes as u64,
+            frames_received: peer.received_frames,
+            frames_sent: peer.sent_frames,
+            protocol: peer.proto,
         };
         self.mesh.status().into_iter().map(of).collect()
     }

@@ -179,7 +179,7 @@ pub(crate) fn start(
             let mesh_identity = Identity {
                 name: config.name.clone(),
                 cluster: tidegate_mesh::ClusterId(who.cluster.unwrap_or(0)),
-                generation: 1,
+                generation: who.generation,
                 node: tidegate_mesh::NodeId(who.node),
                 store: tidegate_mesh::StoreId(who.store),
                 incarnation: who.generation,

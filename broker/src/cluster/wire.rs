@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidegate_cluster::ids::{ClusterId, Incarnation, NodeId, StoreId};
 use tidegate_consensus::{CallKind, GroupId, Transport, TransportError};
+use tidegate_mesh::FRAME_KINDS;
 
 /// Who was asked, by its own Hello.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -95,6 +96,12 @@ pub struct Traffic {
     pub sent: u64,
     /// That wait to be sent.
     pub queued: u64,
+    /// Messages from it, by [`tidegate_mesh::FRAME_KINDS`].
+    pub frames_received: [u64; FRAME_KINDS.len()],
+    /// To it.
+    pub frames_sent: [u64; FRAME_KINDS.len()],
+    /// The protocol's version, while connections are up.
+    pub protocol: Option<u16>,
 }
 
 /// How long an answer to Raft is waited for: longer than an election, and than

@@ -50,6 +50,8 @@ pub(crate) enum Word {
     /// This node leads the partition in this term: all that was committed before
     /// has been said.
     Promote(PartitionId, u64),
+    /// The partition goes to another node: its sessions are counted.
+    Moved(PartitionId),
     /// What is known of the partition is void: what follows is said from its
     /// snapshot, or its beginning, on.
     Reset(PartitionId),
@@ -97,6 +99,7 @@ impl fmt::Debug for Word {
             Word::Promote(partition, term) => write!(f, "Promote({}, {term})", partition.0),
             Word::RoutesMoved => f.write_str("RoutesMoved"),
             Word::Proven(partitions) => write!(f, "Proven({partitions:x})"),
+            Word::Moved(partition) => write!(f, "Moved({})", partition.0),
             Word::Reset(partition) => write!(f, "Reset({})", partition.0),
             Word::Snapshot(partition, _) => write!(f, "Snapshot({})", partition.0),
             Word::Install(partition, bytes) => {

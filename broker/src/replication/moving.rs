@@ -47,8 +47,8 @@ pub(super) fn pace() -> Interval {
 /// What has ended.
 #[derive(Debug)]
 pub(super) enum Ended {
-    /// A handover of leadership.
-    Handed(PartitionId),
+    /// A handover of leadership, and whether another leads.
+    Handed(PartitionId, bool),
     /// A step of a move.
     Stepped(PartitionId),
     /// A replica was given up, with what stays of it, or could not be.
@@ -192,11 +192,12 @@ where
         self.moving.handing.insert(partition, Vec::new());
         let (groups, ended) = (self.groups.clone(), self.moving.ended.clone());
         tokio::spawn(async move {
-            match groups.transfer_leadership(group(partition), to.0).await {
+            let handed = groups.transfer_leadership(group(partition), to.0).await;
+            match &handed {
                 Ok(()) => debug!(partition = partition.0, to = %to, "leadership is handed over"),
                 Err(error) => debug!(partition = partition.0, to = %to, %error, "it stays here"),
             }
-            let _ = ended.send(Ended::Handed(partition));
+            let _ = ended.send(Ended::Handed(partition, handed.is_ok()));
         });
     }
 
@@ -248,6 +249,7 @@ where
                 continue;
             }
             self.groups.close(group(partition)).await;
+            say(&self.shared, partition, Word::Moved(partition));
             say(&self.shared, partition, Word::Reset(partition));
             self.replicas[at].open = false;
             self.moving.closed.insert(partition, now);
@@ -323,7 +325,10 @@ where
             Ended::Stepped(partition) => {
                 self.moving.stepping.remove(&partition);
             }
-            Ended::Handed(partition) => {
+            Ended::Handed(partition, another_leads) => {
+                if another_leads {
+                    say(&self.shared, partition, Word::Moved(partition));
+                }
                 let held = self.moving.handing.remove(&partition).unwrap_or_default();
                 self.moving.leaders.tried(number(partition), Reading::take().millis());
                 // Before what was held: a leadership that is over takes nothing.

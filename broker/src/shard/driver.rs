@@ -238,14 +238,17 @@ impl Driver {
             }
         });
         let table = &self.table;
-        self.core.take_reached(|Reached { slot, accepted_at, stage }| {
+        self.core.take_reached(|Reached { slot, accepted_at, stage, took_over }| {
             let at = match stage {
                 Stage::Connect => began,
                 Stage::Connack => ended,
             };
             let listener = table.listener(slot).map_or(0, usize::from);
+            let micros = at.stamp().micros_since(accepted_at);
+            if took_over {
+                meters.timings.takeovers.observe(micros.into(), 1);
+            }
             if let Some(counts) = meters.listeners.get(listener) {
-                let micros = at.stamp().micros_since(accepted_at);
                 counts.connect.0[stage as usize].observe(micros.into(), 1);
             }
         });

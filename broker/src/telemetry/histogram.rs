@@ -104,12 +104,18 @@ pub struct Timings {
     pub turns: Histogram,
     /// Deliveries, by [`Scope`] and QoS.
     pub publishes: [[Histogram; 3]; Scope::ALL.len()],
+    /// Connections that took a session over, from the accept to the CONNACK.
+    pub takeovers: Histogram,
 }
 
 impl Default for Timings {
     fn default() -> Timings {
         let publishes = || [0, 1, 2].map(|_| Histogram::new(PUBLISH));
-        Timings { turns: Histogram::new(TURN), publishes: [publishes(), publishes()] }
+        Timings {
+            turns: Histogram::new(TURN),
+            publishes: [publishes(), publishes()],
+            takeovers: Histogram::new(CONNECT),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::fmt;
 use tidegate_cluster::ids::NodeId;
 use tidegate_cluster::lease::Hold;
 use tidegate_cluster::meta::NodeState;
+use tidegate_mesh::FRAME_KINDS;
 
 use super::exposition::Families;
 use super::histogram::Distribution;
@@ -68,6 +69,19 @@ pub(super) fn write_peers(counts: &ClusterCounts<'_>, families: &mut Families<'_
             series.add(&[&peer, "received"], of.received)?;
             series.add(&[&peer, "sent"], of.sent)
         })
+    })?;
+    families.family(&metric::PEER_FRAMES, |series| {
+        traffic.iter().try_for_each(|of| {
+            let peer = of.node.to_string();
+            FRAME_KINDS.iter().enumerate().try_for_each(|(at, kind)| {
+                series.add(&[&peer, "received", kind], of.frames_received[at])?;
+                series.add(&[&peer, "sent", kind], of.frames_sent[at])
+            })
+        })
+    })?;
+    families.family(&metric::PEER_PROTOCOL, |series| {
+        let mut known = traffic.iter().filter_map(|of| Some((of.node, of.protocol?)));
+        known.try_for_each(|(node, protocol)| series.add(&[&node.to_string()], u64::from(protocol)))
     })?;
     families.family(&metric::PEER_SEND_BUFFER, |series| {
         traffic.iter().try_for_each(|of| series.add(&[&of.node.to_string()], of.queued))

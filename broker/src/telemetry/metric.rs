@@ -245,7 +245,9 @@ metrics! {
     ROUTE_CACHE_LOOKUPS counter "tidegate_route_cache_lookups" ["result"]
         "Lookups of a topic in the shards' route caches";
     SESSION_TAKEOVERS counter "tidegate_session_takeovers" ["scope"]
-        "Sessions taken over from a live connection of the same shard (shard) or another of the node (node)";
+        "Sessions taken over from a live connection of the same shard (shard), another of the node (node) or another node (cluster)";
+    SESSION_TAKEOVER_SECONDS histogram "tidegate_session_takeover_seconds" "seconds" []
+        "Time from the accept to the CONNACK of connections that took a session over from a live one";
 
     STORAGE_USED gauge "tidegate_storage_used_bytes" "bytes" ["volume"]
         "Bytes of the volume with the data directory that are used";
@@ -288,6 +290,10 @@ metrics! {
         "Whether connections with another node, named by its id, are up";
     PEER_BYTES counter "tidegate_peer_bytes" "bytes" ["peer", "direction"]
         "Bytes from another node (received) and to it (sent), under TLS if there is any";
+    PEER_FRAMES counter "tidegate_peer_frames" ["peer", "direction", "kind"]
+        "Messages from and to another node, by kind: questions and Raft's calls (call), their answers (answer), what shards say (mail), and the rest (other); of a large one, which goes as several frames, the first is counted";
+    PEER_PROTOCOL gauge "tidegate_peer_protocol_version" ["peer"]
+        "The version of the protocol that is spoken with another node; absent while no connections are up";
     PEER_SEND_BUFFER gauge "tidegate_peer_send_buffer_bytes" "bytes" ["peer"]
         "Bytes that wait to be sent to it";
     PEER_RTT gauge "tidegate_peer_rtt_seconds" "seconds" ["peer"]
@@ -318,6 +324,8 @@ metrics! {
         "Partitions that this node leads and that have fewer live replicas near their end than are wanted";
     REBALANCE_MOVING gauge "tidegate_rebalance_partitions_moving" []
         "Partitions of the cluster of which a replica moves";
+    REBALANCE_SESSIONS counter "tidegate_rebalance_moved_sessions" []
+        "Sessions of partitions whose leadership this node handed over, or whose replica went from it to another node";
     DRAIN_STATE gauge "tidegate_drain_state" []
         "0: serving; 1: draining; 2: drained";
     DRAIN_SESSIONS_REMAINING gauge "tidegate_drain_sessions_remaining" []

@@ -576,8 +576,11 @@ impl<'a> Scrape<'a> {
         self.labelled(families, &metric::WILL_MESSAGES, &results, |c| &c.wills)?;
         let lookups = ["hit", "miss"];
         self.labelled(families, &metric::ROUTE_CACHE_LOOKUPS, &lookups, |c| &c.route_cache)?;
-        let scopes = ["shard", "node"];
-        self.labelled(families, &metric::SESSION_TAKEOVERS, &scopes, |c| &c.takeovers)
+        let scopes = ["shard", "node", "cluster"];
+        self.labelled(families, &metric::SESSION_TAKEOVERS, &scopes, |c| &c.takeovers)?;
+        let shards = (0..self.shards.len()).map(|s| self.node.source.timings(s));
+        let all = Distribution::of(shards.map(|s| &s.takeovers));
+        families.family(&metric::SESSION_TAKEOVER_SECONDS, |series| series.distribute(&[], &all))
     }
 
     /// A family with one label, whose values are the indexes of an array.

@@ -325,6 +325,11 @@ pub(crate) struct Partition {
 }
 
 impl Partition {
+    /// Sessions whose client id is claimed here, with a connection or without.
+    pub(crate) fn sessions_held(&self) -> usize {
+        self.by_client.len()
+    }
+
     pub(crate) fn new(id: PartitionId, shard: ShardId) -> Partition {
         Partition {
             id,

@@ -53,7 +53,7 @@ impl Shard {
         let (version, guarded) = (conn.version_index(), conn.guarded);
         if !std::mem::replace(&mut conn.greeted, true) {
             let accepted_at = conn.accepted_at();
-            self.transit.reach(slot, accepted_at, transit::Stage::Connect);
+            self.transit.reach(slot, accepted_at, transit::Stage::Connect, false);
             self.counters().packets_received[PacketType::Connect as usize][version].add(1);
         }
         match self.check_connect(slot, &connect) {
@@ -303,7 +303,12 @@ impl Shard {
         counters.auth[0].add(1);
         counters.half_open.sub(1);
         if let Some(from) = taken_from {
-            counters.takeovers[usize::from(from != id)].add(1);
+            let scope = match from {
+                from if from == id => 0,
+                from if from.member() == id.member() => 1,
+                _ => 2,
+            };
+            counters.takeovers[scope].add(1);
         }
         self.node.totals.half_open.fetch_sub(1, Relaxed);
         let unread =
@@ -323,7 +328,7 @@ impl Shard {
         if !self.say_connack(slot, present) {
             return self.end(now, slot, CloseReason::ProtocolError, true);
         }
-        self.transit.reach(slot, accepted_at, transit::Stage::Connack);
+        self.transit.reach(slot, accepted_at, transit::Stage::Connack, taken_from.is_some());
         if let Some(conn) = self.conns.at_mut(slot)
             && conn.keep_alive > 0
         {

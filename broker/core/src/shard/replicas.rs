@@ -277,6 +277,14 @@ impl Shard {
         self.settle(now);
     }
 
+    /// The partition is about to be somebody else's, since it was handed over or
+    /// this node's replica is not wanted any more: counts its sessions.
+    pub fn count_moved(&mut self, p: PartitionId) {
+        let at = self.local_number(p);
+        let sessions = self.partitions.get(at).map_or(0, Partition::sessions_held);
+        self.counters().sessions_moved.add(sessions as u64);
+    }
+
     /// The state of a partition for another replica, as of the last entry that
     /// was committed. None: entries are on their way; ask again after the next.
     pub fn image_of(&mut self, now: Millis, p: PartitionId) -> Option<Image> {

@@ -102,6 +102,7 @@ impl Driver {
                     }
                 }
             }
+            Word::Moved(partition) => self.core.count_moved(partition),
             Word::Reset(partition) => {
                 let Some(led) = joint.of(partition) else { return };
                 (led.leads, led.deposed, led.outstanding) = (None, false, 0);
