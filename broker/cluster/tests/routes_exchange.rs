@@ -145,7 +145,7 @@ fn what_appears_here_is_a_call_there_and_its_ticket_passes_when_all_know() {
 fn nothing_is_covered_until_every_partition_is_led_by_a_node_that_is_known() {
     let mut world = World::new(2);
     world.settle();
-    assert_eq!(world.nodes[1].covered_until(), Err(NotCovered::Partition(PartitionId(0))));
+    assert_eq!(world.nodes[1].covered_until(u64::MAX), Err(NotCovered::Partition(PartitionId(0))));
     for partition in 0..PARTITIONS {
         world.appeared(0, Some(partition), "kept");
         world.own(0, Own::Led { partition: PartitionId(partition), index: 5 });
@@ -153,12 +153,14 @@ fn nothing_is_covered_until_every_partition_is_led_by_a_node_that_is_known() {
     world.settle();
     assert_eq!(world.knows(1), [(100, "kept"), (101, "kept")]);
     assert_eq!(world.knows(0), [], "it leads them itself");
-    let until = world.nodes[1].covered_until().expect("all is known");
+    let until = world.nodes[1].covered_until(u64::MAX).expect("all is known");
     assert!(until > world.now && until <= world.now + 2_900);
-    assert!(world.nodes[0].covered_until().is_ok());
+    assert!(world.nodes[0].covered_until(u64::MAX).is_ok());
     world.cut(0, 1);
-    assert_eq!(world.nodes[1].covered_until(), Ok(until), "as long as the lease lasts");
+    assert_eq!(world.nodes[1].covered_until(u64::MAX), Ok(until), "as long as the lease lasts");
     assert!(!world.nodes[1].is_fresh(life(0), until));
+    let end = until - 1;
+    assert_eq!(world.nodes[1].covered_until(end), Ok(end), "not beyond the node's own lease");
     let ticket = world.appeared(0, None, "later");
     assert!(world.nodes[0].passed(world.now) < ticket);
     let due = world.nodes[0].next_passing(world.now).expect("a lease runs out");

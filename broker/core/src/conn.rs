@@ -34,6 +34,17 @@ pub(crate) enum Phase {
     Closing,
 }
 
+/// Which way the PUBLISHes of a connection go, at QoS 1 and 2.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Order {
+    /// From its node to whoever wants them.
+    Direct,
+    /// Earlier ones are errands of its client's partition, or may be.
+    Behind,
+    /// The same, and the partition is asked whether they are done.
+    Asked,
+}
+
 /// Why a connection is not read for a while.
 pub(crate) mod pause {
     /// Its claim has not been granted.
@@ -89,6 +100,8 @@ pub(crate) struct Conn {
     pub(crate) guarded: bool,
     /// Its SUBACKs do not wait for other nodes.
     pub(crate) local_barrier: bool,
+    /// How its PUBLISHes go that must not overtake earlier ones.
+    pub(crate) order: Order,
     /// Seconds, as enforced; 0: none.
     pub(crate) keep_alive: u16,
     /// Unacknowledged PUBLISHes it takes.
@@ -175,6 +188,7 @@ impl Conn {
             greeted: false,
             guarded: false,
             local_barrier: false,
+            order: Order::Direct,
             keep_alive: 0,
             window: u16::MAX,
             alias_out_max: 0,

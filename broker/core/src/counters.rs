@@ -193,6 +193,9 @@ pub struct Counters {
     pub subscriptions_revoked: Count,
     /// CONNECTs that had to wait because their client id came too often.
     pub connects_delayed: Count,
+    /// PUBLISHes that the partitions of their publishers saw delivered, as this node did
+    /// not know all routes.
+    pub errands: Count,
     /// Times that a client was not read for a while because of its own rate.
     pub rate_pauses: Count,
     /// Publishers paused because another shard's mailbox was full.

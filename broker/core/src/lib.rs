@@ -23,6 +23,7 @@ pub mod limits;
 pub mod log;
 pub mod mail;
 pub mod message;
+mod newest;
 pub mod node;
 mod outgoing;
 mod output;

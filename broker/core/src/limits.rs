@@ -195,6 +195,11 @@ pub const CROSSINGS_MAX: usize = 65_536;
 pub const CROSSING_RETRY_MS: u64 = 5_000;
 /// Such messages that are sent again at once.
 pub const CROSSING_RETRIES_MAX: usize = 256;
+/// Messages that a partition has to see delivered; from then on publishers wait for
+/// their acknowledgement until that is done, not just until it is committed.
+pub const OUTBOX_ERRANDS_MAX: usize = 4_096;
+/// Bytes of them before the same happens.
+pub const OUTBOX_ERRANDS_BYTES_MAX: usize = 4 << 20;
 /// Nodes that a message for a share group may go through to find a member;
 /// then it is dropped, counted.
 pub const SHARE_HOPS_MAX: u8 = 2;

@@ -35,7 +35,7 @@ pub struct Mail {
 
 /// A publisher's wish to be told that a message is where it must be: the
 /// publish's acknowledgement waits for it (ACK-1).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Confirm {
     pub(crate) conn: ConnRef,
     pub(crate) token: u32,
@@ -301,7 +301,8 @@ pub(crate) struct Cross {
     pub(crate) confirm: Option<Confirm>,
     /// The one in front of it that its shard has sent to the same partition, and
     /// that is not confirmed, by the number of its own [`Confirm`]; 0: there is
-    /// none.
+    /// none. At QoS 0, which of its publisher's connections it is of, by the
+    /// generation of the claim; 0: it does not say.
     pub(crate) after: u64,
 }
 
@@ -319,6 +320,11 @@ pub(crate) enum What {
     },
     /// It is retained.
     Retain { clear: bool },
+    /// The partition sees to its delivery: its publisher's node does not know all
+    /// routes.
+    Errand,
+    /// Nothing; it is confirmed when no errand of its publisher is open.
+    Settled,
 }
 
 #[derive(Debug)]
@@ -367,6 +373,9 @@ pub(crate) struct Granted {
     pub(crate) incoming: Vec<u16>,
     /// Where the client was connected until now.
     pub(crate) taken_from: Option<ShardId>,
+    /// Whether errands of the client are open, which what it publishes now must
+    /// not overtake.
+    pub(crate) behind: bool,
 }
 
 #[derive(Clone, Copy, Debug)]

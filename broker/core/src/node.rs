@@ -14,6 +14,7 @@ use crate::full::{Elsewhere, FullQueues};
 use crate::ids::{Member, Millis, PARTITIONS, PartitionId, ShardId};
 use crate::index::Index;
 use crate::limits::{Limits, SHARDS_MAX};
+use crate::newest::Newest;
 use crate::pressure::{Stage, last, tight};
 use crate::room::Room;
 use crate::settings::Settings;
@@ -84,7 +85,14 @@ pub struct Node {
     peers: Box<[AtomicU8]>,
     /// Until when it is certain that all routes of other nodes are known here.
     covered_until: AtomicU64,
+    /// Whether all members know errands of other nodes.
+    errands: AtomicBool,
+    /// Of publishers that may go from node to node.
+    pub(crate) newest: Newest,
 }
+
+/// Since this feature level of a cluster its members know errands of other nodes.
+const ERRANDS_LEVEL: u16 = 2;
 
 /// No shard has this number.
 const NO_HOME: u32 = u32::MAX;
@@ -137,6 +145,8 @@ impl Node {
             homes: homes(|p| u32::from(p.shard(Member::ALONE, shards).0)),
             peers: Box::default(),
             covered_until: AtomicU64::new(Millis::MAX),
+            errands: AtomicBool::new(false),
+            newest: Newest::default(),
         }
     }
 
@@ -148,7 +158,8 @@ impl Node {
         self.index.watch();
         let homes = homes(|_| NO_HOME);
         let peers = (0..=Member::MAX.0).map(|_| AtomicU8::new(0)).collect();
-        Node { member, homes, peers, covered_until: AtomicU64::new(0), ..self }
+        let newest = Newest::new();
+        Node { member, homes, peers, covered_until: AtomicU64::new(0), newest, ..self }
     }
 
     /// Which member of its cluster it is.
@@ -207,6 +218,17 @@ impl Node {
     /// [`Shard::routes_moved`](crate::Shard::routes_moved).
     pub fn set_covered(&self, until: Option<Millis>) {
         self.covered_until.store(until.unwrap_or(0), Relaxed);
+    }
+
+    /// The feature level of the cluster: what all of its members can read. It never
+    /// falls.
+    pub fn set_feature_level(&self, level: u16) {
+        self.errands.store(level >= ERRANDS_LEVEL, Relaxed);
+    }
+
+    /// Whether the partition of a publisher may be asked to route its messages.
+    pub(crate) fn takes_errands(&self) -> bool {
+        self.errands.load(Relaxed)
     }
 
     /// Whether publishes may be acknowledged by what is known here. Always, for a

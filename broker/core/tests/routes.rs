@@ -2,6 +2,8 @@
 //! another, whatever the lines between them do.
 #![allow(missing_docs, unreachable_pub)]
 
+#[path = "routes/errands.rs"]
+mod errands;
 mod rig;
 #[path = "routes/world.rs"]
 mod world;
@@ -278,6 +280,32 @@ fn a_message_to_a_node_that_is_gone_is_acknowledged() {
     let id = world.publish(publisher, "t", 1, "nobody at all");
     world.settle(500);
     assert!(world.is_acked(publisher, id));
+}
+
+#[test]
+fn at_qos_0_nothing_comes_behind_what_its_client_has_sent_since_by_another_node() {
+    let mut world = World::replicated(3, 7);
+    world.late = 0;
+    let led_by_1 = |id: &String| world.rigs[0].node.partition_of_client(id).0 % 3 == 1;
+    let goes = (0..).map(|n| format!("goes-{n}")).find(led_by_1).expect("one of three");
+    let watcher = world.connect(2, "watcher", true);
+    world.subscribe(watcher, "t", 0);
+    let before = world.connect(0, &goes, false);
+    let stays = world.connect(0, "stays", false);
+    world.settle(500);
+    world.publish(before, "t", 0, "old");
+    world.publish(stays, "t", 0, "late");
+    world.rigs[0].run();
+    world.step(1);
+    assert!(world.hold_line(0, 2, 1_500) > 0);
+    let since = world.connect(1, &goes, false);
+    world.publish(since, "t", 0, "new");
+    world.settle(300);
+    assert_eq!(world.clients[watcher].got, ["new"]);
+    world.settle(3_000);
+    world.publish(since, "t", 0, "newer");
+    world.settle(300);
+    assert_eq!(world.clients[watcher].got, ["new", "late", "newer"]);
 }
 
 #[test]

@@ -444,8 +444,11 @@ impl Client {
         bytes
     }
 
-    /// A connection is over.
-    pub(crate) fn closed(&mut self, conn: u32, pen: &mut Pen<'_>) {
+    /// A connection is over; `unread`: not all that was sent on it was read.
+    pub(crate) fn closed(&mut self, conn: u32, unread: bool, pen: &mut Pen<'_>) {
+        if unread {
+            pen.history.add(pen.ms, self.id, conn, Event::Unread);
+        }
         pen.history.add(pen.ms, self.id, conn, Event::Closed);
         if self.line.as_ref().is_some_and(|line| line.conn == conn) {
             self.line = None;
@@ -474,8 +477,7 @@ impl Client {
                 && ack.packet_id == GHOST
                 && self.line.as_ref().is_some_and(|line| line.connacked)
             {
-                let what = "an old connection is still served".into();
-                pen.history.add(pen.ms, self.id, conn, Event::Unasked { what });
+                pen.history.add(pen.ms, self.id, conn, Event::StillServed);
             }
             return None;
         }

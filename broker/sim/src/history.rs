@@ -96,6 +96,8 @@ pub enum Event {
         /// Which.
         what: String,
     },
+    /// An acknowledgement came on a connection that a newer one has taken over.
+    StillServed,
     /// A SUBSCRIBE was sent.
     Subscribe {
         /// To what.
@@ -143,6 +145,8 @@ pub enum Event {
     Disconnect,
     /// The client let go of the connection.
     Abort,
+    /// The node closed the connection, and had not read all that was sent on it.
+    Unread,
     /// The connection's end was seen by the client.
     Closed,
     /// The node ended without a word.
@@ -215,9 +219,11 @@ impl History {
             | Event::Connack { .. }
             | Event::Refused
             | Event::Unasked { .. }
+            | Event::StillServed
             | Event::Garbage { .. }
             | Event::Disconnect
             | Event::Abort
+            | Event::Unread
             | Event::Closed => false,
         };
         let of_client = |entry: &Entry| {
@@ -232,6 +238,7 @@ impl History {
                     | Event::Refused
                     | Event::Nacked { .. }
                     | Event::Unasked { .. }
+                    | Event::StillServed
                     | Event::Subscribe { .. }
                     | Event::Suback { .. }
                     | Event::Unsubscribe { .. }
@@ -239,6 +246,7 @@ impl History {
                     | Event::Garbage { .. }
                     | Event::Disconnect
                     | Event::Abort
+                    | Event::Unread
                     | Event::Closed
                     | Event::Crash
                     | Event::Restart

@@ -40,6 +40,8 @@ pub(crate) struct Wire {
     stash: Vec<u8>,
     /// Nothing more is read from it.
     dead: bool,
+    /// Something came after that.
+    unread: bool,
     /// Its client saw the CONNACK before it went elsewhere.
     pub(crate) greeted: bool,
 }
@@ -64,6 +66,8 @@ pub(crate) enum Arrival {
         client: usize,
         /// Which.
         conn: u32,
+        /// Something that was sent on it was not read.
+        unread: bool,
     },
 }
 
@@ -132,6 +136,7 @@ impl Node {
             version,
             stash: Vec::new(),
             dead: false,
+            unread: false,
             greeted: false,
         };
         self.wires.insert((shard, opened.slot), wire);
@@ -162,6 +167,7 @@ impl Node {
     pub(crate) fn receive(&mut self, key: (usize, u32), bytes: usize) {
         let Some(wire) = self.wires.get_mut(&key) else { return };
         if wire.dead {
+            wire.unread |= !wire.up.is_empty();
             wire.up.clear();
         }
         let bytes = bytes.min(wire.up.len());
@@ -274,8 +280,9 @@ impl Node {
                 Event::Authenticate(_) => {}
                 Event::Close(slot) => {
                     if let Some(wire) = self.wires.remove(&(at, slot)) {
-                        let Wire { client, conn, .. } = wire;
-                        self.arrivals.push_back(Arrival::Closed { client, conn });
+                        let Wire { client, conn, up, stash, unread, .. } = wire;
+                        let unread = unread || !up.is_empty() || !stash.is_empty();
+                        self.arrivals.push_back(Arrival::Closed { client, conn, unread });
                     }
                     self.shards[at].release(slot);
                 }

@@ -407,13 +407,13 @@ impl World {
         self.stats.removed += self.store.removed as u64;
         for wire in std::mem::take(&mut self.node.wires).into_values() {
             let mut pen = Pen { history: &mut self.history, ms, conns: &mut self.conns };
-            self.clients[wire.client].closed(wire.conn, &mut pen);
+            self.clients[wire.client].closed(wire.conn, false, &mut pen);
         }
         for arrival in std::mem::take(&mut self.node.arrivals) {
             // What was said is lost with the node; that it is gone is seen.
-            if let Arrival::Closed { client, conn } = arrival {
+            if let Arrival::Closed { client, conn, unread } = arrival {
                 let mut pen = Pen { history: &mut self.history, ms, conns: &mut self.conns };
-                self.clients[client].closed(conn, &mut pen);
+                self.clients[client].closed(conn, unread, &mut pen);
             }
         }
         let wait = match self.dice.below(4) {
@@ -508,7 +508,9 @@ impl World {
             let ms = self.ms();
             let mut pen = Pen { history: &mut self.history, ms, conns: &mut self.conns };
             match arrival {
-                Arrival::Closed { client, conn } => self.clients[client].closed(conn, &mut pen),
+                Arrival::Closed { client, conn, unread } => {
+                    self.clients[client].closed(conn, unread, &mut pen);
+                }
                 Arrival::Packet { client: who, conn, version, bytes } => {
                     let client = &mut self.clients[who];
                     let was = client.line.as_ref().is_some_and(|line| line.connacked);

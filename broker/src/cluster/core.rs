@@ -112,7 +112,7 @@ impl<W: Wire> Core<W> {
             name: self.config.node.clone(),
             weight: 100,
             level_min: 1,
-            level_max: 1,
+            level_max: self.config.protocol_max,
         }
     }
 

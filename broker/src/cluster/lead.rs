@@ -191,7 +191,8 @@ async fn confirm<W: Wire>(core: Arc<Core<W>>, round: u64, term: u64) {
     }
 }
 
-/// Voters, placement and forgetting, whenever this node leads. Runs for ever.
+/// Voters, placement, feature level and forgetting, whenever this node leads. Runs for
+/// ever.
 pub(super) async fn duties<W: Wire>(core: Arc<Core<W>>) {
     let mut plan = Plan::default();
     loop {
@@ -223,6 +224,9 @@ pub(super) async fn duties<W: Wire>(core: Arc<Core<W>>) {
                 debug!(why, "a step of the plan is refused");
                 break;
             }
+        }
+        if let Some(level) = meta.level_possible() {
+            let _ = core.commit(Command::SetLevel(level)).await;
         }
         for node in meta.forgettable(unix_millis()) {
             let accept_data_loss = false;

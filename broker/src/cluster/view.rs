@@ -270,6 +270,12 @@ impl Cluster {
         self.until.fetch_max(holder.until().unwrap_or(0), Ordering::AcqRel);
     }
 
+    /// Until when this node has its lease, by the clock of [`Cluster::hold`]; 0: it
+    /// never had one.
+    pub(crate) fn lease_until(&self) -> Millis {
+        self.until.load(Ordering::Acquire)
+    }
+
     /// What this node may do by its lease. `fresh_now` is CLOCK_BOOTTIME of the
     /// node's clock, read after whatever is decided about. Takes no lock.
     pub fn hold(&self, fresh_now: Millis) -> Hold {

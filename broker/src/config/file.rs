@@ -351,7 +351,9 @@ tables! {
         isolated: Isolated = Isolated::Close;
         /// The newest version of the protocol between nodes that this node speaks: 2, or 1 while
         /// nodes of an older program are among them and are to be gone back to. Two nodes use the
-        /// newest that both speak, so that nothing has to be set for an upgrade.
+        /// newest that both speak, so that nothing has to be set for an upgrade. When all nodes
+        /// speak 2 they write what an older program cannot read (feature level 2), and there is
+        /// no way back.
         protocol_max: u16 [1, 2] = tidegate_mesh::PROTO_MAX;
         /// Host and port where clients reach this node: those of MQTT 5.0 are sent there by nodes
         /// that drain (Server Reference).

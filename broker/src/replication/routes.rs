@@ -20,6 +20,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use super::Word;
+use crate::cluster::Cluster;
 use crate::shard::Shared;
 use crate::shard::clock::Reading;
 
@@ -41,17 +42,21 @@ pub(crate) enum RouteEvent {
     Said(Life, Bytes, Room),
     /// The others that have clients, by the metadata.
     Serving(Vec<Life>),
+    /// The feature level, by the metadata.
+    Level(u16),
 }
 
 /// Runs until the channel ends.
 pub(crate) async fn run(
     shared: Arc<Shared>,
+    cluster: Arc<Cluster>,
     seed: u64,
     wake: Arc<Notify>,
     mut events: mpsc::UnboundedReceiver<RouteEvent>,
 ) {
     let mut routes = Routes {
         shared,
+        cluster,
         exchange: Exchange::new(seed, PARTITIONS),
         peers: BTreeMap::new(),
         passed: 0,
@@ -79,6 +84,7 @@ pub(crate) async fn run(
 
 struct Routes {
     shared: Arc<Shared>,
+    cluster: Arc<Cluster>,
     exchange: Exchange,
     peers: BTreeMap<Life, Peer>,
     passed: u64,
@@ -112,6 +118,7 @@ impl Routes {
                 drop(room);
             }
             RouteEvent::Serving(lives) => self.exchange.serving(lives.into_iter()),
+            RouteEvent::Level(level) => self.shared.node.set_feature_level(level),
         }
     }
 
@@ -136,7 +143,7 @@ impl Routes {
             }
         }
         let passed = self.exchange.passed(now);
-        let covered = self.exchange.covered_until().ok();
+        let covered = self.exchange.covered_until(self.cluster.lease_until()).ok();
         let may_go_on = passed != self.passed
             || (covered.is_some_and(|until| now < until)
                 && self.covered.is_none_or(|until| until <= now));

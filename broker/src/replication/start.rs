@@ -142,7 +142,13 @@ pub(crate) fn start(
         let (tell_links, run_links) = mpsc::unbounded_channel();
         let (tell_routes, route_events) = mpsc::unbounded_channel();
         let wake = shared.outlet.as_ref().map(super::Outlet::routes).unwrap_or_default();
-        tokio::spawn(routes::run(Arc::clone(&shared), seed, wake.clone(), route_events));
+        tokio::spawn(routes::run(
+            Arc::clone(&shared),
+            Arc::clone(&cluster),
+            seed,
+            wake.clone(),
+            route_events,
+        ));
         let sorted = Sorted {
             shared: Arc::clone(&shared),
             links: tell_links,
@@ -322,6 +328,7 @@ async fn look(
         let me = view.me;
         let serving = view.meta.lives_with_clients().filter(|life| *life != me).collect();
         let _ = routes.send(RouteEvent::Serving(serving));
+        let _ = routes.send(RouteEvent::Level(view.meta.level()));
         let members: BTreeMap<u16, u64> =
             view.members().map(|(member, life)| (member.0, life.node.0)).collect();
         let wanted = (0..PARTITIONS)

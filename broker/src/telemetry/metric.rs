@@ -232,6 +232,8 @@ metrics! {
         "Subscriptions that went because changed access rules no longer allow them";
     CONNECTS_DELAYED counter "tidegate_connects_delayed" []
         "CONNECTs that had to wait because their client id came too often";
+    PUBLISH_ERRANDS counter "tidegate_publish_errands" []
+        "PUBLISHes at QoS 1 and 2 that the partition of their publisher was asked to see delivered, because its node did not know all routes of the others";
     CLIENT_RATE_PAUSES counter "tidegate_client_rate_pauses" []
         "Times that a client was not read for a while because it sent above its rate";
     OVERLOAD_STAGE gauge "tidegate_overload_stage" []

@@ -144,6 +144,7 @@ impl NodeCollector {
         let revoked = scrape.sum(|c| &c.subscriptions_revoked);
         families.single(&metric::SUBSCRIPTIONS_REVOKED, revoked)?;
         families.single(&metric::CONNECTS_DELAYED, scrape.sum(|c| &c.connects_delayed))?;
+        families.single(&metric::PUBLISH_ERRANDS, scrape.sum(|c| &c.errands))?;
         families.single(&metric::CLIENT_RATE_PAUSES, scrape.sum(|c| &c.rate_pauses))?;
         if let Some(overload) = self.source.overload() {
             families.single(&metric::OVERLOAD_STAGE, overload.stage)?;

@@ -307,12 +307,15 @@ impl Exchange {
 
     /// Until when publishes may be acknowledged by what this node knows (R1).
     /// Holds for a publish only if a clock that was read after the read that
-    /// brought it is before that time.
+    /// brought it is before that time. Not beyond this node's own lease: when it
+    /// is given up after that, nobody waits for it ([`Exchange::gone`]), though
+    /// its leases on the others' routes last longer.
     ///
     /// # Errors
     /// What is stale: such publishes wait.
-    pub fn covered_until(&self) -> Result<Millis, NotCovered> {
-        self.follower.covered_until(self.serving.iter().copied(), self.partitions)
+    pub fn covered_until(&self, lease: Millis) -> Result<Millis, NotCovered> {
+        let routes = self.follower.covered_until(self.serving.iter().copied(), self.partitions)?;
+        Ok(routes.min(lease))
     }
 
     /// Whether all that a peer has announced is known here, for people.

@@ -5,7 +5,8 @@
 //! come in the order of the changes. Each has a number, a ticket; a SUBACK leaves
 //! when the ticket of its filter has passed, that is: when every node that might
 //! acknowledge a publish knows the filter. A second subscriber of a filter waits
-//! for the ticket of the first.
+//! for the ticket of the first, and one of a durable session for the word of its
+//! partition's new leader, which announces all filters of the partition.
 //!
 //! A node that is alone notes nothing: a load of a flag a change.
 
@@ -67,6 +68,9 @@ struct Notes {
     /// What appeared and has not passed, by filter and by ticket.
     recent: BTreeMap<Key, u64>,
     by_ticket: VecDeque<(u64, Key)>,
+    /// Partitions whose new leader the others may not have heard of: the ticket
+    /// of its word.
+    led: BTreeMap<PartitionId, u64>,
 }
 
 /// A change whose consequences are to be noted.
@@ -127,7 +131,17 @@ impl Watch {
 
     pub(super) fn say(&self, change: RouteChange) {
         let mut notes = self.notes();
-        self.push(&mut notes, change);
+        let led = match change {
+            RouteChange::Led { partition, .. } => Some((partition, true)),
+            RouteChange::Followed(partition) => Some((partition, false)),
+            RouteChange::Appeared { .. } | RouteChange::Vanished { .. } => None,
+        };
+        let ticket = self.push(&mut notes, change);
+        match led {
+            Some((partition, true)) => _ = notes.led.insert(partition, ticket),
+            Some((partition, false)) => _ = notes.led.remove(&partition),
+            None => {}
+        }
     }
 
     fn push(&self, notes: &mut Notes, change: RouteChange) -> u64 {
@@ -155,6 +169,7 @@ impl Watch {
     pub(super) fn pass(&self, ticket: u64) {
         self.passed.fetch_max(ticket, Ordering::SeqCst);
         let mut notes = self.notes();
+        notes.led.retain(|_, led| *led > ticket);
         while notes.by_ticket.front().is_some_and(|(number, _)| *number <= ticket) {
             let Some((passed, key)) = notes.by_ticket.pop_front() else { break };
             // Unless it went and came again since.
@@ -178,7 +193,12 @@ impl Watch {
         if hole::on(Hole::SecondSubscriber) {
             return self.notes().recent.remove(&key).unwrap_or(0);
         }
-        self.notes().recent.get(&key).copied().unwrap_or(0)
+        let notes = self.notes();
+        let first = notes.recent.get(&key).copied().unwrap_or(0);
+        // What a leader finds in its partition is announced when it says that it
+        // leads: who had not known of it before knows it by then.
+        let led = key.0.and_then(|partition| notes.led.get(&partition)).copied().unwrap_or(0);
+        first.max(led)
     }
 
     /// Whether so much waits for the others that no more is taken on.
@@ -190,4 +210,33 @@ impl Watch {
 
 fn partition_of(session: SessionKey) -> Option<PartitionId> {
     session.durable.then(|| PartitionId::split(session.slot).0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ShardId;
+
+    #[test]
+    fn a_filter_that_a_new_leader_finds_is_known_when_its_word_is() {
+        let watch = Watch::default();
+        watch.begin();
+        let partition = PartitionId(3);
+        let session = SessionKey {
+            shard: ShardId(0),
+            durable: true,
+            slot: partition.session_slot(0),
+            generation: 1,
+        };
+        let found = Watched { of: Some(partition), group: None };
+        watch.note(&found, "a/#", false, true);
+        // Nothing is announced for it while its partition is not led.
+        watch.pass(1);
+        watch.say(RouteChange::Led { partition, index: 2 });
+        let ticket = watch.ticket(session, "a/#");
+        assert!(ticket > 0 && !watch.has_passed(ticket), "the others know the last leader's");
+        watch.pass(ticket);
+        watch.note(&Watched { of: None, group: None }, "b", false, true);
+        assert_eq!(watch.ticket(session, "a/#"), 0);
+    }
 }

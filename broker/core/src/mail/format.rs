@@ -2,7 +2,8 @@
 //!
 //! Format 2 is that of version 2 of the protocol between nodes; format 1, for
 //! nodes that speak no more than its version 1, does not say what a message for a
-//! partition comes behind. A message in it is taken whatever it comes behind.
+//! partition comes behind. A message in it is taken whatever it comes behind. Errands
+//! for other nodes are in format 2 alone, and are sent from feature level 2 on.
 
 /// How mail is written, which is a matter of what the peer reads.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -32,6 +33,11 @@ impl MailFormat {
             MailFormat::One => 1,
             MailFormat::Two => 2,
         }
+    }
+
+    /// Whether a granted claim says that errands of its client are open.
+    pub(super) fn tells_errands(self) -> bool {
+        self.says_behind()
     }
 
     /// Whether a message for a partition says what it comes behind.

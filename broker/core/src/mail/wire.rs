@@ -257,7 +257,9 @@ fn write(w: &mut Writer<'_>, kind: &Kind, format: MailFormat) -> bool {
             if let Some(session) = granted.session {
                 w.key(session);
             }
-            w.u8(u8::from(granted.present) | u8::from(granted.again) << 1);
+            let behind = granted.behind && format.tells_errands();
+            let flags = [granted.present, granted.again, behind];
+            w.u8((0..).zip(flags).map(|(bit, flag)| u8::from(flag) << bit).sum());
             w.u32(granted.incoming.len() as u32);
             granted.incoming.iter().for_each(|&id| w.u16(id));
             w.option_u32(granted.taken_from.map(|shard| shard.0.into()));
@@ -400,7 +402,7 @@ fn read(r: &mut Reader<'_>, kind: u8, format: MailFormat, node: &Node) -> Result
             let partition = r.partition()?;
             let (conn, claim) = (r.conn()?, r.claim()?);
             let expiry = r.option_u32("session expiry")?;
-            let (will, moved) = r.two_flags()?;
+            let [will, moved] = r.bits()?;
             let request = ReleaseRequest { partition, conn, claim, expiry, will, moved };
             Kind::Release(Box::new(request))
         }
@@ -447,7 +449,13 @@ fn read(r: &mut Reader<'_>, kind: u8, format: MailFormat, node: &Node) -> Result
         tag::GRANTED => {
             let (conn, partition, claim) = (r.conn()?, r.partition()?, r.claim()?);
             let session = r.optional("session", Reader::key)?;
-            let (present, again) = r.two_flags()?;
+            let [present, again, behind] = match format.tells_errands() {
+                true => r.bits()?,
+                false => {
+                    let [present, again] = r.bits()?;
+                    [present, again, false]
+                }
+            };
             let incoming = r.list("packet ids", |r| r.u16("packet id"))?;
             let taken_from = match r.option_u32("former shard")? {
                 None => None,
@@ -464,6 +472,7 @@ fn read(r: &mut Reader<'_>, kind: u8, format: MailFormat, node: &Node) -> Result
                 again,
                 incoming,
                 taken_from,
+                behind,
             }))
         }
         tag::REFUSED => Kind::Refused { conn: r.conn()?, reason: r.code()? },
@@ -498,6 +507,9 @@ fn read(r: &mut Reader<'_>, kind: u8, format: MailFormat, node: &Node) -> Result
             let (to, what, message) = (r.remote()?, r.what()?, r.message()?);
             let (publisher, lane, confirm) = (r.conn()?, r.lane()?, r.confirm()?);
             let after = if format.says_behind() { r.u64("number")? } else { 0 };
+            if let (Remote::Node(_), What::Errand | What::Settled) = (to, &what) {
+                return Err(unknown("what a node is asked", 4));
+            }
             Kind::Cross(Box::new(Cross { to, what, message, publisher, lane, confirm, after }))
         }
         tag::RETAIN => {
@@ -596,6 +608,8 @@ impl Writer<'_> {
                 self.u8(*hops);
             }
             What::Retain { clear } => self.u8(if *clear { 3 } else { 2 }),
+            What::Errand => self.u8(4),
+            What::Settled => self.u8(5),
         }
     }
 
@@ -671,6 +685,8 @@ impl Reader<'_> {
                 What::Member { name, filter, hops: self.u8("hops")? }
             }
             kind @ (2 | 3) => What::Retain { clear: kind == 3 },
+            4 => What::Errand,
+            5 => What::Settled,
             kind => return Err(unknown("what", kind)),
         })
     }
@@ -698,9 +714,9 @@ impl Reader<'_> {
         }
     }
 
-    fn two_flags(&mut self) -> Result<(bool, bool)> {
+    fn bits<const N: usize>(&mut self) -> Result<[bool; N]> {
         match self.u8("flags")? {
-            flags @ 0..4 => Ok((flags & 1 != 0, flags & 2 != 0)),
+            flags if flags >> N == 0 => Ok(std::array::from_fn(|bit| flags >> bit & 1 != 0)),
             value => Err(unknown("flags", value)),
         }
     }

@@ -25,13 +25,17 @@ const RESUME_BYTES: usize = 192;
 pub(crate) struct Claim {
     pub(crate) client: Arc<str>,
     pub(crate) hash: u64,
-    /// Grows with every owner.
+    /// Another with every owner. In a cluster, of a session that is kept, it is the
+    /// record that made it the owner, by its number in the log (31 bits of it), so
+    /// that it grows whoever leads; else it has the bit [`UNLOGGED`].
     pub(crate) generation: u32,
     /// The connection that speaks for it.
     pub(crate) live: Option<ConnRef>,
     pub(crate) session: Option<Box<Session>>,
     /// A grant is proposed, and not committed.
     granting: bool,
+    /// So is the end of the present owner, and whether somebody waits is part of it.
+    leaving: bool,
     /// Where the client was connected before the one that is being granted.
     taken_from: Option<ConnRef>,
     /// The newest CONNECT that asked for it, of this start; see `ClaimRequest::order`.
@@ -39,6 +43,9 @@ pub(crate) struct Claim {
     /// Waits for the present owner's end.
     pending: Option<Box<ClaimRequest>>,
 }
+
+/// Marks a generation of a claim that is in no log.
+const UNLOGGED: u32 = 1 << 31;
 
 /// How an owner's connection has ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -70,6 +77,7 @@ impl Partition {
             live: None,
             session: None,
             granting: false,
+            leaving: false,
             taken_from: None,
             newest: 0,
             pending: None,
@@ -115,9 +123,11 @@ impl Partition {
             let claim = ClaimRef { slot, generation: claim.generation };
             cx.send(conn.shard, Kind::Evict { conn, partition, claim });
         }
+        self.waiting.insert(conn, slot);
         if let Some(older) = claim.pending.replace(request)
             && older.conn != conn
         {
+            self.waiting.remove(&older.conn);
             let reason = ReasonCode::ServerBusy;
             cx.send(older.conn.shard, Kind::Refused { conn: older.conn, reason });
         }
@@ -201,9 +211,11 @@ impl Partition {
             None => self.inherited(conn).unwrap_or(u32::MAX),
         };
         let is_owner = |claim: &&Claim| claim.live == Some(conn);
-        let Some(claim) = self.claims.at(slot).filter(is_owner) else {
+        let Some(claim) = self.claims.at_mut(slot).filter(|claim| is_owner(&&**claim)) else {
+            self.withdraw(conn);
             return cx.release_noted(conn);
         };
+        claim.leaving = true;
         let generation = claim.generation;
         let session = claim.session.as_deref();
         let mut released = Released {
@@ -228,6 +240,23 @@ impl Partition {
         self.propose(at, Change::Release(released), cx);
     }
 
+    /// Nobody is there any more who waited for the present owner's end: its session
+    /// goes on, also if it was to end with that claim.
+    fn withdraw(&mut self, conn: ConnRef) {
+        let Some(slot) = self.waiting.get(&conn).copied() else { return };
+        let Some(claim) = self.claims.at_mut(slot).filter(|claim| !claim.leaving) else { return };
+        claim.pending.take_if(|pending| pending.conn == conn);
+        self.waiting.remove(&conn);
+        self.forget_if_empty(slot);
+    }
+
+    /// Who waits for a claim, if anybody does.
+    fn take_pending(&mut self, slot: u32) -> Option<Box<ClaimRequest>> {
+        let next = self.claims.at_mut(slot)?.pending.take()?;
+        self.waiting.remove(&next.conn);
+        Some(next)
+    }
+
     /// The owner's connection has ended [MQTT-3.1.2-23], [MQTT-3.14.4-3].
     pub(super) fn release(&mut self, at: Millis, released: Released, cx: &mut Context<'_>) {
         let Released { slot, generation, session: _, expiry, will, next, unsure } = released;
@@ -236,6 +265,7 @@ impl Partition {
             return;
         }
         let was = claim.live.take();
+        claim.leaving = false;
         if !self.reclaimed.is_empty() {
             self.reclaimed.remove(&slot);
         }
@@ -246,8 +276,7 @@ impl Partition {
         }
         let ended = if unsure { Ended::Unsure } else { Ended::Told };
         self.leave_session(at, slot, expiry, will, next, ended, cx);
-        let Some(claim) = self.claims.at_mut(slot) else { return };
-        match claim.pending.take() {
+        match self.take_pending(slot) {
             Some(next) => self.propose_claim(at, slot, next, cx),
             None => self.forget_if_empty(slot),
         }
@@ -329,6 +358,7 @@ impl Partition {
         cx: &mut Context<'_>,
     ) {
         let kept = self.is_kept(&request);
+        let (replicated, record) = (self.is_replicated(), self.outbox.record());
         let session = self.claims.at_mut(slot).and_then(|claim| claim.session.as_deref_mut());
         let mut expired = session.as_ref().is_some_and(|session| session.ends <= at);
         if let Some(session) = session.filter(|session| session.expiry == 0 && session.ends > at) {
@@ -362,7 +392,11 @@ impl Partition {
             session.stop_timers(slot, &mut self.timers);
         }
         claim.granting = false;
-        claim.generation = claim.generation.wrapping_add(1);
+        claim.generation = match (replicated, record) {
+            (true, Some(record)) => record as u32 & !UNLOGGED,
+            (true, None) => claim.generation.wrapping_add(1) | UNLOGGED,
+            (false, _) => claim.generation.wrapping_add(1),
+        };
         claim.live = Some(request.conn);
         let client = claim.generation;
         let taken_from = claim.taken_from.take();
@@ -388,6 +422,7 @@ impl Partition {
             again: false,
             incoming,
             taken_from: taken_from.map(|conn| conn.shard),
+            behind: session_generation.is_some() && self.outbox.is_open_of(request.hash),
         };
         cx.send(conn.shard, Kind::Granted(Box::new(granted)));
         if session_generation.is_none() && !self.leads() {
@@ -399,9 +434,9 @@ impl Partition {
         }
         if let Some(claim) = self.claims.at_mut(slot) {
             // The same one may have asked again meanwhile.
-            if claim.pending.take_if(|pending| pending.conn == conn).is_none()
-                && claim.pending.is_some()
-            {
+            if claim.pending.take_if(|pending| pending.conn == conn).is_some() {
+                self.waiting.remove(&conn);
+            } else if claim.pending.is_some() {
                 cx.send(conn.shard, Kind::Evict { conn, partition, claim: claimed });
             }
         }
@@ -424,6 +459,7 @@ impl Partition {
             again: true,
             incoming: session.map_or(Vec::new(), |session| session.incoming().to_vec()),
             taken_from: None,
+            behind: session.is_some() && self.outbox.is_open_of(claim.hash),
         };
         cx.send(conn.shard, Kind::Granted(Box::new(granted)));
     }
@@ -452,7 +488,7 @@ impl Partition {
         }
         let before = ClaimRef { slot, generation: claim.generation };
         let other = claim.live.replace(conn);
-        claim.generation = claim.generation.wrapping_add(1);
+        claim.generation = claim.generation.wrapping_add(1) | UNLOGGED;
         self.reclaimed.insert(slot, since);
         if let Some(conn) = other {
             cx.send(conn.shard, Kind::Evict { conn, partition, claim: before });
@@ -502,18 +538,20 @@ impl Partition {
             let Some(claim) = self.claims.at_mut(slot) else { continue };
             claim.pending.take_if(|pending| pending.conn.shard.member() == member);
         }
+        self.waiting.retain(|conn, _| conn.shard.member() != member);
     }
 
     /// The owner's connection is no more, and nobody has said how it ended.
     pub(super) fn end_claim(&mut self, at: Millis, slot: u32, ended: Ended, cx: &mut Context<'_>) {
         let Some(claim) = self.claims.at_mut(slot) else { return };
         let Some(conn) = claim.live.take() else { return };
+        claim.leaving = false;
         self.reclaimed.remove(&slot);
         self.disinherit(conn);
         cx.release_noted(conn);
         self.leave_session(at, slot, None, true, None, ended, cx);
         // Who waited for an owner that is gone has it now.
-        match self.claims.at_mut(slot).and_then(|claim| claim.pending.take()) {
+        match self.take_pending(slot) {
             Some(next) => self.propose_claim(at, slot, next, cx),
             None => self.forget_if_empty(slot),
         }

@@ -94,7 +94,8 @@ impl Partition {
             // Nobody was promised anything.
             Change::Retain { confirm: None, .. } => Class::Lazy,
             Change::Retain { message, .. } if message.qos == QoS::AtMostOnce => Class::Lazy,
-            Change::Retain { .. } | Change::Moved { .. } => Class::Wait,
+            Change::Retain { .. } | Change::Errand { .. } | Change::Moved { .. } => Class::Wait,
+            Change::Settled { .. } => Class::Barrier,
             // What gave way is told in a record of its own.
             Change::Trim { .. } => Class::Volatile,
             Change::Gone(Gone::Member(_) | Gone::Sessions(_)) => Class::Wait,

@@ -142,6 +142,18 @@ pub(crate) enum Change {
         lane: Option<Lane>,
         confirm: Option<Confirm>,
     },
+    /// A message that this partition has to see delivered: its publisher's node
+    /// could not route it.
+    Errand {
+        message: Arc<Message>,
+        lane: Option<Lane>,
+        confirm: Option<Confirm>,
+    },
+    /// Somebody waits until no errand of this client is open.
+    Settled {
+        client: u64,
+        confirm: Confirm,
+    },
     /// A message of queues was written again, further on.
     Moved {
         message: Arc<Message>,
@@ -304,6 +316,8 @@ pub(crate) struct Partition {
     /// When those were granted their claims first that another leader granted,
     /// by slot.
     reclaimed: HashMap<u32, Millis, FixedState>,
+    /// Whose CONNECTs wait for the end of an owner, and which claim for.
+    waiting: BTreeMap<ConnRef, u32>,
     /// What queues have dropped and no record tells yet.
     dropped: Vec<Dropped>,
     /// Set if it has replicas.
@@ -328,6 +342,7 @@ impl Partition {
             applying: false,
             sessions: None,
             reclaimed: HashMap::default(),
+            waiting: BTreeMap::new(),
             dropped: Vec::new(),
             replica: None,
         }
@@ -417,7 +432,11 @@ impl Partition {
             Change::Subscribe(request) => self.subscribe(*request, cx),
             Change::Unsubscribe(request) => self.unsubscribe(at, *request, cx),
             Change::Enqueue { message, to, lane, confirm } => {
-                if self.seen.is_new(lane, noted) {
+                let new = match self.replica {
+                    Some(_) => self.seen.is_next(lane, noted),
+                    None => self.seen.is_new(lane, noted),
+                };
+                if new {
                     self.enqueue_all(at, &message, to, cx);
                 }
                 cx.confirm(confirm.and_then(Arc::into_inner));
@@ -436,11 +455,15 @@ impl Partition {
                 let new = known.is_some_and(|(_, s)| s.hold_incoming(packet_id, held));
                 let new = new || (held && hole::on(Hole::LocalQos2));
                 match message.filter(|_| new) {
-                    // PUBREC says that all who are to have the message have it.
-                    Some(message) => self.send_out(Errand { message, share: None }, confirm, cx),
+                    Some(message) => self.take_on(message, confirm, cx),
                     None => cx.confirm(confirm),
                 }
             }
+            Change::Errand { message, lane, confirm } => match self.seen.is_new(lane, noted) {
+                true => self.take_on(message, confirm, cx),
+                false => cx.confirm(confirm),
+            },
+            Change::Settled { client, confirm } => self.await_settled(client, confirm, cx),
             Change::Retained { session, filter, serial, deliveries } => {
                 self.retained(at, session, &filter, serial, deliveries, cx);
             }
@@ -459,7 +482,7 @@ impl Partition {
                 }
             }
             Change::Moved { message: _, from, to } => self.moved(from, to, cx),
-            Change::ErrandDone { number } => self.outbox.done(number),
+            Change::ErrandDone { number } => self.errand_done(number, cx),
             Change::Restarted => self.restarted(at, cx),
             Change::Dropped(list) => self.drop_all(&list, cx),
             Change::Gone(gone) => self.gone(at, &gone, cx),

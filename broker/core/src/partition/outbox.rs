@@ -2,17 +2,21 @@
 //!
 //! A QoS 2 PUBLISH of a durable session, a will, a message of a shared
 //! subscription whose member has left: each is committed here first, with the
-//! record that it comes of, and then routed like any PUBLISH. Whoever has to
+//! record that it comes of, and then routed like any PUBLISH. So is, in a cluster,
+//! a PUBLISH whose publisher's node does not know all routes (R1). Whoever has to
 //! keep the message confirms; when all have, the errand is done. After a crash
 //! what was not done is routed again, under the same number, and a partition
 //! that had it already knows the number (QOS-2).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+
+use foldhash::fast::FixedState;
 
 use super::{Change, Context, Partition};
 use crate::ids::{Member, Millis, ShardId};
 use crate::journal::{Journal, Place};
+use crate::limits::{OUTBOX_ERRANDS_BYTES_MAX, OUTBOX_ERRANDS_MAX};
 use crate::mail::{Confirm, Lane, LaneSource, part};
 use crate::message::Message;
 
@@ -38,6 +42,12 @@ pub(super) struct Outbox {
     /// Those that are done, as long as that is not durable: after a crash they
     /// would come again.
     unproven: VecDeque<(u64, Place)>,
+    /// Open ones of everybody's, by the client that has published them.
+    clients: HashMap<u64, u32, FixedState>,
+    /// Bytes of all that are open.
+    bytes: usize,
+    /// Clients whose connections wait until none of theirs is open.
+    settling: Vec<(u64, Confirm)>,
 }
 
 #[derive(Debug)]
@@ -77,14 +87,43 @@ impl Outbox {
     fn add(&mut self, errand: Errand, confirm: Option<Confirm>) -> u64 {
         let number = self.next;
         self.next += 1;
+        self.count(&errand);
         self.open.insert(number, Open { errand, confirm, balance: 0, token: None });
         number
     }
 
+    fn count(&mut self, errand: &Errand) {
+        self.bytes += errand.message.bytes();
+        if errand.share.is_none() {
+            *self.clients.entry(errand.message.origin).or_default() += 1;
+        }
+    }
+
     pub(super) fn done(&mut self, number: u64) {
-        if let Some(token) = self.open.remove(&number).and_then(|open| open.token) {
+        let Some(open) = self.open.remove(&number) else { return };
+        if let Some(token) = open.token {
             self.tokens.remove(&token);
         }
+        let Errand { message, share } = open.errand;
+        self.bytes -= message.bytes();
+        if share.is_none()
+            && let Some(left) = self.clients.get_mut(&message.origin)
+        {
+            *left -= 1;
+            if *left == 0 {
+                self.clients.remove(&message.origin);
+            }
+        }
+    }
+
+    /// Whether errands of this client are open that are for everybody.
+    pub(super) fn is_open_of(&self, client: u64) -> bool {
+        self.clients.contains_key(&client)
+    }
+
+    /// Whether it holds so much that no publisher is told that it may go on.
+    fn is_full(&self) -> bool {
+        self.open.len() > OUTBOX_ERRANDS_MAX || self.bytes > OUTBOX_ERRANDS_BYTES_MAX
     }
 
     /// That this one is done is written, there.
@@ -107,13 +146,18 @@ impl Outbox {
         self.next
     }
 
+    /// The record that is being applied, by its number in the log; none: it is in
+    /// no log.
+    pub(super) fn record(&self) -> Option<u64> {
+        (self.next & VOLATILE == 0).then_some(self.next / OF_ONE_RECORD)
+    }
+
     /// As it was when the state was written.
     pub(super) fn restore(&mut self, open: impl Iterator<Item = (u64, Errand)>) {
-        self.open = open
-            .map(|(number, errand)| {
-                (number, Open { errand, confirm: None, balance: 0, token: None })
-            })
-            .collect();
+        for (number, errand) in open {
+            self.count(&errand);
+            self.open.insert(number, Open { errand, confirm: None, balance: 0, token: None });
+        }
     }
 
     /// Those that are written.
@@ -150,6 +194,18 @@ impl Seen {
         }
         // One below the lowest has come and was confirmed, or it would be open.
         number >= low && self.numbers.insert((source, number, part))
+    }
+
+    /// The same in a cluster, of a message for all. There the errands of a partition
+    /// come in order, so one that comes behind a later one is routed again, by the
+    /// next leader, to who was not yet subscribed when it was routed first (ORD-1).
+    pub(crate) fn is_next(&mut self, lane: Option<Lane>, noted: bool) -> bool {
+        let later = lane.is_some_and(|lane| {
+            let after = (lane.source, lane.number, u32::MAX)..=(lane.source, u64::MAX, u32::MAX);
+            matches!(lane.source, LaneSource::Partition(_))
+                && self.numbers.range(after).any(|&(.., part)| part == part::SESSIONS)
+        });
+        self.is_new(lane, noted) && !later
     }
 
     /// A member is gone for good: what its shards have sent does not come again.
@@ -194,6 +250,46 @@ impl Seen {
 }
 
 impl Partition {
+    /// Sees to the delivery of a client's message, in `apply`. In a cluster it is
+    /// the client's to forget once that is committed: the others may know later who
+    /// wants it. What is to be retained is there first, or who subscribes next would
+    /// not get it.
+    pub(super) fn take_on(
+        &mut self,
+        message: Arc<Message>,
+        confirm: Option<Confirm>,
+        cx: &mut Context<'_>,
+    ) {
+        let waits = !self.is_replicated() || message.retain || self.outbox.is_full();
+        let (later, now) = if waits { (confirm, None) } else { (None, confirm) };
+        self.send_out(Errand { message, share: None }, later, cx);
+        cx.confirm(now);
+    }
+
+    /// Confirms when no errand of this client is open.
+    pub(super) fn await_settled(&mut self, client: u64, confirm: Confirm, cx: &mut Context<'_>) {
+        if !self.outbox.is_open_of(client) {
+            return cx.confirm(Some(confirm));
+        }
+        let one = (client, confirm);
+        if !self.outbox.settling.contains(&one) {
+            self.outbox.settling.push(one);
+        }
+    }
+
+    /// One has been done.
+    pub(super) fn errand_done(&mut self, number: u64, cx: &mut Context<'_>) {
+        self.outbox.done(number);
+        let Outbox { settling, clients, .. } = &mut self.outbox;
+        settling.retain(|(client, confirm)| {
+            let open = clients.contains_key(client);
+            if !open {
+                cx.confirm(Some(*confirm));
+            }
+            open
+        });
+    }
+
     /// Takes an errand on, in `apply`. `confirm`: who waits until it is done.
     pub(super) fn send_out(
         &mut self,
@@ -279,7 +375,7 @@ impl Partition {
         if number & VOLATILE == 0 {
             self.propose(at, Change::ErrandDone { number }, cx);
         } else {
-            self.outbox.done(number);
+            self.errand_done(number, cx);
         }
     }
 }
@@ -325,6 +421,9 @@ mod tests {
         let all = [(of(1), 9, 0), (of(2), 7, 0), (of(1), 8, part::LOW)];
         assert_eq!(seen.iter().collect::<Vec<_>>(), all);
         assert!(seen.is_new(None, true));
+        assert!(!seen.is_next(lane(1, 8, 5), true), "in a cluster, one behind a later one");
+        assert!(seen.is_next(lane(1, 10, 5), true) && !seen.is_next(lane(1, 10, 5), true));
+        seen.numbers.retain(|&(_, number, _)| number != 8 && number != 10);
         assert!(!seen.is_new(lane(1, 7, 8), true), "so late that it was confirmed before");
         let mut copy = Seen::default();
         copy.restore(seen.iter());

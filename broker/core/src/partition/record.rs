@@ -50,6 +50,7 @@ mod tag {
     pub(super) const CLAIM_BY: u8 = 18;
     pub(super) const DROPPED: u8 = 19;
     pub(super) const GONE: u8 = 20;
+    pub(super) const ERRAND: u8 = 21;
 }
 impl Partition {
     /// A record's bytes, appended to `out`.
@@ -194,6 +195,13 @@ impl Partition {
                     w.delivery(delivery);
                 }
             }
+            Change::Errand { message, lane, confirm: _ } => {
+                at(&mut w, tag::ERRAND);
+                w.lane(*lane);
+                w.message(message);
+            }
+            // It is in no record.
+            Change::Settled { .. } => {}
             Change::ErrandDone { number } => {
                 at(&mut w, tag::ERRAND_DONE);
                 w.u64(*number);
@@ -398,6 +406,10 @@ impl Partition {
                     to.push(MovedTo { session, sequence, delivery });
                 }
                 Change::Moved { message, from, to }
+            }
+            tag::ERRAND => {
+                let lane = r.lane()?;
+                Change::Errand { message: r.message()?, lane, confirm: None }
             }
             tag::ERRAND_DONE => Change::ErrandDone { number: r.u64("errand")? },
             tag::RESTARTED => Change::Restarted,

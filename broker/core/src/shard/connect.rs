@@ -10,7 +10,7 @@ use tidegate_codec::{
 
 use super::{Event, FOR_PAUSE, Opened, Shard, Verdict};
 use crate::access::Who;
-use crate::conn::{Conn, Phase, pause};
+use crate::conn::{Conn, Order, Phase, pause};
 use crate::counters::{CloseReason, RejectReason};
 use crate::ids::{ConnRef, Millis, PartitionId};
 use crate::keepalive::{TICK_MS, tick_of};
@@ -261,8 +261,8 @@ impl Shard {
 
     /// The claim is ours: the session begins or goes on.
     pub(super) fn granted(&mut self, now: Millis, granted: Granted) {
-        let Granted { conn: at, partition, claim, session, present, again, incoming, taken_from } =
-            granted;
+        let Granted { conn: at, partition, claim, session, present, again, .. } = granted;
+        let Granted { incoming, taken_from, behind, .. } = granted;
         let id = self.id;
         let slot = at.slot;
         let Some(conn) = self.conn(at) else { return self.decline(at, partition, claim) };
@@ -282,6 +282,9 @@ impl Shard {
         conn.claim = claim;
         conn.phase = Phase::Live;
         conn.session_durable = session.is_some();
+        if behind {
+            conn.order = Order::Behind;
+        }
         if let Some(session) = session {
             conn.session = (session.slot, session.generation);
         } else {
@@ -291,7 +294,10 @@ impl Shard {
             conn.active().inherited = incoming.len() as u16;
             conn.active().incoming = incoming;
         }
-        let (gone, released) = (conn.gone, conn.released);
+        let (gone, released, client) = (conn.gone, conn.released, conn.hash);
+        if session.is_some() {
+            self.node.newest.note(now, client, claim.generation);
+        }
         let counters = self.counters();
         counters.sessions_online.add(1);
         counters.auth[0].add(1);

@@ -14,6 +14,9 @@
 //! A shard that did not lead when that one came has not taken it. It takes none
 //! behind it, though it leads by then, until all come again in order (ORD-1).
 //!
+//! At QoS 0 a message says which connection of its publisher it is of, and is
+//! dropped behind one of a newer connection that came by another node (`newest`).
+//!
 //! Bounded by what publishers may have unacknowledged, and by
 //! [`CROSSINGS_MAX`]: they are not read then.
 
@@ -22,7 +25,7 @@ use std::sync::Arc;
 
 use super::Shard;
 use super::distribute::{Job, Source, shared_delivery};
-use crate::conn::pause;
+use crate::conn::{Conn, Phase, pause};
 use crate::counters::DropReason;
 use crate::delivery::Ticket;
 use crate::ids::{ConnRef, Member, Millis, PartitionId, SessionKey, ShardId};
@@ -101,7 +104,11 @@ impl Shard {
             let Some(shard) = way.filter(|&shard| !self.outbox(shard).is_over()) else {
                 return self.counters().dropped(DropReason::PeerBuffer, 1);
             };
-            let (lane, confirm, after) = (None, None, 0);
+            let (lane, confirm) = (None, None);
+            let after = match what {
+                What::Everybody => self.spoken_since(publisher),
+                What::Member { .. } | What::Retain { .. } | What::Errand | What::Settled => 0,
+            };
             let cross = Cross { to, what, message, publisher, lane, confirm, after };
             return self.send(shard, Kind::Cross(Box::new(cross)));
         }
@@ -112,10 +119,20 @@ impl Shard {
         self.keep_crossing(now, crossing);
     }
 
+    /// Which of its client's connections a publisher is, of a session that goes on
+    /// from one to the next; 0: of another.
+    fn spoken_since(&mut self, publisher: ConnRef) -> u64 {
+        if publisher.shard != self.id {
+            return 0;
+        }
+        let conn = self.conn(publisher).filter(|conn| conn.session_durable);
+        conn.map_or(0, |conn| conn.claim.generation.into())
+    }
+
     /// The lane of an errand's message that is for some.
     fn lane_of(&self, lane: Lane, what: &What) -> Lane {
         match what {
-            What::Everybody => lane,
+            What::Everybody | What::Errand | What::Settled => lane,
             What::Retain { .. } => Lane { part: part::RETAIN, ..lane },
             What::Member { name, filter, .. } => {
                 Lane { part: part::share(self.node.share_hash(name, filter)), ..lane }
@@ -232,6 +249,9 @@ impl Shard {
                 }
             }
         }
+        if let What::Settled = crossing.what {
+            self.settled(crossing.publisher);
+        }
         crossing.confirm
     }
 
@@ -242,8 +262,25 @@ impl Shard {
             self.crossings.ways.insert(to, self.node.home(partition));
         }
         for number in numbers {
-            self.send_crossing(now, number);
+            self.send_late(now, number);
         }
+    }
+
+    /// Sends one that has waited, unless nobody waits for it any more: what is to be
+    /// retained, and whose publisher is gone without an acknowledgement. It has sent
+    /// it again elsewhere, or will, and this one might replace what is newer.
+    fn send_late(&mut self, now: Millis, number: u64) {
+        let Some(crossing) = self.crossings.open.get(&number) else { return };
+        let (publisher, owed) = (crossing.publisher, crossing.confirm.is_some());
+        let own = owed && crossing.lane.is_none() && publisher.shard == self.id;
+        let retains = matches!(crossing.what, What::Retain { .. });
+        let waits = |conn: &&mut Conn| conn.phase == Phase::Live;
+        if retains && own && self.conn(publisher).filter(waits).is_none() {
+            self.counters().dropped(DropReason::PeerBuffer, 1);
+            self.crossing_done(number);
+            return;
+        }
+        self.send_crossing(now, number);
     }
 
     /// A partition has another leader.
@@ -297,7 +334,9 @@ impl Shard {
                     let (to, group) = (Remote::Node(member), (&name, &filter, hops));
                     self.give_crossed(now, to, &message, group, publisher, lane, confirm);
                 }
-                What::Everybody | What::Retain { .. } => self.confirm(confirm),
+                What::Everybody | What::Retain { .. } | What::Errand | What::Settled => {
+                    self.confirm(confirm);
+                }
             }
         }
         self.settle(now);
@@ -316,7 +355,7 @@ impl Shard {
         let open = self.crossings.open.iter().filter(|(_, crossing)| late(crossing));
         let numbers: Vec<u64> = open.map(|(&n, _)| n).take(CROSSING_RETRIES_MAX).collect();
         for number in numbers {
-            self.send_crossing(now, number);
+            self.send_late(now, number);
         }
     }
 
@@ -330,12 +369,19 @@ impl Shard {
                 return;
             }
         }
+        if message.qos == QoS::AtMostOnce
+            && after != 0
+            && !self.node.newest.note(now, message.origin, after as u32)
+        {
+            // What its publisher has sent since, by another node, is in front of it.
+            return self.counters().dropped(DropReason::PeerBuffer, 1);
+        }
         match (what, to) {
             (What::Retain { clear }, _) => {
                 self.propose_retain(now, message, clear, lane, confirm);
             }
             (What::Everybody, Remote::Node(_)) => {
-                if self.crossings.seen.is_new(lane, true) {
+                if self.crossings.seen.is_next(lane, true) {
                     self.deliver_here(now, &message, publisher);
                 }
                 self.confirm(confirm);
@@ -343,6 +389,17 @@ impl Shard {
             (What::Everybody, Remote::Partition(partition)) => {
                 self.enqueue_crossed(now, partition, message, lane, confirm);
             }
+            (What::Errand, Remote::Partition(partition)) => {
+                self.propose(now, partition, Change::Errand { message, lane, confirm });
+            }
+            (What::Settled, Remote::Partition(partition)) => {
+                if let Some(confirm) = confirm {
+                    let client = message.origin;
+                    self.propose(now, partition, Change::Settled { client, confirm });
+                }
+            }
+            // No node asks that of another.
+            (What::Errand | What::Settled, Remote::Node(_)) => {}
             (What::Member { name, filter, hops }, to) => {
                 if matches!(to, Remote::Node(_)) && !self.crossings.seen.is_new(lane, true) {
                     return self.confirm(confirm);

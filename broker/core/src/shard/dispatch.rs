@@ -57,7 +57,7 @@ impl Shard {
             Kind::Granted(granted) => self.granted(now, *granted),
             Kind::Refused { conn, reason } => self.claim_refused(now, conn, reason),
             Kind::Evict { conn, partition, claim } => self.evict(now, conn, partition, claim),
-            Kind::Released { conn } => self.released(conn),
+            Kind::Released { conn } => self.released(now, conn),
             Kind::Subscribed { conn, packet_id, codes, ticket: _ } => {
                 self.subscribed(now, conn, packet_id, &codes);
             }

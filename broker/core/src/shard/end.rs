@@ -24,8 +24,9 @@ impl Shard {
                 self.tell_close(slot);
             }
             Phase::Claiming => {
-                conn.gone = true; // ends when the claim comes
+                conn.gone = true; // ends when the claim comes, or is known not to
                 self.tell_close(slot);
+                self.withdraw(slot);
             }
             Phase::Closing => self.tell_close(slot),
         }

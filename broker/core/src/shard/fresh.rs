@@ -1,5 +1,8 @@
 //! What waits for the other nodes: SUBACKs until they know a filter (R2), and
-//! PUBLISHes of QoS 1 and 2 while this node may not know all of theirs (R1).
+//! PUBLISHes of QoS 1 and 2 while this node may not know all of theirs (R1). Most
+//! of these need not wait: the partition of their publisher takes them as errands,
+//! and routes them when the node that leads it knows all routes. Later ones of that
+//! publisher go the same way until it has (ORD-1).
 //!
 //! So a SUBACK at one node before a PUBLISH at another means that the message is
 //! delivered.
@@ -9,10 +12,18 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tidegate_codec::{Frame, PacketType, QoS};
 
 use super::Shard;
-use crate::conn::pause;
+use super::distribute::Source;
+use crate::conn::{Order, pause};
 use crate::ids::{ConnRef, Millis, PartitionId, ShardId};
-use crate::mail::{Kind, Replay};
+use crate::index::Remote;
+use crate::mail::{Kind, Replay, What};
+use crate::message::Draft;
 use crate::partition::Errand;
+
+/// Of the first byte of a PUBLISH.
+const QOS: u8 = 0b0110;
+const EXACTLY_ONCE: u8 = 0b0100;
+const RETAIN: u8 = 0b0001;
 
 /// What waits.
 #[derive(Debug, Default)]
@@ -53,7 +64,7 @@ impl Shard {
         if self.node.is_covered(now) {
             for publisher in std::mem::take(&mut self.waiting.publishers) {
                 if self.conn(publisher).is_some() {
-                    self.unpause(publisher.slot, pause::OUTBOX);
+                    self.unpause(publisher.slot, pause::OUTBOX | pause::PARKED);
                 }
             }
             // Those that come meanwhile wait behind them.
@@ -83,19 +94,102 @@ impl Shard {
     /// was read after the socket was, or a process that had stood still would
     /// take its old knowledge for good.
     #[inline]
-    pub(super) fn is_early(&self, now: Millis, frame: &Frame) -> bool {
-        const QOS: u8 = 0b0110;
+    pub(super) fn is_early(&self, now: Millis, order: Order, frame: &Frame) -> bool {
         frame.first >> 4 == PacketType::Publish as u8
             && frame.first & QOS != 0
-            && !self.node.is_covered(now)
+            && (order != Order::Direct || !self.node.is_covered(now))
     }
 
-    /// Does not read a connection until more is known.
+    /// The same of one that is early: whether it may be taken nevertheless, to be an
+    /// errand of its publisher's partition. If not its connection is not read until
+    /// more is known.
     #[cold]
-    pub(super) fn wait_for_routes(&mut self, slot: u32) {
+    pub(super) fn is_errand(&mut self, now: Millis, slot: u32, frame: &Frame) -> bool {
+        let covered = self.node.is_covered(now);
+        let Some(conn) = self.conns.at(slot) else { return true };
+        // One of a durable session at QoS 2 always is. To be retained it is not
+        // acknowledged before that, nor if it was sent before.
+        let retained = frame.first & RETAIN != 0;
+        let exactly_once = frame.first & QOS == EXACTLY_ONCE;
+        if conn.session_durable && exactly_once && self.keeps() && !retained {
+            return true;
+        }
+        let unconfirmed = conn.active.as_ref().is_some_and(|active| !active.parked.is_empty());
+        match conn.order {
+            Order::Direct | Order::Behind if !covered => {
+                if retained || !self.node.takes_errands() {
+                    self.wait_for_routes(slot, pause::OUTBOX);
+                    return false;
+                }
+                // One that went from here may still have to come again.
+                if conn.order == Order::Direct && unconfirmed {
+                    self.wait_for_routes(slot, pause::PARKED);
+                    return false;
+                }
+                true
+            }
+            Order::Direct => true,
+            Order::Behind => {
+                self.ask_settled(now, slot);
+                false
+            }
+            Order::Asked => {
+                if let Some(conn) = self.conns.at_mut(slot) {
+                    conn.pause |= pause::OUTBOX;
+                }
+                false
+            }
+        }
+    }
+
+    /// Asks the partition of a publisher to say when none of its errands is open.
+    fn ask_settled(&mut self, now: Millis, slot: u32) {
         let id = self.id;
         let Some(conn) = self.conns.at_mut(slot) else { return };
+        conn.order = Order::Asked;
         conn.pause |= pause::OUTBOX;
+        let (origin, me) = (conn.hash, conn.reference(id, slot));
+        let mut draft = Draft {
+            topic: "",
+            forward: &[],
+            payload: &[],
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            origin,
+            expires: Millis::MAX,
+            id: self.next_message(),
+            shared: None,
+        };
+        let to = Remote::Partition(PartitionId::of(origin));
+        self.cross(now, &mut draft, to, What::Settled, &mut Source::client(me), None);
+    }
+
+    /// None of its errands is: its PUBLISHes go from here again.
+    pub(super) fn settled(&mut self, publisher: ConnRef) {
+        let Some(conn) = self.conn(publisher).filter(|conn| conn.order == Order::Asked) else {
+            return;
+        };
+        conn.order = Order::Direct;
+        self.unpause(publisher.slot, pause::OUTBOX);
+    }
+
+    /// Has the partition of a publisher see to the delivery of its message.
+    pub(super) fn give_errand(&mut self, now: Millis, draft: &mut Draft<'_>, source: &mut Source) {
+        let partition = PartitionId::of(draft.origin);
+        if let Some(conn) = self.conn(source.publisher) {
+            conn.order = Order::Behind;
+        }
+        self.counters().errands.add(1);
+        self.cross(now, draft, Remote::Partition(partition), What::Errand, source, None);
+        self.press_home(partition, source.publisher);
+    }
+
+    /// Does not read a connection until more is known, or what it is paused for has
+    /// come.
+    fn wait_for_routes(&mut self, slot: u32, why: u8) {
+        let id = self.id;
+        let Some(conn) = self.conns.at_mut(slot) else { return };
+        conn.pause |= why;
         let me = conn.reference(id, slot);
         self.waiting.publishers.insert(me);
     }

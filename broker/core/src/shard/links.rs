@@ -1,8 +1,34 @@
 //! Mail that leaves the node, and mail that comes in from others.
 
 use super::Shard;
+use crate::conn::{Conn, Phase};
 use crate::ids::{Member, Millis, ShardId};
-use crate::mail::{Mail, MailError, MailFormat, parcels};
+use crate::mail::{Cross, Kind, LaneSource, Mail, MailError, MailFormat, What, parcels};
+use crate::slab::Slab;
+
+/// Whether a mail that has waited asks for what nobody wants any more, because a
+/// connection is gone. A CONNECT's claim: its client may have come in elsewhere
+/// since, and would be sent away by it, or lose its session to its Clean Start. What
+/// is to be retained and is not acknowledged: it may have been sent again elsewhere,
+/// and would replace what is newer.
+pub(super) fn is_idle(here: ShardId, conns: &Slab<Conn>, kind: &Kind) -> bool {
+    let (of, phase) = match kind {
+        Kind::Claim(request) => (request.conn, Phase::Claiming),
+        Kind::Cross(cross) if retains_for_client(here, cross) => (cross.publisher, Phase::Live),
+        _other => return false,
+    };
+    let waits =
+        |conn: &&Conn| conn.reference(here, of.slot) == of && conn.phase == phase && !conn.gone;
+    conns.at(of.slot).filter(waits).is_none()
+}
+
+/// Whether a client of this shard waits until a message is retained.
+fn retains_for_client(here: ShardId, cross: &Cross) -> bool {
+    matches!(cross.what, What::Retain { .. })
+        && cross.publisher.shard == here
+        && cross.publisher.slot != u32::MAX
+        && cross.lane.is_some_and(|lane| matches!(lane.source, LaneSource::Shard(_)))
+}
 
 impl Shard {
     /// Appends mail for the shards of another member to `out`, as parcels: at
@@ -21,8 +47,12 @@ impl Shard {
         let (start, mut taken) = (out.len(), 0);
         let (first, last) = (ShardId::of(member, 0), ShardId::of(member, ShardId::LAST));
         let mut relieved = Vec::new();
+        let (here, conns) = (self.id, &self.conns);
         for (&to, outbox) in self.remote.range_mut(first..=last) {
             while let Some(mail) = outbox.pop() {
+                if is_idle(here, conns, &mail.kind) {
+                    continue;
+                }
                 let before = out.len();
                 let known = mail.encode(to, format, &self.node, out);
                 debug_assert!(known, "{mail:?} never leaves its node");

@@ -12,10 +12,11 @@ use std::collections::BTreeMap;
 
 use tidegate_codec::{ReasonCode, Version};
 
+use super::links::is_idle;
 use super::{FOR_PAUSE, Shard};
 use crate::conn::{Conn, Phase};
 use crate::counters::{CloseReason, DropReason};
-use crate::ids::{ConnRef, Member, Millis, PartitionId};
+use crate::ids::{ConnRef, Member, Millis, PARTITIONS, PartitionId};
 use crate::keepalive::{TICK_MS, tick_of};
 use crate::limits::ASK_AGAIN_MS;
 use crate::mail::{ClaimRef, ClaimRequest, Kind, Mail, Reclaim, ReleaseRequest};
@@ -70,7 +71,9 @@ impl Shard {
             && let Some(mut outbox) = self.homeless.remove(&p.0)
         {
             while let Some(Mail { kind, .. }) = outbox.pop() {
-                self.send_home(p, kind);
+                if !is_idle(self.id, &self.conns, &kind) {
+                    self.send_home(p, kind);
+                }
             }
             self.relieve_all(std::mem::take(&mut outbox.paused));
         }
@@ -100,6 +103,15 @@ impl Shard {
                 Phase::Live if conn.session_durable => self.end_moved(now, slot),
                 Phase::Claiming => self.claim_again(slot),
                 Phase::Live | Phase::HalfOpen | Phase::Closing => {}
+            }
+        }
+        // Nor may it have heard of those whose sessions end with them.
+        for p in (0..PARTITIONS as u8).map(PartitionId) {
+            let there = self.node.home(p).is_some_and(|home| home.member() == member);
+            if there && self.moves.open & p.bit() != 0 {
+                self.moves.open &= !p.bit();
+                self.moves.again |= p.bit();
+                self.moves.next = 0;
             }
         }
         let releases: Vec<ReleaseRequest> = self.moves.releases.values().copied().collect();
@@ -302,9 +314,27 @@ impl Shard {
         self.send_home(partition, Kind::Release(Box::new(request)));
     }
 
-    /// It has.
-    pub(super) fn released(&mut self, conn: ConnRef) {
+    /// It has. Of one that has withdrawn its CONNECT nothing will come, or comes to
+    /// be given back.
+    pub(super) fn released(&mut self, now: Millis, conn: ConnRef) {
         self.moves.releases.remove(&conn);
+        if self.conn(conn).is_some_and(|conn| conn.phase == Phase::Claiming && conn.gone) {
+            self.claim_refused(now, conn, ReasonCode::ServerBusy);
+        }
+    }
+
+    /// A connection is gone whose claim may be on its way: as long as it is not
+    /// granted nobody is to be sent away for it.
+    pub(super) fn withdraw(&mut self, slot: u32) {
+        let Some(conn) = self.conns.at(slot).filter(|_| !self.node.is_alone()) else { return };
+        self.give_up(ReleaseRequest {
+            partition: PartitionId::of(conn.hash),
+            conn: conn.reference(self.id, slot),
+            claim: ClaimRef::NONE,
+            expiry: Some(conn.expiry),
+            will: conn.will.is_some(),
+            moved: false,
+        });
     }
 
     /// Ends of connections that their leaders have not noted.

@@ -7,7 +7,7 @@ use tidegate_codec::{PacketType, Publish, QoS, ReasonCode, Version, defect, enco
 use super::Shard;
 use super::connect::is_too_deep;
 use super::distribute::Source;
-use crate::conn::{Conn, NOBODY, Parked, pause};
+use crate::conn::{Conn, NOBODY, Order, Parked, pause};
 use crate::counters::{CloseReason, DropReason};
 use crate::ids::{ConnRef, Millis, PartitionId};
 use crate::index::{RouteGroup, Target};
@@ -57,6 +57,7 @@ impl Shard {
         let me = conn.reference(self.id, slot);
         let origin = conn.hash;
         let durable = conn.session_durable;
+        let behind = conn.order != Order::Direct;
 
         // [MQTT-4.3.3-10]: a QoS 2 id that is not released is the same message.
         if qos == QoS::ExactlyOnce
@@ -109,14 +110,18 @@ impl Shard {
         if durable && qos == QoS::ExactlyOnce && self.keeps() {
             let message = Arc::clone(draft.share());
             self.scratch = scratch;
-            return self.take_in(slot, me, packet.packet_id, message);
+            return self.take_in(now, slot, me, packet.packet_id, message);
         }
         self.transit.enter_local();
         let mut source = Source::client(me);
         if qos != QoS::AtMostOnce {
             source.confirm = Some(Confirm { conn: me, token: self.next_token(slot) });
         }
-        self.distribute(now, &mut draft, &mut source);
+        let direct = qos == QoS::AtMostOnce || (!behind && self.node.is_covered(now));
+        match direct {
+            true => self.distribute(now, &mut draft, &mut source),
+            false => self.give_errand(now, &mut draft, &mut source),
+        }
         self.scratch = scratch;
 
         if qos == QoS::ExactlyOnce
@@ -138,7 +143,7 @@ impl Shard {
             }
         }
         if qos != QoS::AtMostOnce {
-            let reason = match source.matched || version != Version::V5 {
+            let reason = match source.matched || !direct || version != Version::V5 {
                 true => ReasonCode::Success,
                 false => ReasonCode::NoMatchingSubscribers,
             };
@@ -147,7 +152,14 @@ impl Shard {
     }
 
     /// A QoS 2 PUBLISH whose partition sees to its delivery.
-    fn take_in(&mut self, slot: u32, me: ConnRef, packet_id: u16, message: Arc<Message>) {
+    fn take_in(
+        &mut self,
+        now: Millis,
+        slot: u32,
+        me: ConnRef,
+        packet_id: u16,
+        message: Arc<Message>,
+    ) {
         let token = self.next_token(slot);
         let Some(conn) = self.conns.at_mut(slot) else { return };
         let v5 = conn.version == Version::V5;
@@ -156,7 +168,8 @@ impl Shard {
         let session = conn.session_key(self.id, home, slot);
         conn.active().incoming.push(packet_id);
         self.counters().inflight[0].add(1);
-        let reason = match v5 && self.node.index.route(message.topic()).is_empty() {
+        let known = v5 && self.node.is_covered(now);
+        let reason = match known && self.node.index.route(message.topic()).is_empty() {
             true => ReasonCode::NoMatchingSubscribers,
             false => ReasonCode::Success,
         };

@@ -41,9 +41,11 @@ impl Shard {
             match frame(rest, packet_bytes_max) {
                 Ok(Some(frame)) => {
                     // Until it is admitted, `seen` is the accept.
-                    let first = conn.phase == Phase::HalfOpen;
-                    if self.is_early(now, &frame) && !first {
-                        self.wait_for_routes(slot);
+                    let (first, order) = (conn.phase == Phase::HalfOpen, conn.order);
+                    if self.is_early(now, order, &frame)
+                        && !first
+                        && !self.is_errand(now, slot, &frame)
+                    {
                         return Received { consumed, then: Then::Pause };
                     }
                     let Some(conn) = self.conns.at_mut(slot) else { continue };

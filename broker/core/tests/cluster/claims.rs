@@ -78,6 +78,55 @@ fn a_client_that_moves_to_another_node_keeps_its_session_its_queue_and_what_is_i
 }
 
 #[test]
+fn a_connect_that_nobody_waits_for_any_more_ends_neither_the_newer_nor_its_session() {
+    // On a link that comes later, and for a leader that does.
+    for leaderless in [false, true] {
+        let mut cluster = Cluster::new(2, 2);
+        let id = cluster.client_of(0, "mover");
+        let partition = cluster.nodes[0].node.partition_of_client(&id);
+        let first = cluster.connect(0, 0, &id, false);
+        cluster.abort(0, first);
+        match leaderless {
+            true => cluster.tell(1, partition, None),
+            false => cluster.cut(0, 1),
+        }
+        let older = cluster.connect(1, 0, &id, true);
+        cluster.abort(1, older);
+        let newer = cluster.connect(0, 1, &id, false);
+        assert_eq!(cluster.packets(0, newer), [CONNACK_PRESENT]);
+        match leaderless {
+            true => cluster.tell(1, partition, Some(0)),
+            false => cluster.heal(0, 1),
+        }
+        cluster.advance(3_000);
+        assert!(cluster.is_open(0, newer), "nobody has taken it over");
+        assert_eq!(open_releases(&cluster), 0);
+        cluster.abort(0, newer);
+        let again = cluster.connect(1, 0, &id, false);
+        assert_eq!(cluster.packets(1, again), [CONNACK_PRESENT]);
+    }
+}
+
+#[test]
+fn a_connect_that_is_withdrawn_while_the_owner_leaves_ends_no_session() {
+    let mut cluster = Cluster::new(3, 2);
+    let id = cluster.client_of(0, "mover");
+    let newer = cluster.connect(2, 0, &id, false);
+    assert_eq!(cluster.packets(2, newer), [CONNACK]);
+    cluster.delay(0, 2, 50);
+    cluster.delay(0, 1, 20);
+    let older = cluster.connect(1, 0, &id, true);
+    cluster.advance(30); // the owner is being sent away
+    cluster.abort(1, older);
+    cluster.advance(200);
+    assert!(!cluster.is_open(2, newer));
+    assert_eq!(open_releases(&cluster), 0);
+    let again = cluster.connect(2, 1, &id, false);
+    cluster.advance(200);
+    assert_eq!(cluster.packets(2, again), [CONNACK_PRESENT]);
+}
+
+#[test]
 fn a_client_that_resubscribes_and_leaves_from_afar_is_answered() {
     let mut cluster = Cluster::new(2, 2);
     let id = cluster.client_of(0, "far");
@@ -153,6 +202,24 @@ fn connections_of_sessions_that_end_with_them_outlive_their_leader() {
     cluster.abort(2, second);
     let third = cluster.connect(1, 1, &id, true);
     assert_eq!(cluster.packets(1, third), [CONNACK]);
+}
+
+#[test]
+fn a_new_leader_hears_of_a_connection_as_soon_as_the_link_is_back() {
+    let mut cluster = Cluster::new(3, 1);
+    let id = cluster.client_of(0, "stays");
+    let partition = cluster.nodes[0].node.partition_of_client(&id);
+    let client = cluster.connect(1, 0, &id, true);
+    assert_eq!(cluster.packets(1, client), [CONNACK]);
+    cluster.delay(1, 2, 50);
+    cluster.kill(0);
+    cluster.lead(partition, Some(2)); // it is told, and that is lost
+    cluster.cut(1, 2);
+    cluster.delay(1, 2, 0);
+    cluster.heal(1, 2);
+    let second = cluster.connect(2, 0, &id, true);
+    assert_eq!(cluster.packets(2, second), [CONNACK]);
+    assert!(!cluster.is_open(1, client), "it was known and is sent away");
 }
 
 #[test]

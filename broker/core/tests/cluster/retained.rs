@@ -156,3 +156,62 @@ fn what_a_node_says_of_itself_stays_there() {
         }
     }
 }
+
+/// The value that a new subscription finds at a topic.
+fn found(cluster: &mut Cluster, node: usize, topic: &str) -> Vec<u8> {
+    let id = cluster.client_of(node, "new");
+    let client = cluster.connect(node, 0, &id, true);
+    cluster.subscribe(node, client, topic, 0);
+    came(cluster, node, client)
+}
+
+#[test]
+fn what_a_client_that_has_gone_had_retained_does_not_replace_what_is_newer() {
+    // On a link that broke, on one that comes later, and for a leader that does.
+    for case in ["broke", "later", "leaderless"] {
+        let mut cluster = Cluster::new(3, 1);
+        let topic = cluster.topic_of(0, "r/");
+        let partition = cluster.nodes[0].node.partition_of_topic(&topic);
+        let publisher = cluster.connect(1, 0, &cluster.client_of(1, "mover"), true);
+        match case {
+            "broke" => cluster.delay(0, 1, 50),
+            "later" => cluster.cut(0, 1),
+            _leaderless => cluster.tell(1, partition, None),
+        }
+        cluster.send(1, publisher, &publish(&topic, 1, true, 1, &[1]));
+        if case == "broke" {
+            cluster.cut(0, 1);
+        }
+        cluster.abort(1, publisher);
+        // It comes in elsewhere, and is acknowledged there; then there is news.
+        let mover = cluster.connect(2, 0, &cluster.client_of(2, "mover"), true);
+        for value in [1, 2] {
+            cluster.send(2, mover, &publish(&topic, 1, true, value, &[value]));
+        }
+        assert_eq!(cluster.packets(2, mover).len(), 3, "{case}");
+        cluster.delay(0, 1, 0);
+        match case {
+            "leaderless" => cluster.tell(1, partition, Some(0)),
+            _link => cluster.heal(0, 1),
+        }
+        cluster.advance(5_000);
+        assert_eq!(found(&mut cluster, 2, &topic), [2], "{case}");
+        let open =
+            cluster.nodes[1].shards.iter().map(|shard| shard.open_crossings()).sum::<usize>();
+        assert_eq!(open, 0, "{case}");
+    }
+}
+
+#[test]
+fn what_a_client_that_waits_has_retained_goes_on_when_the_link_does() {
+    let mut cluster = Cluster::new(2, 1);
+    let topic = cluster.topic_of(0, "r/");
+    let publisher = cluster.connect(1, 0, &cluster.client_of(1, "stays"), true);
+    cluster.packets(1, publisher);
+    cluster.cut(0, 1);
+    cluster.send(1, publisher, &publish(&topic, 1, true, 1, &[1]));
+    cluster.heal(0, 1);
+    cluster.advance(5_000);
+    assert_eq!(cluster.packets(1, publisher), [[0x40, 2, 0, 1]]);
+    assert_eq!(found(&mut cluster, 1, &topic), [1]);
+}

@@ -343,6 +343,14 @@ impl World {
         self.lines.get_mut(&(from, to)).map_or(0, |line| std::mem::take(line).len())
     }
 
+    /// What is on a line at present, and all behind it, comes so much later.
+    pub fn hold_line(&mut self, from: usize, to: usize, ms: u64) -> usize {
+        let until = self.now() + ms;
+        let line = self.lines.get_mut(&(from, to)).expect("it is joined");
+        line.iter_mut().for_each(|(due, _)| *due = (*due).max(until));
+        line.len()
+    }
+
     /// A node reads back what another had committed, and leads all of it.
     pub fn take_over(&mut self, dead: usize, new: usize) {
         let disk = self.rigs[dead].disk.take().expect("a node whose state is kept");
@@ -456,7 +464,7 @@ impl World {
             }
         }
         let (node, exchange) = (&self.rigs[at].node, &mut self.exchanges[at]);
-        node.set_covered(exchange.covered_until().ok());
+        node.set_covered(exchange.covered_until(u64::MAX).ok());
         node.index.pass(exchange.passed(now));
         for shard in &mut self.rigs[at].shards {
             shard.routes_moved(now);
@@ -699,7 +707,7 @@ impl World {
             let rig = &self.rigs[at];
             let crossings: Vec<_> = rig.shards.iter().map(|s| s.open_crossings()).collect();
             let waiting: Vec<_> = rig.shards.iter().map(|s| s.waiting_for_routes()).collect();
-            let covered = self.exchanges[at].covered_until().map(|until| until > rig.now);
+            let covered = self.exchanges[at].covered_until(u64::MAX).map(|until| until > rig.now);
             format!("node {at}: crossings {crossings:?}, waiting {waiting:?}, covered {covered:?}")
         };
         (0..self.rigs.len()).map(of).collect::<Vec<_>>().join("; ")

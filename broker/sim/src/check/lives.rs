@@ -81,6 +81,8 @@ pub(super) struct Conn {
     pub(super) end: Option<usize>,
     /// Where the broker's end of it was seen.
     pub(super) closed: Option<usize>,
+    /// The broker closed it before it had read all that came.
+    pub(super) unread: bool,
 }
 
 /// A Session Present that is not true.
@@ -210,6 +212,7 @@ impl Lives {
                         connack: None,
                         end: None,
                         closed: None,
+                        unread: false,
                     };
                     lives.conns.insert(conn, conn_of);
                 }
@@ -254,6 +257,11 @@ impl Lives {
                     }
                 }
                 Event::Refused => {}
+                Event::Unread => {
+                    if let Some(conn) = lives.conns.get_mut(&conn) {
+                        conn.unread = true;
+                    }
+                }
                 Event::Abort | Event::Disconnect | Event::Closed => {
                     if track.current.is_some_and(|(current, _)| current == conn) {
                         lives.lets_go(track, at, ms);
@@ -346,6 +354,7 @@ impl Lives {
                     lives.life(track, |life| life.receipts.push(receipt));
                 }
                 Event::Unasked { .. }
+                | Event::StillServed
                 | Event::Garbage { .. }
                 | Event::Crash
                 | Event::Restart

@@ -7,11 +7,16 @@ use super::Failure;
 use super::lives::{LAZY_MS, Life, Lives};
 use crate::history::{Event, History, MessageId};
 
+/// How long a link that is silent lasts, and what is behind it.
+const UNDER_WAY_MS: u64 = 2_000;
+
 struct Write {
     id: MessageId,
     first: usize,
-    /// From here on it is known to have happened, once and for all.
+    /// From here on it is known to have happened.
     done: Option<usize>,
+    /// From here on once and for all: nothing of it is under way any more.
+    past: Option<usize>,
     /// From here on it is known to have had effect.
     seen: Option<usize>,
     /// Here it may have been lost with the node: at QoS 0 nobody was promised
@@ -34,6 +39,10 @@ pub(super) fn check(history: &History, lives: &Lives, failures: &mut Vec<Failure
         // At QoS 2 the message is the broker's from PUBREC on, and at work at the
         // latest when the exchange is over.
         let done = if message.qos == 2 { sent.completed } else { sent.acked };
+        let past = match history.cluster && !history.calm && message.qos == 1 {
+            true => done.and_then(|done| past(history, lives, id, done)),
+            false => done,
+        };
         let seen = seen.get(&id).copied();
         let seen = seen.into_iter().chain(done).min();
         let lost = seen.filter(|_| message.qos == 0).and_then(|seen| loss(history, seen));
@@ -41,6 +50,7 @@ pub(super) fn check(history: &History, lives: &Lives, failures: &mut Vec<Failure
             id,
             first,
             done,
+            past,
             seen,
             lost,
             clear: message.clear,
@@ -54,10 +64,27 @@ pub(super) fn check(history: &History, lives: &Lives, failures: &mut Vec<Failure
     }
 }
 
+/// From where on no copy of what is acknowledged at QoS 1 is under way. One that was
+/// sent on an earlier connection comes as late as a link lets it, which breaks if
+/// it stands still for longer: at QoS 1 it counts once more (docs/guarantees.md).
+fn past(history: &History, lives: &Lives, id: MessageId, done: usize) -> Option<usize> {
+    let copies = history.iter().filter_map(|(_, entry)| match entry.event {
+        Event::Publish { message, .. } if message == id => Some(entry.conn),
+        _ => None,
+    });
+    let last = history.entries[done].conn;
+    let mut from = history.entries[done].ms;
+    for conn in copies.filter(|&conn| conn != last) {
+        let closed = lives.conns.get(&conn)?.closed?;
+        from = from.max(history.entries[closed].ms + UNDER_WAY_MS);
+    }
+    (done..history.entries.len()).find(|&at| history.entries[at].ms >= from)
+}
+
 /// Another value that took its place before `at`.
 fn is_over<'w>(write: &Write, writes: &'w [Write], at: usize) -> Option<&'w Write> {
     writes.iter().find(|other| {
-        write.done.is_some_and(|done| done < other.first)
+        write.past.is_some_and(|past| past < other.first)
             && other.seen.is_some_and(|seen| seen < at)
             && other.lost.is_none_or(|lost| lost > at)
     })

@@ -50,9 +50,6 @@ fn due(history: &History, lives: &Lives, conn: &Conn) -> Due {
     let next = lives.conns.values().find(|o| o.client == conn.client && o.sent > conn.sent);
     let next_sent = next.map_or(usize::MAX, |next| next.sent);
     let crashes = |from: usize, to: usize| history.crashes(from, to).next().is_some();
-    if history.cluster && !history.calm {
-        return due_of_many(history, conn, delay, next_sent);
-    }
     // A CONNECT that was sent before and overtaken on its way may have come
     // afterwards: it goes on with the session inside the delay, or ends the
     // connection before its farewell is read.
@@ -63,6 +60,12 @@ fn due(history: &History, lives: &Lives, conn: &Conn) -> Due {
             && other.closed.is_none_or(|at| Some(at) > conn.connack)
     };
     let overtaken = lives.conns.values().any(|other| overtaken(&other));
+    if history.cluster && !history.calm {
+        return match overtaken {
+            true => Due::Perhaps,
+            false => due_of_many(history, conn, delay, next_sent),
+        };
+    }
     if entries[end].event == Event::Disconnect {
         let Some(closed) = conn.closed.filter(|&closed| closed < next_sent) else {
             return Due::Perhaps; // it may never have been read
@@ -105,6 +108,11 @@ fn due_of_many(history: &History, conn: &Conn, delay: u32, next: usize) -> Due {
         let Some(closed) = conn.closed.filter(|&closed| closed < next) else {
             return Due::Perhaps; // it may never have been read
         };
+        if conn.unread {
+            // A farewell counts on its receipt [MQTT-3.14.4-3]: a node that has lost
+            // its link to the leader, or hears of another, closes first.
+            return Due::Perhaps;
+        }
         let soon = entries[closed].ms + LATE_MS;
         let lost = |entry: &crate::history::Entry| entry.event == Event::Crash && entry.ms < soon;
         return if entries[end..].iter().any(lost) { Due::Perhaps } else { Due::Never };

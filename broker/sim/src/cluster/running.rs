@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tidegate_cluster::ids::Life;
 use tidegate_core::Applied;
 use tidegate_core::access::Open;
-use tidegate_core::ids::{Member, PartitionId};
+use tidegate_core::ids::{Member, Millis, PartitionId};
 use tidegate_core::limits::Limits;
 use tidegate_core::mail::{MailFormat, parcels};
 use tidegate_core::settings::Settings;
@@ -20,6 +20,8 @@ use super::task::Task;
 use crate::dice::Dice;
 use crate::node::{Node, START};
 
+/// How long a node's lease lasts.
+const LEASE_MS: u64 = 2_000;
 /// Batches of a partition on their way to their commit.
 const BATCHES_MAX: u32 = 64;
 /// Bytes of mail in one piece.
@@ -98,6 +100,8 @@ pub(super) struct Running {
     pub(super) alive: BTreeSet<u16>,
     /// The true time when its clock stood at `START`.
     began: u64,
+    /// When its lease ends, by its clock.
+    pub(super) lease_until: Millis,
     /// A claim of a node that is gone is not ended.
     pub(super) forget_gone: bool,
     /// It has been told that its life is over, or something cannot be.
@@ -118,6 +122,8 @@ impl Running {
         let epoch = wall + ms - START;
         let core = tidegate_core::Node::kept(settings, shards, seed, Box::new(Open), epoch);
         let core = Arc::new(core.in_cluster(Member(known.member)));
+        // In some an older program is among the nodes.
+        core.set_feature_level(if seed.is_multiple_of(8) { 1 } else { 2 });
         let mut node = Node::of(&core, None);
         for shard in &mut node.shards {
             shard.replicate();
@@ -133,6 +139,7 @@ impl Running {
             task: Task::new(seed),
             alive: BTreeSet::new(),
             began: ms,
+            lease_until: START + LEASE_MS,
             core,
             forget_gone: false,
             ends: None,
@@ -143,6 +150,11 @@ impl Running {
     /// The time is this.
     pub(super) fn set_clock(&mut self, ms: u64) {
         self.node.now = START + (ms - self.began);
+    }
+
+    /// It is granted its lease now.
+    pub(super) fn leased(&mut self, ms: u64) {
+        self.lease_until = START + (ms - self.began) + LEASE_MS;
     }
 
     pub(super) fn tell(&self, what: impl FnOnce() -> String) {
@@ -358,6 +370,8 @@ impl Running {
                 let due = out.ms + out.dice.below(out.net.late + 1) as u64;
                 out.net.send(session, self.at, Load::Mail(bytes), due);
             }
+            // What is left goes next time: the world is not at rest.
+            busy |= shard.outbound_members().any(|member| member == to);
         }
         busy
     }

@@ -8,7 +8,7 @@ use super::running::{Outside, Running, Word};
 use super::world::{WALL, World};
 use crate::check::Failure;
 use crate::client::{Pen, Wish};
-use crate::node::{Arrival, START};
+use crate::node::{Arrival, START, Wire};
 
 /// A node is told its lease at least so often.
 const RENEW_MS: u64 = 400;
@@ -151,7 +151,9 @@ impl World {
     pub(super) fn arrival(&mut self, arrival: Arrival) {
         let mut pen = Pen { history: &mut self.history, ms: self.ms, conns: &mut self.conns };
         match arrival {
-            Arrival::Closed { client, conn } => self.clients[client].closed(conn, &mut pen),
+            Arrival::Closed { client, conn, unread } => {
+                self.clients[client].closed(conn, unread, &mut pen);
+            }
             Arrival::Packet { client: who, conn, version, bytes } => {
                 let client = &mut self.clients[who];
                 let was = client.line.as_ref().is_some_and(|line| line.connacked);
@@ -353,6 +355,12 @@ impl World {
         for (at, &most) in most.iter().enumerate() {
             if most && self.places[at].granted_at + RENEW_MS <= self.ms {
                 self.places[at].granted_at = self.ms;
+                // There is no way back for one that is down.
+                if let Some(run) = &mut self.places[at].run
+                    && self.meta.now.get(run.member.0).is_some()
+                {
+                    run.leased(self.ms);
+                }
             }
             if most && self.dice.chance(30) {
                 self.look(at);
@@ -549,7 +557,7 @@ impl World {
                 } else {
                     let mut pen =
                         Pen { history: &mut self.history, ms: self.ms, conns: &mut self.conns };
-                    self.clients[who].closed(conn, &mut pen);
+                    self.clients[who].closed(conn, false, &mut pen);
                 }
             }
             (Wish::Send(_) | Wish::Leave(_) | Wish::Abort, None) => return false,
@@ -578,12 +586,13 @@ impl World {
         self.history.add(self.ms, NODE, 0, Event::Crash);
         for arrival in std::mem::take(&mut run.node.arrivals) {
             // What was said is lost with the node; that it is gone is seen.
-            if let Arrival::Closed { client, conn } = arrival {
-                self.arrival(Arrival::Closed { client, conn });
+            if matches!(arrival, Arrival::Closed { .. }) {
+                self.arrival(arrival);
             }
         }
         for wire in std::mem::take(&mut run.node.wires).into_values() {
-            self.arrival(Arrival::Closed { client: wire.client, conn: wire.conn });
+            let Wire { client, conn, .. } = wire;
+            self.arrival(Arrival::Closed { client, conn, unread: false });
         }
         let dice = &mut self.dice;
         for group in &mut self.groups {

@@ -114,7 +114,7 @@ impl Task {
 
     /// Until when all routes are known, or whose are not.
     pub(super) fn known(&self) -> String {
-        match self.exchange.covered_until() {
+        match self.exchange.covered_until(Millis::MAX) {
             Ok(until) => format!("until {until}"),
             Err(error) => error.to_string(),
         }
@@ -478,7 +478,7 @@ impl Running {
             }
         }
         let passed = task.exchange.passed(now);
-        let mut covered = task.exchange.covered_until().ok();
+        let mut covered = task.exchange.covered_until(self.lease_until).ok();
         if task.without_lease {
             covered = Some(Millis::MAX);
         }

@@ -272,6 +272,10 @@ impl World {
                 return;
             }
         }
+        let of = |client: &&Client| client.line.as_ref().is_some_and(|line| line.conn == conn);
+        if let Some(who) = self.clients.iter().find(of).map(|client| client.id) {
+            self.history.add(self.ms, who, conn, Event::Unread);
+        }
     }
 
     /// The client's older connections, if any is open, try to go on.

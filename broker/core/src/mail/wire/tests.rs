@@ -85,11 +85,13 @@ fn lane() -> impl Strategy<Value = Option<crate::mail::Lane>> {
 }
 
 fn cross() -> impl Strategy<Value = Kind> {
-    let to = prop_oneof![
-        (0..1_024u16).prop_map(|member| Remote::Node(Member(member))),
-        partition().prop_map(Remote::Partition),
-    ];
-    let what = prop_oneof![
+    let to = || {
+        prop_oneof![
+            (0..1_024u16).prop_map(|member| Remote::Node(Member(member))),
+            partition().prop_map(Remote::Partition),
+        ]
+    };
+    let whatever = prop_oneof![
         Just(What::Everybody),
         any::<bool>().prop_map(|clear| What::Retain { clear }),
         (text(), text(), any::<u8>()).prop_map(|(name, filter, hops)| {
@@ -97,8 +99,10 @@ fn cross() -> impl Strategy<Value = Kind> {
             What::Member { name, filter, hops }
         }),
     ];
-    (to, what, message(), conn(), lane(), of(confirm()), any::<u64>()).prop_map(
-        |(to, what, message, publisher, lane, confirm, after)| {
+    let errand = prop_oneof![Just(What::Errand), Just(What::Settled)];
+    let target = prop_oneof![(to(), whatever), (partition().prop_map(Remote::Partition), errand),];
+    (target, message(), conn(), lane(), of(confirm()), any::<u64>()).prop_map(
+        |((to, what), message, publisher, lane, confirm, after)| {
             Kind::Cross(Box::new(Cross { to, what, message, publisher, lane, confirm, after }))
         },
     )
@@ -253,11 +257,11 @@ fn to_a_partition() -> impl Strategy<Value = Kind> {
 
 fn to_a_connection() -> impl Strategy<Value = Kind> {
     let codes = || (conn(), any::<u16>(), vec(code(), 0..5));
-    let grant = (conn(), partition(), claim(), of(key(true)), any::<(bool, bool)>());
+    let grant = (conn(), partition(), claim(), of(key(true)), any::<(bool, bool, bool)>());
     let ids = vec(any::<u32>(), 0..4);
     prop_oneof![
         (grant, vec(any::<u16>(), 0..5), of(shard())).prop_map(|(grant, incoming, taken_from)| {
-            let (conn, partition, claim, session, (present, again)) = grant;
+            let (conn, partition, claim, session, (present, again, behind)) = grant;
             Kind::Granted(Box::new(Granted {
                 conn,
                 partition,
@@ -267,6 +271,7 @@ fn to_a_connection() -> impl Strategy<Value = Kind> {
                 again,
                 incoming,
                 taken_from,
+                behind,
             }))
         }),
         (conn(), code()).prop_map(|(conn, reason)| Kind::Refused { conn, reason }),
@@ -495,6 +500,7 @@ fn samples() -> Vec<(&'static str, Kind)> {
         again: false,
         incoming: vec![1, 500],
         taken_from: Some(HERE),
+        behind: true,
     };
     let (expiry, will, moved) = (Some(30), true, true);
     let release = ReleaseRequest { partition, conn, claim, expiry, will, moved };
