@@ -460,12 +460,12 @@ impl Partition {
                 let new = known.is_some_and(|(_, s)| s.hold_incoming(packet_id, held));
                 let new = new || (held && hole::on(Hole::LocalQos2));
                 match message.filter(|_| new) {
-                    Some(message) => self.take_on(message, confirm, cx),
+                    Some(message) => self.take_on(at, message, confirm, cx),
                     None => cx.confirm(confirm),
                 }
             }
             Change::Errand { message, lane, confirm } => match self.seen.is_new(lane, noted) {
-                true => self.take_on(message, confirm, cx),
+                true => self.take_on(at, message, confirm, cx),
                 false => cx.confirm(confirm),
             },
             Change::Settled { client, confirm } => self.await_settled(client, confirm, cx),

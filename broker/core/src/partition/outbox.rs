@@ -8,10 +8,11 @@
 //! what was not done is routed again, under the same number, and a partition
 //! that had it already knows the number (QOS-2).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 
 use super::{Change, Context, Partition};
 use crate::ids::{Member, Millis, ShardId};
@@ -250,17 +251,18 @@ impl Seen {
 }
 
 impl Partition {
-    /// Sees to the delivery of a client's message, in `apply`. In a cluster it is
-    /// the client's to forget once that is committed: the others may know later who
-    /// wants it. What is to be retained is there first, or who subscribes next would
-    /// not get it.
+    /// Sees to the delivery of a client's message, in `apply`. The client is told when
+    /// all have it who want it; but if that is not known here at this time, as soon as
+    /// the message is committed. What is to be retained is there first, or who
+    /// subscribes next would not get it.
     pub(super) fn take_on(
         &mut self,
+        at: Millis,
         message: Arc<Message>,
         confirm: Option<Confirm>,
         cx: &mut Context<'_>,
     ) {
-        let waits = !self.is_replicated() || message.retain || self.outbox.is_full();
+        let waits = cx.node.is_covered(at) || message.retain || self.outbox.is_full();
         let (later, now) = if waits { (confirm, None) } else { (None, confirm) };
         self.send_out(Errand { message, share: None }, later, cx);
         cx.confirm(now);

@@ -60,6 +60,11 @@ pub(crate) struct Delivery {
 /// clients' connections for a while, and has nothing to send them.
 const EPHEMERAL: u64 = 10 * SECOND;
 
+/// After something was done to a cluster its nodes may not know all subscriptions for
+/// so long. What is acknowledged then is matched within as long: who unsubscribes
+/// before need not get it, who subscribes before may (docs/guarantees.md).
+const OUTBOX: u64 = 10 * SECOND;
+
 /// The history, sorted.
 #[derive(Debug)]
 pub(crate) struct Account {
@@ -67,6 +72,8 @@ pub(crate) struct Account {
     /// Of each topic, the subscriptions that match it.
     spans: HashMap<TopicId, Vec<Span>>,
     pub(crate) deliveries: Vec<Delivery>,
+    /// When something was done to a cluster.
+    done: Vec<u64>,
     /// How often an application got a message.
     got: HashMap<(ClientId, MessageId), u32>,
     pub(crate) tally: Tally,
@@ -82,6 +89,7 @@ impl Account {
         let mut got: HashMap<(ClientId, MessageId), u32> = HashMap::new();
         let mut sessions: HashMap<ClientId, u32> = HashMap::new();
         let mut tally = Tally::default();
+        let mut done = Vec::new();
         for event in events {
             let at = event.at;
             match event.what {
@@ -165,10 +173,10 @@ impl Account {
                         span.ended.get_or_insert(at);
                     }
                 }
+                What::Done { .. } => done.push(at),
                 What::Ready
                 | What::Down
                 | What::SyncBroken
-                | What::Done { .. }
                 | What::ConnectSent { will: None, .. }
                 | What::Connected { .. }
                 | What::Refused { .. }
@@ -185,7 +193,17 @@ impl Account {
             spans.iter().copied().filter(|span| cast.matches(span.filter, topic)).collect()
         };
         let spans = cast.topics().map(|topic| (topic, of_topic(topic))).collect();
-        Account { fates, spans, deliveries, got, tally }
+        Account { fates, spans, deliveries, done, got, tally }
+    }
+
+    /// When a message that was sent and acknowledged then is matched at the latest.
+    pub(crate) fn matched(&self, sent: u64, acked: u64) -> u64 {
+        let before = self.done.partition_point(|&done| done <= acked);
+        let last = before.checked_sub(1).map(|at| self.done[at]);
+        match last.is_some_and(|done| done.saturating_add(OUTBOX) >= sent) {
+            true => acked.saturating_add(OUTBOX),
+            false => acked,
+        }
     }
 
     /// What became of a message.

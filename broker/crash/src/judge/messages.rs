@@ -39,7 +39,8 @@ fn lost(cast: &Cast, account: &Account, verdict: &mut Verdict) {
         // What was granted at QoS 0 is owed to nobody.
         let owed = |span: &&Span| span.granted > 0 && !cast.is_shared(span.filter);
         let own = account.spans(message.topic).iter().filter(owed);
-        for span in own.filter(|span| span.owes(sent, acked)) {
+        let matched = account.matched(sent, acked);
+        for span in own.filter(|span| span.owes(sent, matched)) {
             verdict.check(rule);
             if account.got(span.client, id) > 0 {
                 continue;
@@ -189,7 +190,7 @@ fn quality(
     }
     let fate = account.fate(id);
     let from = fate.first_sent.unwrap_or(0);
-    let to = fate.completed.unwrap_or(u64::MAX);
+    let to = fate.completed.map_or(u64::MAX, |completed| account.matched(from, completed));
     let own = account.spans(message.topic).iter().filter(|span| span.client == delivery.client);
     let allowed: Vec<_> = own.filter(|span| span.allows(from, to)).collect();
     verdict.check(Rule::Unsubscribed);

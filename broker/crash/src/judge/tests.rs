@@ -8,7 +8,7 @@ use super::{Rule, SECOND, Verdict, judge};
 use crate::cast::{
     Cast, ClientId, FilterId, Kind, LONG_EXPIRY_SECONDS, Lasting, Message, MessageId,
 };
-use crate::history::{End, Event, What};
+use crate::history::{End, Event, Mark, What};
 
 /// A history that is being written. Every step takes a millisecond.
 struct Tale {
@@ -211,6 +211,28 @@ fn a_refused_message_is_owed_to_nobody() {
     let message = tale.sends("a", 1, Kind::Plain);
     tale.happens(What::Rejected { message, code: 0x97 });
     tale.breaks(Rule::Answered, 0);
+}
+
+#[test]
+fn what_is_acknowledged_after_a_fault_of_a_cluster_is_matched_a_while_later() {
+    for (after, breaches) in [(8, 0), (12, 1)] {
+        let mut tale = Tale::new();
+        tale.happens(What::Done { mark: Mark::Killed(1), within_ms: None });
+        tale.passes(after);
+        // Bob has gone when it is, or has come.
+        tale.publishes("a", 1, Kind::Plain);
+        tale.unsubscribes(tale.bob);
+        assert_eq!(tale.verdict().row(Rule::Loss).breaches, breaches, "{after} s");
+        let early = tale.publishes("a", 1, Kind::Plain);
+        tale.subscribes(tale.bob);
+        tale.gets(tale.bob, early, 1);
+        assert_eq!(tale.verdict().row(Rule::Unsubscribed).breaches, breaches, "{after} s");
+    }
+    // Who stays is owed it.
+    let mut tale = Tale::new();
+    tale.happens(What::Done { mark: Mark::Killed(1), within_ms: None });
+    tale.publishes("a", 1, Kind::Plain);
+    tale.breaks(Rule::Loss, 1);
 }
 
 #[test]
