@@ -305,7 +305,7 @@ tables! {
         disk_stop_percent: u8 [10, 100], "percent" = 95;
     }
 
-    /// This node as one of a cluster (docs/cluster.md). The table counts once it has a name;
+    /// This node as one of a cluster (docs/operating.md). The table counts once it has a name;
     /// without one the node is alone.
     ClusterTable {
         /// Name of the cluster. Nodes of another name are refused.
