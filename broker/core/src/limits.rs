@@ -197,8 +197,11 @@ pub const CROSSING_RETRY_MS: u64 = 5_000;
 pub const CROSSING_LOOK_MS: u64 = 1_000;
 /// Such messages that are sent again at once.
 pub const CROSSING_RETRIES_MAX: usize = 256;
+/// Milliseconds after which the publisher of a message is acknowledged that is
+/// committed, and that the leader of its partition still may not route.
+pub const ERRAND_PATIENCE_MS: u64 = 2_000;
 /// Messages that a partition has to see delivered; from then on publishers wait for
-/// their acknowledgement until that is done, not just until it is committed.
+/// their acknowledgement until that is done, however long that takes.
 pub const OUTBOX_ERRANDS_MAX: usize = 4_096;
 /// Bytes of them before the same happens.
 pub const OUTBOX_ERRANDS_BYTES_MAX: usize = 4 << 20;

@@ -422,7 +422,7 @@ impl Partition {
             again: false,
             incoming,
             taken_from: taken_from.map(|conn| conn.shard),
-            behind: session_generation.is_some() && self.outbox.is_open_of(request.hash),
+            behind: session_generation.is_some() && self.is_behind(request.hash),
         };
         cx.send(conn.shard, Kind::Granted(Box::new(granted)));
         if session_generation.is_none() && !self.leads() {
@@ -459,7 +459,7 @@ impl Partition {
             again: true,
             incoming: session.map_or(Vec::new(), |session| session.incoming().to_vec()),
             taken_from: None,
-            behind: session.is_some() && self.outbox.is_open_of(claim.hash),
+            behind: session.is_some() && self.is_behind(claim.hash),
         };
         cx.send(conn.shard, Kind::Granted(Box::new(granted)));
     }

@@ -460,12 +460,13 @@ impl Partition {
                 let new = known.is_some_and(|(_, s)| s.hold_incoming(packet_id, held));
                 let new = new || (held && hole::on(Hole::LocalQos2));
                 match message.filter(|_| new) {
-                    Some(message) => self.take_on(at, message, confirm, cx),
+                    // PUBREC says that all who are to have the message have it.
+                    Some(message) => self.send_out(Errand { message, share: None }, confirm, cx),
                     None => cx.confirm(confirm),
                 }
             }
             Change::Errand { message, lane, confirm } => match self.seen.is_new(lane, noted) {
-                true => self.take_on(at, message, confirm, cx),
+                true => self.send_out(Errand { message, share: None }, confirm, cx),
                 false => cx.confirm(confirm),
             },
             Change::Settled { client, confirm } => self.await_settled(client, confirm, cx),

@@ -118,7 +118,7 @@ impl Outbox {
     }
 
     /// Whether errands of this client are open that are for everybody.
-    pub(super) fn is_open_of(&self, client: u64) -> bool {
+    fn is_open_of(&self, client: u64) -> bool {
         self.clients.contains_key(&client)
     }
 
@@ -251,21 +251,24 @@ impl Seen {
 }
 
 impl Partition {
-    /// Sees to the delivery of a client's message, in `apply`. The client is told when
-    /// all have it who want it; but if that is not known here at this time, as soon as
-    /// the message is committed. What is to be retained is there first, or who
-    /// subscribes next would not get it.
-    pub(super) fn take_on(
-        &mut self,
-        at: Millis,
-        message: Arc<Message>,
-        confirm: Option<Confirm>,
-        cx: &mut Context<'_>,
-    ) {
-        let waits = cx.node.is_covered(at) || message.retain || self.outbox.is_full();
-        let (later, now) = if waits { (confirm, None) } else { (None, confirm) };
-        self.send_out(Errand { message, share: None }, later, cx);
-        cx.confirm(now);
+    /// Whether what this client publishes by its node might overtake errands of its.
+    pub(super) fn is_behind(&self, client: u64) -> bool {
+        self.is_replicated() && self.outbox.is_open_of(client)
+    }
+
+    /// An errand has waited for long to be routed: it is committed, so its publisher
+    /// may forget it. What is to be retained is there first, or who subscribes next
+    /// would not get it.
+    pub(crate) fn relieve(&mut self, token: u32, cx: &mut Context<'_>) {
+        if self.outbox.is_full() {
+            return;
+        }
+        let Some(number) = self.outbox.tokens.get(&token) else { return };
+        if let Some(open) = self.outbox.open.get_mut(number)
+            && !open.errand.message.retain
+        {
+            cx.confirm(open.confirm.take());
+        }
     }
 
     /// Confirms when no errand of this client is open.

@@ -16,6 +16,7 @@ use super::distribute::Source;
 use crate::conn::{Order, pause};
 use crate::ids::{ConnRef, Millis, PartitionId, ShardId};
 use crate::index::Remote;
+use crate::limits::ERRAND_PATIENCE_MS;
 use crate::mail::{Kind, Replay, What};
 use crate::message::Draft;
 use crate::partition::Errand;
@@ -36,10 +37,33 @@ pub(super) struct Waiting {
     /// Connections whose next packet is a PUBLISH that may not be taken yet.
     publishers: BTreeSet<ConnRef>,
     /// Errands that may not be routed yet.
-    errands: VecDeque<(PartitionId, u32, Errand)>,
+    errands: VecDeque<Held>,
+}
+
+/// An errand that may not be routed yet.
+#[derive(Debug)]
+struct Held {
+    partition: PartitionId,
+    token: u32,
+    errand: Errand,
+    since: Millis,
+    /// Its publisher has its acknowledgement, if that need not wait.
+    relieved: bool,
 }
 
 impl Waiting {
+    /// Those in front of it are relieved, those behind it are younger.
+    fn first_unrelieved(&mut self) -> Option<&mut Held> {
+        let at = self.errands.partition_point(|held| held.relieved);
+        self.errands.get_mut(at)
+    }
+
+    /// When the next is to be.
+    pub(super) fn due(&self) -> Option<Millis> {
+        let at = self.errands.partition_point(|held| held.relieved);
+        self.errands.get(at).map(|held| held.since + ERRAND_PATIENCE_MS)
+    }
+
     fn is_empty(&self) -> bool {
         self.subacks.is_empty() && self.publishers.is_empty() && self.errands.is_empty()
     }
@@ -68,11 +92,24 @@ impl Shard {
                 }
             }
             // Those that come meanwhile wait behind them.
-            while let Some((partition, token, errand)) = self.waiting.errands.pop_front() {
-                self.route_errand(now, partition, token, errand);
+            while let Some(held) = self.waiting.errands.pop_front() {
+                self.route_errand(now, held.partition, held.token, held.errand);
             }
         }
+        self.relieve_errands(now);
         self.settle(now);
+    }
+
+    /// Has publishers acknowledged whose messages have waited for long to be routed.
+    fn relieve_errands(&mut self, now: Millis) {
+        while let Some(held) = self.waiting.first_unrelieved()
+            && held.since + ERRAND_PATIENCE_MS <= now
+        {
+            held.relieved = true;
+            let (partition, token) = (held.partition, held.token);
+            let at = self.local_number(partition);
+            self.with_partition(now, at, |partition, cx| partition.relieve(token, cx));
+        }
     }
 
     /// SUBACKs, publishers and errands that wait for other nodes.
@@ -196,7 +233,7 @@ impl Shard {
 
     /// A partition is led here no more: whoever leads it next routes its errands.
     pub(super) fn forget_errands(&mut self, partition: PartitionId) {
-        self.waiting.errands.retain(|(of, ..)| *of != partition);
+        self.waiting.errands.retain(|held| held.partition != partition);
     }
 
     /// Keeps an errand that may not be routed yet, or would overtake one that may
@@ -212,7 +249,8 @@ impl Shard {
         if !promised || (self.node.is_covered(now) && self.waiting.errands.is_empty()) {
             return Some(errand);
         }
-        self.waiting.errands.push_back((partition, token, errand));
+        let (since, relieved) = (now, false);
+        self.waiting.errands.push_back(Held { partition, token, errand, since, relieved });
         None
     }
 }

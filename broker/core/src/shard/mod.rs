@@ -499,7 +499,7 @@ impl Shard {
         if !self.retained.is_empty() {
             next = next.min(self.sweep_due);
         }
-        let others = [self.moves.due(), self.crossings.due(), self.asked.due()];
+        let others = [self.moves.due(), self.crossings.due(), self.asked.due(), self.waiting.due()];
         for due in others.into_iter().flatten() {
             next = next.min(due);
         }

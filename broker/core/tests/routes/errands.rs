@@ -96,6 +96,8 @@ fn what_the_partition_of_a_publisher_has_taken_survives_its_leader() {
         world.settle(4_000);
         let ids: Vec<u16> = (0..6).map(|n| world.publish(me, &topic, 1, &format!("{n}"))).collect();
         world.settle(1_000);
+        assert!(!ids.iter().any(|&id| world.is_acked(me, id)), "seed {seed}: too early");
+        world.settle(1_500);
         assert!(ids.iter().all(|&id| world.is_acked(me, id)), "seed {seed}");
         assert!(sides.iter().all(|&side| world.counts(side).is_empty()), "seed {seed}");
         world.elect(PartitionId(partition.0), 0);
