@@ -445,8 +445,10 @@ impl Shard {
         claim: ClaimRef,
     ) {
         let Some(conn) = self.conn(at).filter(|conn| conn.phase == Phase::Live) else {
-            // Its release is on the way, or was lost with a link.
-            return self.decline(at, partition, claim);
+            // Its release is on the way, or was lost with a link. One whose grant was
+            // lost is not to be granted what it gives back here.
+            self.decline(at, partition, claim);
+            return self.claim_refused(now, at, ReasonCode::ServerBusy);
         };
         let blocked = conn.blocked;
         if conn.version == Version::V5 && !blocked && !defect::on("5:3.1.4-3") {

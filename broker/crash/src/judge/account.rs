@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{SECOND, Tally};
 use crate::cast::{Cast, ClientId, FilterId, Lasting, MessageId, TopicId};
-use crate::history::{Event, What};
+use crate::history::{Event, Mark, What};
 
 /// What became of a message on its publisher's side.
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,8 +61,10 @@ pub(crate) struct Delivery {
 const EPHEMERAL: u64 = 10 * SECOND;
 
 /// After something was done to a cluster its nodes may not know all subscriptions for
-/// so long. What is acknowledged then is matched within as long: who unsubscribes
-/// before need not get it, who subscribes before may (docs/guarantees.md).
+/// so long, and while links are cut, as a partition may have no majority. What is
+/// acknowledged then is matched within as long, or as long after that: who
+/// unsubscribes before need not get it, who subscribes before may
+/// (docs/guarantees.md).
 const OUTBOX: u64 = 10 * SECOND;
 
 /// The history, sorted.
@@ -73,7 +75,7 @@ pub(crate) struct Account {
     spans: HashMap<TopicId, Vec<Span>>,
     pub(crate) deliveries: Vec<Delivery>,
     /// When something was done to a cluster.
-    done: Vec<u64>,
+    done: Vec<(u64, Mark)>,
     /// How often an application got a message.
     got: HashMap<(ClientId, MessageId), u32>,
     pub(crate) tally: Tally,
@@ -173,7 +175,7 @@ impl Account {
                         span.ended.get_or_insert(at);
                     }
                 }
-                What::Done { .. } => done.push(at),
+                What::Done { mark, .. } => done.push((at, mark)),
                 What::Ready
                 | What::Down
                 | What::SyncBroken
@@ -198,11 +200,15 @@ impl Account {
 
     /// When a message that was sent and acknowledged then is matched at the latest.
     pub(crate) fn matched(&self, sent: u64, acked: u64) -> u64 {
-        let before = self.done.partition_point(|&done| done <= acked);
+        let before = self.done.partition_point(|&(done, _)| done <= acked);
         let last = before.checked_sub(1).map(|at| self.done[at]);
-        match last.is_some_and(|done| done.saturating_add(OUTBOX) >= sent) {
-            true => acked.saturating_add(OUTBOX),
-            false => acked,
+        match last {
+            Some((_, Mark::Cut)) => {
+                let next = self.done.get(before).map_or(acked, |&(next, _)| next);
+                next.saturating_add(OUTBOX)
+            }
+            Some((done, _)) if done.saturating_add(OUTBOX) >= sent => acked.saturating_add(OUTBOX),
+            Some(_) | None => acked,
         }
     }
 

@@ -228,6 +228,17 @@ fn what_is_acknowledged_after_a_fault_of_a_cluster_is_matched_a_while_later() {
         tale.gets(tale.bob, early, 1);
         assert_eq!(tale.verdict().row(Rule::Unsubscribed).breaches, breaches, "{after} s");
     }
+    // As long as links are cut, and as long again.
+    for (after, breaches) in [(8, 0), (12, 1)] {
+        let mut tale = Tale::new();
+        tale.happens(What::Done { mark: Mark::Cut, within_ms: None });
+        tale.passes(20);
+        tale.publishes("a", 1, Kind::Plain);
+        tale.happens(What::Done { mark: Mark::Healed, within_ms: None });
+        tale.passes(after);
+        tale.unsubscribes(tale.bob);
+        assert_eq!(tale.verdict().row(Rule::Loss).breaches, breaches, "{after} s");
+    }
     // Who stays is owed it.
     let mut tale = Tale::new();
     tale.happens(What::Done { mark: Mark::Killed(1), within_ms: None });
