@@ -163,6 +163,9 @@ impl Shard {
                     self.wait_for_routes(slot, pause::PARKED);
                     return false;
                 }
+                if let Some(conn) = self.conns.at_mut(slot) {
+                    conn.order = Order::Behind;
+                }
                 true
             }
             Order::Direct => true,
@@ -213,9 +216,6 @@ impl Shard {
     /// Has the partition of a publisher see to the delivery of its message.
     pub(super) fn give_errand(&mut self, now: Millis, draft: &mut Draft<'_>, source: &mut Source) {
         let partition = PartitionId::of(draft.origin);
-        if let Some(conn) = self.conn(source.publisher) {
-            conn.order = Order::Behind;
-        }
         self.counters().errands.add(1);
         self.cross(now, draft, Remote::Partition(partition), What::Errand, source, None);
         self.press_home(partition, source.publisher);

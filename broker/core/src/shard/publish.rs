@@ -57,7 +57,7 @@ impl Shard {
         let me = conn.reference(self.id, slot);
         let origin = conn.hash;
         let durable = conn.session_durable;
-        let behind = conn.order != Order::Direct;
+        let direct = packet.qos == QoS::AtMostOnce || conn.order == Order::Direct;
 
         // [MQTT-4.3.3-10]: a QoS 2 id that is not released is the same message.
         if qos == QoS::ExactlyOnce
@@ -117,7 +117,6 @@ impl Shard {
         if qos != QoS::AtMostOnce {
             source.confirm = Some(Confirm { conn: me, token: self.next_token(slot) });
         }
-        let direct = qos == QoS::AtMostOnce || (!behind && self.node.is_covered(now));
         match direct {
             true => self.distribute(now, &mut draft, &mut source),
             false => self.give_errand(now, &mut draft, &mut source),
