@@ -106,6 +106,12 @@ impl<D: Disk, W: Writer> Slot<D, W> {
         self.status.subscribe()
     }
 
+    /// What this node is in the group, and who leads it.
+    pub(crate) fn role(&self) -> (Role, Option<u64>) {
+        let status = self.status.borrow();
+        (status.role, status.leader)
+    }
+
     /// Starts openraft on log, snapshot and an empty state machine. The caller
     /// holds `lifecycle`, and the group is closed.
     pub(crate) async fn start<T: Transport>(

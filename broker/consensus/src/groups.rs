@@ -576,7 +576,9 @@ fn config(timers: Timers) -> openraft::Config {
     config.validate().expect("elections take longer than heartbeats")
 }
 
-/// The node's timer: lets all groups that lead beat at once.
+/// The node's timer: lets all groups that lead beat at once, and those tick that
+/// may have to ask for an election. A tick costs as much as a heartbeat, and
+/// openraft has five of them for each.
 async fn beat<D: Disk, W: Writer, T: Transport>(shared: Weak<Shared<D, W, T>>, timers: Timers) {
     let mut ticks = interval(timers.heartbeat);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -585,9 +587,18 @@ async fn beat<D: Disk, W: Writer, T: Transport>(shared: Weak<Shared<D, W, T>>, t
         let Some(shared) = shared.upgrade() else { return };
         let slots: Vec<_> = lock(&shared.slots).values().cloned().collect();
         for slot in slots {
-            if slot.status().borrow().role == Role::Leader
-                && let Some(running) = slot.running()
-            {
+            let Some(running) = slot.running() else { continue };
+            let (role, leader) = slot.role();
+            let is_calm = match role {
+                Role::Leader => true,
+                Role::Follower => {
+                    let silence = |leader| lock(&slot.heard).silence_of(leader, Instant::now());
+                    leader.and_then(silence).is_some_and(|silence| silence < 2 * timers.heartbeat)
+                }
+                Role::Closed | Role::Learner | Role::Candidate => false,
+            };
+            running.raft.runtime_config().tick(!is_calm);
+            if role == Role::Leader {
                 // An error is that of a group that has ended; its status says so.
                 let _ = running.raft.trigger().heartbeat().await;
             }

@@ -28,6 +28,12 @@ impl Heard {
         self.newest = Some((from, now));
     }
 
+    /// For how long this leader was not heard, if it was the last one.
+    pub(crate) fn silence_of(&self, leader: u64, now: Instant) -> Option<Duration> {
+        let newest = self.newest.filter(|(node, _)| *node == leader);
+        newest.map(|(_, at)| now.saturating_duration_since(at))
+    }
+
     /// For how long certainly nobody but that node was heard.
     pub(crate) fn silence_but(&self, leader: u64, now: Instant) -> Duration {
         let newest = self.newest.filter(|(node, _)| *node != leader).map(|(_, at)| at);
@@ -38,6 +44,18 @@ impl Heard {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_silence_of_one_is_known_while_it_is_the_last_that_was_heard() {
+        let began = Instant::now();
+        let at = |ms| began + Duration::from_millis(ms);
+        let mut heard = Heard::new(began);
+        assert_eq!(heard.silence_of(1, at(5)), None);
+        heard.took(1, at(10));
+        assert_eq!(heard.silence_of(1, at(15)), Some(Duration::from_millis(5)));
+        heard.took(2, at(20));
+        assert_eq!(heard.silence_of(1, at(25)), None, "it may have been deposed");
+    }
 
     #[test]
     fn the_silence_of_all_but_one_counts_from_the_last_of_the_others() {

@@ -20,6 +20,7 @@ use openraft::{EmptyNode, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use tidegate_peer::proto::Status;
 use tidegate_peer::{AppendAck, AppendOutcome};
 use tidegate_store::DiskFile;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::heartbeat::Beats;
@@ -43,8 +44,14 @@ pub(crate) struct Network<T, F> {
 
 impl<T: Transport, F: DiskFile> Network<T, F> {
     fn caller(&self, to: u64, beats: bool) -> Caller<T, F> {
-        let beats = beats.then(|| self.beats.clone());
-        Caller { group: self.group, to, transport: self.transport.clone(), beats, file: self.file }
+        Caller {
+            group: self.group,
+            to,
+            transport: self.transport.clone(),
+            beats: self.beats.clone(),
+            is_heart: beats,
+            file: self.file,
+        }
     }
 }
 
@@ -65,8 +72,9 @@ pub(crate) struct Caller<T, F> {
     group: GroupId,
     to: u64,
     transport: T,
-    /// Of the one that sends heartbeats.
-    beats: Option<Arc<Beats<T>>>,
+    beats: Arc<Beats<T>>,
+    /// Whether it is the one that sends heartbeats.
+    is_heart: bool,
     file: std::marker::PhantomData<fn() -> F>,
 }
 
@@ -93,15 +101,9 @@ impl<T: Transport, F: DiskFile> Caller<T, F> {
     ) -> impl Future<Output = (Option<Id>, Rpc<StreamAppendResult<Types>>)> + Send + use<T, F> {
         let prev = append.prev_log_id;
         let last = append.entries.last().map(|entry: &StoredEntry| entry.log_id).or(prev);
-        let beat = match &self.beats {
-            Some(beats) if append.entries.is_empty() => {
-                Some((beats.clone(), wire::lead_out(self.group, 0, &append)))
-            }
-            Some(_) | None => None,
-        };
-        let call = match beat {
-            Some(beat) => Either::Left(beat),
-            None => {
+        let call = match self.is_heart && append.entries.is_empty() {
+            true => Either::Left((self.beats.clone(), wire::lead_out(self.group, 0, &append))),
+            false => {
                 let body = wire::append_out(self.group, append);
                 Either::Right(self.call(CallKind::Append, body, APPEND_TIME_MAX))
             }
@@ -124,6 +126,35 @@ impl<T: Transport, F: DiskFile> Caller<T, F> {
                 Ok((_, result)) => (last, Ok(result)),
                 Err(error) => (last, Err(error)),
             }
+        }
+    }
+
+    /// What `append`, the `number`th of a stream, has no entries for, a later one
+    /// of the stream tells as well, or else the next heartbeat: waits for what the
+    /// follower says to either.
+    fn ride(
+        &self,
+        append: &AppendEntriesRequest<Types>,
+        number: u64,
+        mut acked: watch::Receiver<u64>,
+    ) -> impl Future<Output = (Option<Id>, Rpc<StreamAppendResult<Types>>)> + Send + use<T, F> {
+        let prev = append.prev_log_id;
+        let (beats, to, group) = (self.beats.clone(), self.to, wire::group_out(self.group));
+        async move {
+            let later = pin!(acked.wait_for(|acked| *acked > number));
+            let beat = pin!(beats.ride(to, group));
+            let ack = match timeout(APPEND_TIME_MAX, select(later, beat)).await {
+                Ok(Either::Left((Ok(_), _))) => return (prev, Ok(Ok(prev))),
+                Ok(Either::Right((ack, _))) => ack,
+                Ok(Either::Left((Err(_), _))) | Err(_) => Err(TransportError::Lost),
+            };
+            let result = ack.and_then(|ack| match ack.outcome {
+                AppendOutcome::Taken | AppendOutcome::Partly => Ok(Ok(prev)),
+                // At another place than this one's.
+                AppendOutcome::Conflict => Err(TransportError::Lost),
+                AppendOutcome::HigherVote => Ok(wire::ack_in(&ack, prev, prev)?),
+            });
+            (prev, result.map_err(failed))
         }
     }
 
@@ -237,7 +268,9 @@ impl<T: Transport, F: DiskFile> RaftNetworkV2<Types> for Caller<T, F> {
 
     /// Several Appends are on their way at once. Answers come in order; the
     /// first that is not a plain yes is the last, since those behind it were
-    /// sent in the hope of one.
+    /// sent in the hope of one. What only says that more is committed is no call
+    /// of its own: one an entry would be as many as those that carry entries. The
+    /// first of a stream is always one, as it asks where the follower is.
     fn stream_append<'s, S>(
         &'s mut self,
         input: S,
@@ -247,7 +280,26 @@ impl<T: Transport, F: DiskFile> RaftNetworkV2<Types> for Caller<T, F> {
         S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {
         let caller = &*self;
-        let answers = input.map(move |append| caller.append(append)).buffered(PIPELINE);
+        let (mut number, acked) = (0, watch::Sender::new(0));
+        let answer = move |append: AppendEntriesRequest<Types>| {
+            number += 1;
+            if append.entries.is_empty() && number > 1 {
+                return Either::Left(caller.ride(&append, number, acked.subscribe()));
+            }
+            let (call, number, acked) = (caller.append(append), number, acked.clone());
+            Either::Right(async move {
+                let (last, result) = call.await;
+                if matches!(&result, Ok(Ok(_))) {
+                    acked.send_if_modified(|newest| {
+                        let is_newer = number > *newest;
+                        *newest = number.max(*newest);
+                        is_newer
+                    });
+                }
+                (last, result)
+            })
+        };
+        let answers = input.map(answer).buffered(PIPELINE);
         let begun: (_, Option<Id>) = (Box::pin(answers), None);
         let answers = stream::unfold(Some(begun), |state| async move {
             let (mut answers, acked) = state?;

@@ -208,7 +208,7 @@ impl Driver {
         more |= self.flush_and_settle(now);
         self.submit(now);
         more |= self.post(now) | more_words;
-        self.speak();
+        self.speak(now);
         self.report_drained();
 
         // Mail that went out may have let publishers go on: they are told then.
@@ -264,6 +264,7 @@ impl Driver {
             self.greeter.next_tick(),
             self.linger.next_tick(),
             self.submitter.as_ref().and_then(Submitter::next_tick),
+            self.joint.as_ref().and_then(Joint::next_tick),
             drain,
         ]
         .into_iter()

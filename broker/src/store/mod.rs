@@ -55,7 +55,9 @@ pub(crate) use self::open::{Held, Opened, open};
 pub use self::reader::Fetched;
 pub(crate) use self::replay::{Recovery, ReplayError, Replayed};
 pub use self::submission::Submission;
-pub(crate) use self::submission::{FETCHES_MAX, FINISH_PATIENCE, SUBMISSIONS_MAX, Submitter};
+pub(crate) use self::submission::{
+    FETCHES_MAX, FINISH_PATIENCE, LAZY_MS, SUBMISSIONS_MAX, Submitter,
+};
 
 /// The exit status when the disk failed (EX_IOERR of sysexits.h).
 pub const EXIT_STORE_FAILED: i32 = 74;

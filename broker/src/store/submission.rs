@@ -18,7 +18,7 @@ use super::reader::Fetched;
 /// one larger batch.
 pub(crate) const SUBMISSIONS_MAX: usize = 64;
 /// How long records may lie that nobody waits for.
-const LAZY_MS: Millis = 50;
+pub(crate) const LAZY_MS: Millis = 50;
 /// Submissions whose buffers are kept for the next ones, and how large they
 /// may be.
 const SPARE_MAX: usize = 4;

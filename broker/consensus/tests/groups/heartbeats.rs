@@ -66,3 +66,22 @@ async fn all_leaders_of_a_node_that_dies_are_replaced_within_the_time() {
         rig.reaches(&[1, 2, 3], group, "b").await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_committed_is_told_with_the_next_entry_or_heartbeat() {
+    let rig = Rig::new(4, 3, 3, &[1]).await;
+    rig.commit(1, "first").await;
+    rig.reaches(&[1, 2, 3], 1, "first").await;
+    sleep(Duration::from_secs(1)).await;
+    let before = rig.calls(CallKind::Append);
+    for n in 0..20 {
+        rig.commit(1, &format!("{n}")).await;
+    }
+    assert_eq!(rig.calls(CallKind::Append) - before, 40, "an entry is one call to each of two");
+    // One heartbeat later they know of the last, and nothing more was said.
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(rig.calls(CallKind::Append) - before, 40);
+    let applied = [1, 2, 3].map(|node| rig.status(node, 1).applied);
+    assert_eq!(applied[0], rig.status(1, 1).last);
+    assert!(applied.iter().all(|at| *at == applied[0]), "{applied:?}");
+}

@@ -106,6 +106,13 @@ impl Shard {
             .filter_map(|(partition, journal)| Some((partition.id(), journal.as_ref()?.is_open()?)))
     }
 
+    /// Whether a partition has something to commit; if so, whether somebody waits
+    /// for it. What nobody waits for may lie for a while, and then costs no entry
+    /// of its own if another record comes.
+    pub fn has_entry(&self, p: PartitionId) -> Option<bool> {
+        self.journals.get(self.local_number(p))?.as_ref()?.is_open()
+    }
+
     /// What a partition wants to have committed: the payload of one log entry,
     /// and its number. Entries are to be proposed in order; one that cannot be
     /// is the end of the leadership.

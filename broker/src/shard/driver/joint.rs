@@ -14,6 +14,7 @@ use tracing::{error, warn};
 
 use super::Driver;
 use crate::replication::{BATCHES_MAX, MAIL_BYTES_MAX, Said, Word};
+use crate::store::LAZY_MS;
 
 /// Words that are taken in one turn.
 const WORDS_A_TURN: usize = 256;
@@ -28,6 +29,8 @@ struct Led {
     deposed: bool,
     /// Entries on their way.
     outstanding: u32,
+    /// When records that nobody waits for have lain long enough.
+    lazy_at: Option<Millis>,
     /// Who wants its state.
     wanted: Vec<oneshot::Sender<io::Result<Bytes>>>,
 }
@@ -50,6 +53,7 @@ impl Joint {
             leads: None,
             deposed: false,
             outstanding: 0,
+            lazy_at: None,
             wanted: Vec::new(),
         });
         Joint {
@@ -58,6 +62,11 @@ impl Joint {
             gone: HashSet::new(),
             parcels: Vec::new(),
         }
+    }
+
+    /// When something is to be committed though nobody waits for it.
+    pub(super) fn next_tick(&self) -> Option<Millis> {
+        self.led.iter().filter_map(|led| led.lazy_at).min()
     }
 
     fn of(&mut self, partition: PartitionId) -> Option<&mut Led> {
@@ -106,6 +115,7 @@ impl Driver {
             Word::Reset(partition) => {
                 let Some(led) = joint.of(partition) else { return };
                 (led.leads, led.deposed, led.outstanding) = (None, false, 0);
+                led.lazy_at = None;
                 for wanted in led.wanted.drain(..) {
                     let _ = wanted.send(Err(io::Error::other("the partition was reset")));
                 }
@@ -178,7 +188,7 @@ impl Driver {
             Ok(Applied::Own) => led.outstanding = led.outstanding.saturating_sub(1),
             Ok(Applied::Followed(_) | Applied::Void) => {}
             Ok(Applied::Deposed) => {
-                led.deposed = true;
+                (led.deposed, led.lazy_at) = (true, None);
                 if let (Some(outlet), Some(term)) = (&self.shared.outlet, leads) {
                     outlet.say(Said::Deposed(partition, term));
                 }
@@ -216,7 +226,7 @@ impl Driver {
     }
 
     /// Hands out what is to be committed, and mail for other nodes.
-    pub(super) fn speak(&mut self) {
+    pub(super) fn speak(&mut self, now: Millis) {
         let (Some(joint), Some(outlet)) = (&mut self.joint, &self.shared.outlet) else { return };
         if self.shared.node.index.has_changes() {
             outlet.wake_routes();
@@ -226,6 +236,12 @@ impl Driver {
         }
         for led in &mut joint.led {
             let Some(term) = led.leads else { continue };
+            if self.core.has_entry(led.partition) == Some(false)
+                && now < *led.lazy_at.get_or_insert(now + LAZY_MS)
+            {
+                continue;
+            }
+            led.lazy_at = None;
             while !led.deposed && led.outstanding < BATCHES_MAX {
                 let Some((_, payload)) = self.core.take_entry(led.partition) else { break };
                 outlet.say(Said::Propose(led.partition, term, payload.into()));

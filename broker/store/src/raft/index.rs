@@ -12,6 +12,8 @@ pub struct PartitionIndex {
     vote: Option<Record>,
     purged: Option<(u64, u64)>,
     committed: Option<(u64, u64)>,
+    /// Whether no record says so yet.
+    unwritten: bool,
     /// The index of the first entry.
     first: u64,
     /// Term and place of each entry that is durable.
@@ -137,7 +139,14 @@ impl PartitionIndex {
     }
 
     pub(super) fn set_committed(&mut self, committed: Option<(u64, u64)>) {
+        self.unwritten |= self.committed != committed;
         self.committed = committed;
+    }
+
+    /// What [`PartitionIndex::committed`] is, if no record says so yet; from now
+    /// on one does.
+    pub(super) fn take_unwritten(&mut self) -> Option<(u64, u64)> {
+        std::mem::take(&mut self.unwritten).then_some(self.committed).flatten()
     }
 
     /// The newest vote.

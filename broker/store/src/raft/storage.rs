@@ -323,15 +323,11 @@ impl<C: Config, D: Disk, W: Writer> RaftLogStorage<C> for RaftLog<D, W> {
     }
 
     async fn save_committed(&mut self, committed: Option<Id>) -> Result<(), io::Error> {
-        let partition = self.partition;
-        let change = |index: &mut PartitionIndex, _, batch: &mut Batch| {
-            index.set_committed(committed.map(|id| (id.leader_id.term, id.index)));
-            if let Some(id) = committed {
-                batch.push(Kind::Committed, 0, partition, id.leader_id.term, id.index, |_| {});
-            }
-            Ok(())
-        };
-        self.write(false, change, drop)
+        // It is written with the next entries: a record of its own would wake the
+        // writer once more for each, and what is not known to be committed after
+        // a start will be as soon as there is a leader.
+        self.lock().index.set_committed(committed.map(|id| (id.leader_id.term, id.index)));
+        Ok(())
     }
 
     async fn read_committed(&mut self) -> Result<Option<Id>, io::Error> {
@@ -345,6 +341,9 @@ impl<C: Config, D: Disk, W: Writer> RaftLogStorage<C> for RaftLog<D, W> {
     {
         let partition = self.partition;
         let change = |index: &mut PartitionIndex, write, batch: &mut Batch| {
+            if let Some((term, committed)) = index.take_unwritten() {
+                batch.push(Kind::Committed, 0, partition, term, committed, |_| {});
+            }
             for entry in entries {
                 let record = encode(partition, entry);
                 let offset = push(batch, &record);
