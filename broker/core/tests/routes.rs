@@ -309,6 +309,34 @@ fn at_qos_0_nothing_comes_behind_what_its_client_has_sent_since_by_another_node(
 }
 
 #[test]
+fn at_qos_0_nothing_that_waited_for_a_former_leader_comes_when_it_leads_again() {
+    let mut world = World::replicated(3, 8);
+    let partition = world.rigs[0].node.partition_of_client("watcher");
+    world.elect(partition, 1);
+    let watcher = world.connect(2, "watcher", false);
+    world.subscribe(watcher, "t", 2);
+    let publisher = world.connect(0, "p", true);
+    world.settle(500);
+    world.publish(publisher, "t", 0, "first");
+    world.settle(100);
+    assert_eq!(world.clients[watcher].got, ["first"]);
+    world.cut(0, 1);
+    world.publish(publisher, "t", 0, "waits for the link");
+    world.elect(partition, 2);
+    let watcher = world.connect(2, "watcher", false);
+    world.publish(publisher, "t", 0, "new");
+    world.settle(100);
+    assert_eq!(world.clients[watcher].got, ["new"]);
+    world.elect(partition, 1);
+    let watcher = world.connect(2, "watcher", false);
+    world.join(0, 1);
+    world.settle(500);
+    world.publish(publisher, "t", 0, "newest");
+    world.settle(100);
+    assert_eq!(world.clients[watcher].got, ["newest"]);
+}
+
+#[test]
 fn a_retry_of_what_the_dead_leader_had_committed_is_not_enqueued_twice() {
     // Node 0 leads everything and dies; node 2 comes up with its log.
     let mut world = World::with(3, 4, true, |_| 0);
