@@ -32,8 +32,8 @@ pub(crate) struct Claim {
     /// The connection that speaks for it.
     pub(crate) live: Option<ConnRef>,
     pub(crate) session: Option<Box<Session>>,
-    /// A grant is proposed, and not committed.
-    granting: bool,
+    /// A grant to this connection is proposed, and not committed.
+    granting: Option<ConnRef>,
     /// So is the end of the present owner, and whether somebody waits is part of it.
     leaving: bool,
     /// Where the client was connected before the one that is being granted.
@@ -78,7 +78,7 @@ impl Partition {
             generation: 0,
             live: None,
             session: None,
-            granting: false,
+            granting: None,
             leaving: false,
             taken_from: None,
             newest: 0,
@@ -116,7 +116,7 @@ impl Partition {
         let partition = self.id;
         let Some(claim) = self.claims.at_mut(slot) else { return };
         let conn = request.conn;
-        if claim.live.is_none() && !claim.granting {
+        if claim.live.is_none() && claim.granting.is_none() {
             return self.propose_claim(at, slot, request, cx);
         }
         if claim.live == Some(conn) {
@@ -191,7 +191,7 @@ impl Partition {
             }
             request.counted = true;
         }
-        claim.granting = true;
+        claim.granting = Some(request.conn);
         self.waiting.insert(request.conn, slot);
         // Of a record that took long to be durable `at` is an earlier time.
         let at = at.max(request.came);
@@ -251,7 +251,7 @@ impl Partition {
     fn withdraw(&mut self, conn: ConnRef) {
         let Some(slot) = self.waiting.get(&conn).copied() else { return };
         let Some(claim) = self.claims.at_mut(slot) else { return };
-        if claim.leaving || claim.granting {
+        if claim.leaving || claim.granting == Some(conn) {
             claim.withdrawn = Some(conn);
             return;
         }
@@ -423,7 +423,7 @@ impl Partition {
         if let Some(session) = claim.session.as_deref() {
             session.stop_timers(slot, &mut self.timers);
         }
-        claim.granting = false;
+        claim.granting = None;
         claim.generation = match (replicated, record) {
             (true, Some(record)) => record as u32 & !UNLOGGED,
             (true, None) => claim.generation.wrapping_add(1) | UNLOGGED,
@@ -443,7 +443,7 @@ impl Partition {
             }
         }
         let conn = request.conn;
-        let withdrawn = claim.withdrawn.take() == Some(conn);
+        let withdrawn = claim.withdrawn.take_if(|withdrawn| *withdrawn == conn).is_some();
         self.waiting.remove(&conn);
         if withdrawn && self.leads() {
             return self.take_grant_back(at, slot, present, cx);
@@ -523,8 +523,9 @@ impl Partition {
         if claim.live == Some(conn) {
             return self.grant_again(slot, cx);
         }
-        let free = claim.live.is_none() && !claim.granting && claim.session.is_none();
-        let wins = free || (reclaimed && younger && !claim.granting);
+        let granting = claim.granting.is_some();
+        let free = claim.live.is_none() && !granting && claim.session.is_none();
+        let wins = free || (reclaimed && younger && !granting);
         if !wins || claim.pending.is_some() {
             return cx.send(conn.shard, Kind::Evict { conn, partition, claim: ClaimRef::NONE });
         }
@@ -554,7 +555,7 @@ impl Partition {
     pub(super) fn forget_if_empty(&mut self, slot: u32) {
         let Some(claim) = self.claims.at(slot) else { return };
         if claim.live.is_some()
-            || claim.granting
+            || claim.granting.is_some()
             || claim.session.is_some()
             || claim.pending.is_some()
         {

@@ -298,7 +298,7 @@ impl Shard {
             conn.active().incoming = incoming;
         }
         let (gone, released, client) = (conn.gone, conn.released, conn.hash);
-        if gone && !present {
+        if gone && !present && !again {
             conn.expiry = 0; // a session that nobody was told of
         }
         if session.is_some() {
