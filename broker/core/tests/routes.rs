@@ -309,6 +309,91 @@ fn at_qos_0_nothing_comes_behind_what_its_client_has_sent_since_by_another_node(
 }
 
 #[test]
+fn at_qos_0_nothing_that_waited_for_a_former_leader_comes_when_it_leads_again() {
+    let mut world = World::replicated(3, 8);
+    let partition = world.rigs[0].node.partition_of_client("watcher");
+    world.elect(partition, 1);
+    let watcher = world.connect(2, "watcher", false);
+    world.subscribe(watcher, "t", 2);
+    let publisher = world.connect(0, "p", true);
+    world.settle(500);
+    world.publish(publisher, "t", 0, "first");
+    world.settle(100);
+    assert_eq!(world.clients[watcher].got, ["first"]);
+    world.cut(0, 1);
+    world.publish(publisher, "t", 0, "waits for the link");
+    world.elect(partition, 2);
+    let watcher = world.connect(2, "watcher", false);
+    world.publish(publisher, "t", 0, "new");
+    world.settle(100);
+    assert_eq!(world.clients[watcher].got, ["new"]);
+    world.elect(partition, 1);
+    let watcher = world.connect(2, "watcher", false);
+    world.join(0, 1);
+    world.settle(500);
+    world.publish(publisher, "t", 0, "newest");
+    world.settle(100);
+    assert_eq!(world.clients[watcher].got, ["newest"]);
+}
+
+#[test]
+fn a_session_whose_grant_came_late_from_an_earlier_leader_is_served_or_resumed() {
+    for steps in 0..12 {
+        let mut world = World::replicated(3, 9);
+        world.late = 1;
+        let partition = world.rigs[0].node.partition_of_client("late");
+        world.elect(partition, 1);
+        let before = world.connect(0, "late", false);
+        world.subscribe(before, "t", 1);
+        world.settle(500);
+        world.abort(before);
+        world.settle(500);
+        let mut late = world.begin_connect(0, "late", false);
+        (0..steps).for_each(|_| world.step(1));
+        world.elect(partition, 2);
+        world.settle(3_000);
+        if !world.is_open(late) {
+            late = world.connect(0, "late", false);
+        }
+        let publisher = world.connect(1, "p", true);
+        world.publish(publisher, "t", 1, "here");
+        world.settle(1_000);
+        assert_eq!(world.clients[late].got, ["here"], "{steps} steps");
+    }
+}
+
+#[test]
+fn a_connect_that_comes_late_and_is_withdrawn_leaves_no_session() {
+    for (with_will, steps) in [false, true].into_iter().flat_map(|w| (0..16).map(move |s| (w, s))) {
+        let mut world = World::replicated(3, 10);
+        world.late = 4;
+        let partition = world.rigs[0].node.partition_of_client("mover");
+        world.elect(partition, 2);
+        world.settle(200);
+        let older = world.begin_connect(0, "mover", false);
+        world.step(1);
+        assert!(world.hold_line(0, 2, 200) > 0);
+        let newer = match with_will {
+            true => world.connect_with_will(2, "mover", "w", "gone"),
+            false => world.connect(2, "mover", true),
+        };
+        assert_eq!(world.clients[newer].present, Some(false));
+        (0..steps).for_each(|_| world.step(1));
+        if world.clients[older].present.is_some() {
+            assert!(steps > 4, "it was accepted");
+            continue;
+        }
+        world.abort(older);
+        world.settle(1_000);
+        world.abort(newer);
+        world.settle(100);
+        let again = world.connect(1, "mover", false);
+        let present = world.clients[again].present;
+        assert_eq!(present, Some(false), "will {with_will}, {steps} steps: it has ended");
+    }
+}
+
+#[test]
 fn a_retry_of_what_the_dead_leader_had_committed_is_not_enqueued_twice() {
     // Node 0 leads everything and dies; node 2 comes up with its log.
     let mut world = World::with(3, 4, true, |_| 0);

@@ -32,8 +32,8 @@ pub(crate) struct Claim {
     /// The connection that speaks for it.
     pub(crate) live: Option<ConnRef>,
     pub(crate) session: Option<Box<Session>>,
-    /// A grant is proposed, and not committed.
-    granting: bool,
+    /// A grant to this connection is proposed, and not committed.
+    granting: Option<ConnRef>,
     /// So is the end of the present owner, and whether somebody waits is part of it.
     leaving: bool,
     /// Where the client was connected before the one that is being granted.
@@ -42,6 +42,8 @@ pub(crate) struct Claim {
     newest: u64,
     /// Waits for the present owner's end.
     pending: Option<Box<ClaimRequest>>,
+    /// The connection that it is granted next, or is about to be, is gone.
+    withdrawn: Option<ConnRef>,
 }
 
 /// Marks a generation of a claim that is in no log.
@@ -76,11 +78,12 @@ impl Partition {
             generation: 0,
             live: None,
             session: None,
-            granting: false,
+            granting: None,
             leaving: false,
             taken_from: None,
             newest: 0,
             pending: None,
+            withdrawn: None,
         });
         let claims = &self.claims;
         self.by_client
@@ -113,7 +116,7 @@ impl Partition {
         let partition = self.id;
         let Some(claim) = self.claims.at_mut(slot) else { return };
         let conn = request.conn;
-        if claim.live.is_none() && !claim.granting {
+        if claim.live.is_none() && claim.granting.is_none() {
             return self.propose_claim(at, slot, request, cx);
         }
         if claim.live == Some(conn) {
@@ -188,7 +191,8 @@ impl Partition {
             }
             request.counted = true;
         }
-        claim.granting = true;
+        claim.granting = Some(request.conn);
+        self.waiting.insert(request.conn, slot);
         // Of a record that took long to be durable `at` is an earlier time.
         let at = at.max(request.came);
         self.propose(at, Change::Claim { slot, request }, cx);
@@ -241,20 +245,51 @@ impl Partition {
     }
 
     /// Nobody is there any more who waited for the present owner's end: its session
-    /// goes on, also if it was to end with that claim.
+    /// goes on, also if it was to end with that claim. A record that is on its way and
+    /// tells of who waits is followed by none that grants, or by one that takes the
+    /// grant back.
     fn withdraw(&mut self, conn: ConnRef) {
         let Some(slot) = self.waiting.get(&conn).copied() else { return };
-        let Some(claim) = self.claims.at_mut(slot).filter(|claim| !claim.leaving) else { return };
+        let Some(claim) = self.claims.at_mut(slot) else { return };
+        if claim.leaving || claim.granting == Some(conn) {
+            claim.withdrawn = Some(conn);
+            return;
+        }
         claim.pending.take_if(|pending| pending.conn == conn);
         self.waiting.remove(&conn);
         self.forget_if_empty(slot);
     }
 
-    /// Who waits for a claim, if anybody does.
-    fn take_pending(&mut self, slot: u32) -> Option<Box<ClaimRequest>> {
-        let next = self.claims.at_mut(slot)?.pending.take()?;
-        self.waiting.remove(&next.conn);
-        Some(next)
+    /// The claim is free: it is granted to who waits for it, if anybody does.
+    fn grant_next(&mut self, at: Millis, slot: u32, cx: &mut Context<'_>) {
+        let Some(claim) = self.claims.at_mut(slot) else { return };
+        let (next, withdrawn) = (claim.pending.take(), claim.withdrawn.take());
+        if let Some(next) = &next {
+            self.waiting.remove(&next.conn);
+        }
+        match next.filter(|next| withdrawn != Some(next.conn)) {
+            Some(next) => self.propose_claim(at, slot, next, cx),
+            None => self.forget_if_empty(slot),
+        }
+    }
+
+    /// The claim was granted to a connection that was withdrawn meanwhile. A session
+    /// that began with it is known to nobody, and ends.
+    fn take_grant_back(&mut self, at: Millis, slot: u32, present: bool, cx: &mut Context<'_>) {
+        let Some(claim) = self.claims.at_mut(slot) else { return };
+        let live = claim.live;
+        claim.pending.take_if(|pending| Some(pending.conn) == live);
+        claim.leaving = true;
+        let released = Released {
+            slot,
+            generation: claim.generation,
+            session: claim.session.as_deref().map(|session| session.generation),
+            expiry: (!present).then_some(0),
+            will: false,
+            next: claim.pending.as_ref().map(|next| next.clean_start),
+            unsure: false,
+        };
+        self.propose(at, Change::Release(released), cx);
     }
 
     /// The owner's connection has ended [MQTT-3.1.2-23], [MQTT-3.14.4-3].
@@ -276,10 +311,7 @@ impl Partition {
         }
         let ended = if unsure { Ended::Unsure } else { Ended::Told };
         self.leave_session(at, slot, expiry, will, next, ended, cx);
-        match self.take_pending(slot) {
-            Some(next) => self.propose_claim(at, slot, next, cx),
-            None => self.forget_if_empty(slot),
-        }
+        self.grant_next(at, slot, cx);
     }
 
     /// What the end of the connection does to the session.
@@ -391,7 +423,7 @@ impl Partition {
         if let Some(session) = claim.session.as_deref() {
             session.stop_timers(slot, &mut self.timers);
         }
-        claim.granting = false;
+        claim.granting = None;
         claim.generation = match (replicated, record) {
             (true, Some(record)) => record as u32 & !UNLOGGED,
             (true, None) => claim.generation.wrapping_add(1) | UNLOGGED,
@@ -411,6 +443,11 @@ impl Partition {
             }
         }
         let conn = request.conn;
+        let withdrawn = claim.withdrawn.take_if(|withdrawn| *withdrawn == conn).is_some();
+        self.waiting.remove(&conn);
+        if withdrawn && self.leads() {
+            return self.take_grant_back(at, slot, present, cx);
+        }
         let partition = self.id;
         let claimed = ClaimRef { slot, generation: client };
         let granted = Granted {
@@ -445,7 +482,8 @@ impl Partition {
         self.end_catchup(at, slot, cx);
     }
 
-    /// The owner asks again: the answer was lost with a link, or is on its way.
+    /// The owner asks again: the answer was lost with a link, or is on its way. If an
+    /// earlier leader has granted it, the session is better resumed.
     fn grant_again(&mut self, slot: u32, cx: &mut Context<'_>) {
         let Some(claim) = self.claims.at(slot) else { return };
         let Some(conn) = claim.live else { return };
@@ -461,7 +499,11 @@ impl Partition {
             taken_from: None,
             behind: session.is_some() && self.is_behind(claim.hash),
         };
+        let lost = session.is_some() && self.inherited(conn).is_some();
         cx.send(conn.shard, Kind::Granted(Box::new(granted)));
+        if lost {
+            cx.send(conn.shard, Kind::Lost { conn });
+        }
     }
 
     /// A connection whose claim another leader has granted, of a session that
@@ -481,8 +523,9 @@ impl Partition {
         if claim.live == Some(conn) {
             return self.grant_again(slot, cx);
         }
-        let free = claim.live.is_none() && !claim.granting && claim.session.is_none();
-        let wins = free || (reclaimed && younger && !claim.granting);
+        let granting = claim.granting.is_some();
+        let free = claim.live.is_none() && !granting && claim.session.is_none();
+        let wins = free || (reclaimed && younger && !granting);
         if !wins || claim.pending.is_some() {
             return cx.send(conn.shard, Kind::Evict { conn, partition, claim: ClaimRef::NONE });
         }
@@ -512,7 +555,7 @@ impl Partition {
     pub(super) fn forget_if_empty(&mut self, slot: u32) {
         let Some(claim) = self.claims.at(slot) else { return };
         if claim.live.is_some()
-            || claim.granting
+            || claim.granting.is_some()
             || claim.session.is_some()
             || claim.pending.is_some()
         {
@@ -551,9 +594,6 @@ impl Partition {
         cx.release_noted(conn);
         self.leave_session(at, slot, None, true, None, ended, cx);
         // Who waited for an owner that is gone has it now.
-        match self.take_pending(slot) {
-            Some(next) => self.propose_claim(at, slot, next, cx),
-            None => self.forget_if_empty(slot),
-        }
+        self.grant_next(at, slot, cx);
     }
 }

@@ -12,7 +12,7 @@ use super::{Event, FOR_PAUSE, Opened, Shard, Verdict};
 use crate::access::Who;
 use crate::conn::{Conn, Order, Phase, pause};
 use crate::counters::{CloseReason, RejectReason};
-use crate::ids::{ConnRef, Millis, PartitionId};
+use crate::ids::{ConnRef, Millis, PartitionId, SessionKey};
 use crate::keepalive::{TICK_MS, tick_of};
 use crate::mail::{ClaimRef, Granted, ReleaseRequest};
 use crate::pressure::Stage;
@@ -270,7 +270,8 @@ impl Shard {
             Phase::Claiming => {}
             // Asked for twice, or claimed of a new leader.
             Phase::Live if conn.claim == claim => return,
-            Phase::Live if conn.claim == ClaimRef::NONE && session.is_none() => {
+            // What an earlier leader has granted is known to that one alone.
+            Phase::Live if session.is_none() && !conn.session_durable => {
                 conn.claim = claim;
                 return;
             }
@@ -279,6 +280,8 @@ impl Shard {
             }
         }
         let accepted_at = conn.accepted_at();
+        // The leader has changed meanwhile, and this may be the earlier one's.
+        let doubtful = conn.claim == ClaimRef::NONE && session.is_none() && !conn.gone;
         conn.claim = claim;
         conn.phase = Phase::Live;
         conn.session_durable = session.is_some();
@@ -295,6 +298,9 @@ impl Shard {
             conn.active().incoming = incoming;
         }
         let (gone, released, client) = (conn.gone, conn.released, conn.hash);
+        if gone && !present && !again {
+            conn.expiry = 0; // a session that nobody was told of
+        }
         if session.is_some() {
             self.node.newest.note(now, client, claim.generation);
         }
@@ -321,9 +327,12 @@ impl Shard {
             }
             return;
         }
-        if again && session.is_some() {
-            // What the session had for it went to where the first grant did.
-            return self.end_moved(now, slot);
+        // What the session had for it went to where the first grant did; or an earlier
+        // leader has granted it, and the present one sends it nothing. It is not in yet,
+        // and told nothing [MQTT-3.14.0-1].
+        let earlier = |session: SessionKey| self.node.home(partition) != Some(session.shard);
+        if session.is_some_and(|session| again || (!self.node.is_alone() && earlier(session))) {
+            return self.end(now, slot, CloseReason::Moved, true);
         }
         if !self.say_connack(slot, present) {
             return self.end(now, slot, CloseReason::ProtocolError, true);
@@ -338,6 +347,9 @@ impl Shard {
             self.wheel.insert(watched, due);
         }
         self.unpause(slot, pause::CLAIM);
+        if doubtful {
+            self.reclaim_late(now, slot, partition);
+        }
         if present && self.node.access.has_rules() {
             self.recheck_one(now, slot);
         }

@@ -16,6 +16,7 @@
 //!
 //! At QoS 0 a message says which connection of its publisher it is of, and is
 //! dropped behind one of a newer connection that came by another node (`newest`).
+//! What waits for a link to a leader that is none any more is dropped too.
 //!
 //! Bounded by what publishers may have unacknowledged, and by
 //! [`CROSSINGS_MAX`]: they are not read then.
@@ -34,7 +35,7 @@ use crate::limits::{
     CROSSING_LOOK_MS, CROSSING_RETRIES_MAX, CROSSING_RETRY_MS, CROSSINGS_MAX, SHARE_HOPS_MAX,
     STEP_ITEMS_MAX,
 };
-use crate::mail::{Confirm, Cross, Kind, Lane, LaneSource, What, part};
+use crate::mail::{Confirm, Cross, Kind, Lane, LaneSource, Mail, What, part};
 use crate::message::{Draft, Message};
 use crate::partition::{Change, Recipients, Seen};
 use tidegate_codec::QoS;
@@ -286,7 +287,25 @@ impl Shard {
 
     /// A partition has another leader.
     pub(super) fn crossings_moved(&mut self, now: Millis, partition: PartitionId) {
+        self.drop_strays(partition);
         self.send_again(now, Remote::Partition(partition));
+    }
+
+    /// Drops what waits at QoS 0 for a link to a former leader of a partition. It may
+    /// lead it again when there is one, and what went to others would be in front.
+    fn drop_strays(&mut self, partition: PartitionId) {
+        let home = self.node.home(partition);
+        let strays = |mail: &Mail| match &mail.kind {
+            Kind::Cross(cross) => {
+                cross.confirm.is_none() && cross.to == Remote::Partition(partition)
+            }
+            _other => false,
+        };
+        let others = self.remote.iter_mut().filter(|(to, _)| Some(**to) != home);
+        let dropped: usize = others.map(|(_, outbox)| outbox.drop_if(strays)).sum();
+        if dropped > 0 {
+            self.counters().dropped(DropReason::PeerBuffer, dropped as u64);
+        }
     }
 
     /// The link to a member is lost. What still waits for it here would overtake

@@ -280,6 +280,18 @@ impl Shard {
         self.send_home(PartitionId::of(request.hash), Kind::Claim(Box::new(request)));
     }
 
+    /// A partition is led here no more: grants that wait for a link are void, and are
+    /// asked for again.
+    pub(super) fn forget_grants(&mut self, p: PartitionId) {
+        let is_one = |mail: &Mail| match &mail.kind {
+            Kind::Granted(granted) => granted.partition == p,
+            _other => false,
+        };
+        for outbox in self.remote.values_mut() {
+            outbox.drop_if(is_one);
+        }
+    }
+
     /// Looks after a CONNECT that has not been answered.
     pub(super) fn watch_claim(&mut self, now: Millis, slot: u32) {
         if self.node.is_alone() {
@@ -376,7 +388,10 @@ impl Shard {
         }
         match conn.phase {
             Phase::HalfOpen | Phase::Closing => {}
-            Phase::Claiming if fresh => self.claim_again(slot),
+            Phase::Claiming if fresh => {
+                conn.claim = ClaimRef::NONE; // see `granted`
+                self.claim_again(slot);
+            }
             Phase::Claiming => {}
             Phase::Live if conn.session_durable && fresh => self.end_moved(now, slot),
             Phase::Live if conn.session_durable => {}
@@ -387,6 +402,17 @@ impl Shard {
                 self.reclaim(slot, partition);
             }
         }
+    }
+
+    /// A connection of a session that ends with it has a claim that may be an earlier
+    /// leader's: it tells the present one that it is there.
+    pub(super) fn reclaim_late(&mut self, now: Millis, slot: u32, partition: PartitionId) {
+        let Some(conn) = self.conns.at_mut(slot) else { return };
+        conn.claim = ClaimRef::NONE;
+        if self.moves.open == 0 {
+            self.moves.due = now + ASK_AGAIN_MS;
+        }
+        self.reclaim(slot, partition);
     }
 
     /// A connection without a claim tells the leader that it is there.

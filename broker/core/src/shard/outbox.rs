@@ -43,6 +43,20 @@ impl Outbox {
         Some(mail)
     }
 
+    /// Drops those that `is` holds for; how many.
+    pub(super) fn drop_if(&mut self, is: impl Fn(&Mail) -> bool) -> usize {
+        let before = self.mails.len();
+        let bytes = &mut self.bytes;
+        self.mails.retain(|mail| {
+            let drop = is(mail);
+            if drop {
+                *bytes -= mail.bytes();
+            }
+            !drop
+        });
+        before - self.mails.len()
+    }
+
     pub(super) fn put_back(&mut self, batch: Vec<Mail>) {
         for mail in batch.into_iter().rev() {
             self.bytes += mail.bytes();

@@ -276,6 +276,7 @@ impl Shard {
         self.followed[at] = Some(Box::default());
         self.forget_errands(p);
         self.forget_tails(p);
+        self.forget_grants(p);
         self.asked.forget(p);
         self.relieve_partition(p);
         for (to, mail) in undone {

@@ -259,6 +259,41 @@ fn of_two_that_claim_one_id_of_a_new_leader_the_younger_stays() {
 }
 
 #[test]
+fn a_grant_of_an_earlier_leader_that_comes_late_leaves_no_connection_unknown_to_the_next() {
+    // What was asked of the next leader comes to it, or is lost with the link.
+    for lost in [false, true] {
+        let mut cluster = Cluster::new(3, 2);
+        let id = cluster.client_of(0, "stays");
+        let node = &cluster.nodes[0].node;
+        let partition = node.partition_of_client(&id);
+        let is_beside = |other: &String| node.partition_of_client(other) == partition;
+        let beside = (0..).map(|n| format!("beside{n}")).find(is_beside).expect("one of many");
+        // The claims of the two leaders have different names.
+        cluster.lead(partition, Some(2));
+        let other = cluster.connect(2, 0, &beside, true);
+        cluster.lead(partition, Some(0));
+        cluster.abort(2, other);
+        cluster.delay(0, 1, 50);
+        cluster.delay(1, 2, 100);
+        let client = cluster.connect(1, 0, &id, true);
+        cluster.advance(60); // it is granted, and that is on its way
+        cluster.lead(partition, Some(2));
+        cluster.advance(60);
+        assert_eq!(cluster.packets(1, client), [CONNACK], "the earlier leader's");
+        if lost {
+            cluster.cut(1, 2);
+            cluster.heal(1, 2);
+        }
+        cluster.advance(3_000);
+        assert!(cluster.is_open(1, client));
+        let second = cluster.connect(2, 1, &id, true);
+        cluster.advance(300);
+        assert_eq!(cluster.packets(2, second), [CONNACK], "lost: {lost}");
+        assert!(!cluster.is_open(1, client), "lost: {lost}: it was known and is sent away");
+    }
+}
+
+#[test]
 fn a_connection_with_a_durable_session_is_closed_when_its_leader_changes() {
     let mut cluster = Cluster::new(3, 2);
     let id = cluster.client_of(0, "durable");

@@ -76,6 +76,8 @@ pub struct Side {
     pub raw: Vec<Vec<u8>>,
     /// Packet ids of SUBACKs, PUBACKs and PUBCOMPs that came.
     pub suback: BTreeSet<u16>,
+    /// What its CONNACK said, if one came.
+    pub present: Option<bool>,
     pub acked: BTreeSet<u16>,
     /// QoS 2 ids that came and are not released.
     held: BTreeSet<u16>,
@@ -536,6 +538,7 @@ impl World {
             got: Vec::new(),
             raw: Vec::new(),
             suback: BTreeSet::new(),
+            present: None,
             acked: BTreeSet::new(),
             held: BTreeSet::new(),
             next_id: 0,
@@ -673,6 +676,10 @@ impl World {
                 }
                 Packet::Suback(ack) => {
                     of.suback.insert(ack.packet_id);
+                    None
+                }
+                Packet::Connack(connack) if connack.code == 0 => {
+                    of.present = Some(connack.session_present);
                     None
                 }
                 _other => None,
