@@ -24,6 +24,8 @@ use crate::node::{Node, START};
 const LEASE_MS: u64 = 2_000;
 /// Batches of a partition on their way to their commit.
 const BATCHES_MAX: u32 = 64;
+/// How long records lie that nobody waits for.
+const LAZY_MS: Millis = 50;
 /// Bytes of mail in one piece.
 const MAIL_BYTES_MAX: usize = 4 << 10;
 
@@ -66,6 +68,8 @@ struct Led {
     leads: Option<u64>,
     deposed: bool,
     outstanding: u32,
+    /// When records that nobody waits for have lain long enough.
+    lazy_at: Option<Millis>,
     wanted: Vec<usize>,
 }
 
@@ -188,7 +192,9 @@ impl Running {
     pub(super) fn is_quiet(&self) -> bool {
         self.node.is_quiet()
             && self.said.is_empty()
-            && self.joints.iter().all(|joint| joint.words.is_empty())
+            && self.joints.iter().all(|joint| {
+                joint.words.is_empty() && joint.led.values().all(|led| led.lazy_at.is_none())
+            })
     }
 
     /// What waits for what, for one who looks for a fault.
@@ -249,6 +255,7 @@ impl Running {
             Word::Reset(p) => {
                 let led = joint.led.entry(p).or_default();
                 (led.leads, led.deposed, led.outstanding) = (None, false, 0);
+                led.lazy_at = None;
                 led.wanted.clear();
                 shard.reset(now, PartitionId(p));
             }
@@ -346,10 +353,15 @@ impl Running {
         if let Some(partitions) = shard.take_unproven() {
             self.said.push_back(Said::Prove(at, partitions));
         }
-        let open: Vec<u8> = shard.entries().map(|(p, _)| p.0).collect();
-        for p in open {
+        let open: Vec<(u8, bool)> = shard.entries().map(|(p, waits)| (p.0, waits)).collect();
+        for (p, waits) in open {
             let Some(led) = joint.led.get_mut(&p) else { continue };
             let Some(term) = led.leads else { continue };
+            let now = self.node.now;
+            if !waits && now < *led.lazy_at.get_or_insert(now + LAZY_MS) {
+                continue;
+            }
+            led.lazy_at = None;
             while !led.deposed && led.outstanding < BATCHES_MAX {
                 let Some((_, payload)) = shard.take_entry(PartitionId(p)) else { break };
                 self.said.push_back(Said::Propose(p, term, Rc::from(payload)));
