@@ -337,6 +337,36 @@ fn at_qos_0_nothing_that_waited_for_a_former_leader_comes_when_it_leads_again() 
 }
 
 #[test]
+fn at_qos_0_a_new_leader_sends_nothing_to_a_connection_that_has_not_heard_of_it() {
+    let mut world = World::replicated(3, 12);
+    world.late = 0;
+    let partition = world.rigs[0].node.partition_of_client("watcher");
+    world.elect(partition, 1);
+    let watcher = world.connect(0, "watcher", false);
+    world.subscribe(watcher, "t", 0);
+    let publisher = world.connect(1, "p", true);
+    world.settle(500);
+    world.publish(publisher, "t", 0, "by the first");
+    world.step(1);
+    assert!(world.hold_line(1, 0, 300) > 0);
+    world.deaf = Some(0);
+    world.elect(partition, 2);
+    world.publish(publisher, "t", 0, "by the next");
+    world.settle(1_000);
+    assert_eq!(world.clients[watcher].got, ["by the first"]);
+    world.deaf = None;
+    world.elect(partition, 1);
+    world.settle(500);
+    assert!(!world.is_open(watcher), "it has heard of it");
+    let watcher = world.connect(0, "watcher", false);
+    world.settle(500);
+    assert_eq!(world.clients[watcher].present, Some(true));
+    world.publish(publisher, "t", 0, "to the next connection");
+    world.settle(500);
+    assert_eq!(world.clients[watcher].got, ["to the next connection"]);
+}
+
+#[test]
 fn a_session_whose_grant_came_late_from_an_earlier_leader_is_served_or_resumed() {
     for steps in 0..12 {
         let mut world = World::replicated(3, 9);
