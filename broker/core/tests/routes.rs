@@ -337,6 +337,36 @@ fn at_qos_0_nothing_that_waited_for_a_former_leader_comes_when_it_leads_again() 
 }
 
 #[test]
+fn at_qos_0_a_new_leader_sends_nothing_to_a_connection_that_has_not_heard_of_it() {
+    let mut world = World::replicated(3, 12);
+    world.late = 0;
+    let partition = world.rigs[0].node.partition_of_client("watcher");
+    world.elect(partition, 1);
+    let watcher = world.connect(0, "watcher", false);
+    world.subscribe(watcher, "t", 0);
+    let publisher = world.connect(1, "p", true);
+    world.settle(500);
+    world.publish(publisher, "t", 0, "by the first");
+    world.step(1);
+    assert!(world.hold_line(1, 0, 300) > 0);
+    world.deaf = Some(0);
+    world.elect(partition, 2);
+    world.publish(publisher, "t", 0, "by the next");
+    world.settle(1_000);
+    assert_eq!(world.clients[watcher].got, ["by the first"]);
+    world.deaf = None;
+    world.elect(partition, 1);
+    world.settle(500);
+    assert!(!world.is_open(watcher), "it has heard of it");
+    let watcher = world.connect(0, "watcher", false);
+    world.settle(500);
+    assert_eq!(world.clients[watcher].present, Some(true));
+    world.publish(publisher, "t", 0, "to the next connection");
+    world.settle(500);
+    assert_eq!(world.clients[watcher].got, ["to the next connection"]);
+}
+
+#[test]
 fn a_session_whose_grant_came_late_from_an_earlier_leader_is_served_or_resumed() {
     for steps in 0..12 {
         let mut world = World::replicated(3, 9);
@@ -391,6 +421,35 @@ fn a_connect_that_comes_late_and_is_withdrawn_leaves_no_session() {
         let present = world.clients[again].present;
         assert_eq!(present, Some(false), "will {with_will}, {steps} steps: it has ended");
     }
+}
+
+#[test]
+fn what_a_node_that_is_gone_sends_again_is_not_enqueued_twice_though_it_leads() {
+    let mut world = World::replicated(3, 11);
+    let partition = world.rigs[0].node.partition_of_client("away");
+    world.elect(partition, 1);
+    let away = world.connect(2, "away", false);
+    world.subscribe(away, "t", 1);
+    world.settle(500);
+    world.abort(away);
+    let publisher = world.connect(0, "p", true);
+    let id = world.publish(publisher, "t", 1, "once");
+    // It is committed; that this is so does not come to its node.
+    for _ in 0..100 {
+        world.step(1);
+        world.take_line(1, 0);
+    }
+    assert!(!world.is_acked(publisher, id));
+    world.cut(0, 1);
+    world.cut(0, 2);
+    world.bury(0);
+    world.settle(100);
+    world.elect(partition, 0);
+    world.settle(6_000);
+    world.elect(partition, 2);
+    let back = world.connect(2, "away", false);
+    world.settle(500);
+    assert_eq!(world.clients[back].got, ["once"]);
 }
 
 #[test]

@@ -349,10 +349,11 @@ impl Partition {
 
     fn accept(&mut self, at: Millis, slot: u32, delivery: Delivery, cx: &mut Context<'_>) {
         let Some(claim) = self.claims.at_mut(slot) else { return };
-        let live = claim.live;
-        let Some(session) = claim.session.as_deref_mut() else { return };
+        let live = claim.live.filter(|_| claim.session.is_some());
         if delivery.qos == QoS::AtMostOnce {
-            match live {
+            // One that an earlier leader has granted may get what that one sent behind
+            // what this one sends; see `pump_out`.
+            match live.filter(|&conn| self.inherited(conn).is_none()) {
                 Some(conn) => {
                     let kind = Kind::Push { conn, packet_id: 0, dup: false, delivery };
                     cx.send(conn.shard, kind);
@@ -362,6 +363,7 @@ impl Partition {
             }
             return;
         }
+        let Some(session) = claim.session.as_deref_mut() else { return };
         let sequence = session.sequence;
         let generation = session.generation;
         let outgoing = session.outgoing.get_or_insert_with(|| Box::new(Outgoing::after(sequence)));

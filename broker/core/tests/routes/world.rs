@@ -50,6 +50,8 @@ pub struct World {
     leaders: Vec<usize>,
     /// By partition, if they have replicas.
     logs: Vec<Log>,
+    /// Who does not hear of leaders.
+    pub deaf: Option<usize>,
 }
 
 /// The log of a partition: a model of a group that always has a majority.
@@ -155,6 +157,7 @@ impl World {
             clients: Vec::new(),
             leaders: vec![usize::MAX; usize::from(PARTITIONS)],
             logs: Vec::new(),
+            deaf: None,
         };
         for at in 0..nodes {
             world.exchanges[at].serving((0..nodes).filter(|other| *other != at).map(life));
@@ -273,12 +276,12 @@ impl World {
         self.rigs[0].now
     }
 
-    /// A node leads a partition from now on, and everybody hears of it.
+    /// A node leads a partition from now on, and everybody hears of it who is not deaf.
     pub fn lead(&mut self, partition: PartitionId, leader: usize, index: u64) {
         self.leaders[usize::from(partition.0)] = leader;
         let home = self.rigs[leader].node.place(partition);
         self.rigs[leader].node.index.lead(partition, index);
-        for at in 0..self.rigs.len() {
+        for at in (0..self.rigs.len()).filter(|&at| self.deaf != Some(at)) {
             let rig = &mut self.rigs[at];
             rig.node.set_home(partition, Some(home));
             for shard in &mut rig.shards {
