@@ -215,7 +215,7 @@ fn what_a_node_alone_has_kept_stays_if_it_does_not_fit_and_else_goes_into_its_cl
     std::fs::write(&path, tight).expect("a config");
     let (status, said) = broker.refuses_to_start();
     assert_eq!(status, Some(1), "{said}");
-    let wanted = ["in a cluster they are in memory", "Set limits.queue_node_bytes_max to"];
+    let wanted = ["wait in the queues of this node", "Set limits.queue_node_bytes_max to"];
     for wanted in [&data(&broker), wanted[0], wanted[1], "leave cluster.name out"] {
         assert!(said.contains(wanted), "{wanted}: {said}");
     }

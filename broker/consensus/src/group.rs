@@ -124,7 +124,8 @@ impl<D: Disk, W: Writer> Slot<D, W> {
         // openraft takes what it finds in the log for durable, and would count
         // it towards a quorum; what the last one wrote may still be on its way.
         barrier(&self.writer).await.map_err(OpenError::Log)?;
-        let machine = Machine::new(cell.clone(), self.file.clone(), self.writer.clone());
+        let (file, writer, log) = (self.file.clone(), self.writer.clone(), self.log.clone());
+        let machine = Machine::new(cell.clone(), file, writer, log);
         let raft = Raft::new(node, config, network, self.log.clone(), machine).await;
         let raft = raft.map_err(|error| OpenError::Start(error.to_string()))?;
         let (desk, proposals) = Desk::new();

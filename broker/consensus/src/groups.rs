@@ -19,6 +19,7 @@ use tidegate_store::{Disk, Position, Reader};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval, timeout};
 
+use crate::body::Entries;
 use crate::campaign;
 use crate::change::{self, ChangeError, TransferError};
 use crate::group::{OpenError, Running, Slot, lock};
@@ -395,6 +396,12 @@ impl<D: Disk, W: Writer, T: Transport> Groups<D, W, T> {
         let Some(held) = held else { return Ok(()) };
         let purge = running.raft.trigger().purge_log(up_to.min(held.index)).await;
         purge.map_err(|_| ChangeError::Closed)
+    }
+
+    /// Reads payloads of a group's log; none: the group is not known. It may be
+    /// closed.
+    pub fn entries(&self, group: GroupId) -> Option<Entries> {
+        Some(Entries::of(&self.slot(group)?.log))
     }
 
     /// The oldest position of the log that a group still needs for its entries,

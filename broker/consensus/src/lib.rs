@@ -24,6 +24,7 @@
 //!   leadership is handed over only to one that has all of it.
 //! - Nothing is read under a leader's lease: [`Groups::read_index`] asks a quorum.
 
+mod body;
 mod campaign;
 mod change;
 mod group;
@@ -44,6 +45,7 @@ mod timers;
 mod transport;
 mod wire;
 
+pub use body::{Body, Entries, SnapshotSource};
 pub use change::{ChangeError, TransferError};
 pub use group::OpenError;
 pub use groups::Groups;

@@ -9,10 +9,11 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use tidegate_store::raft::Writer;
+use tidegate_store::raft::{RaftLog, Writer};
 use tidegate_store::{Batch, Disk, DiskFile};
 use tokio::sync::oneshot;
 
+use crate::body::{Body, Entries, SnapshotSource};
 use crate::log_id::LogId;
 use crate::raft_types::{Id, Meta, Snapshot, StoredMembers, Types, log_id};
 use crate::snapshot::{SnapshotFile, Stored};
@@ -37,12 +38,17 @@ pub trait StateMachine: Send + 'static {
     /// The state as it is at the moment of the call, written out by the time
     /// the future ends. Entries are applied meanwhile, and must not show. Who
     /// has handed the entries on, to a shard, hands the question on in the same
-    /// way, behind them.
-    fn snapshot(&mut self) -> impl Future<Output = io::Result<Bytes>> + Send + 'static;
+    /// way, behind them. `entries` reads what was applied, as far as the log
+    /// still has it, for what is written out only when it is asked for.
+    fn snapshot(
+        &mut self,
+        entries: Entries,
+    ) -> impl Future<Output = io::Result<Box<dyn SnapshotSource>>> + Send + 'static;
 
     /// Forgets everything and takes in what `snapshot` wrote, here or on
-    /// another node. It is durable already. An error ends the group.
-    fn install(&mut self, bytes: Bytes) -> io::Result<()>;
+    /// another node. It is durable already, and readable for as long as `body` is
+    /// kept. An error ends the group.
+    fn install(&mut self, body: Body) -> io::Result<()>;
 }
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -50,8 +56,8 @@ pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// A state machine of any type.
 pub(crate) trait AnyMachine: Send {
     fn apply(&mut self, log: LogId, payload: &Bytes) -> Vec<u8>;
-    fn snapshot(&mut self) -> BoxFuture<io::Result<Bytes>>;
-    fn install(&mut self, bytes: Bytes) -> io::Result<()>;
+    fn snapshot(&mut self, entries: Entries) -> BoxFuture<io::Result<Box<dyn SnapshotSource>>>;
+    fn install(&mut self, body: Body) -> io::Result<()>;
 }
 
 impl<S: StateMachine> AnyMachine for S {
@@ -59,12 +65,12 @@ impl<S: StateMachine> AnyMachine for S {
         StateMachine::apply(self, log, payload)
     }
 
-    fn snapshot(&mut self) -> BoxFuture<io::Result<Bytes>> {
-        Box::pin(StateMachine::snapshot(self))
+    fn snapshot(&mut self, entries: Entries) -> BoxFuture<io::Result<Box<dyn SnapshotSource>>> {
+        Box::pin(StateMachine::snapshot(self, entries))
     }
 
-    fn install(&mut self, bytes: Bytes) -> io::Result<()> {
-        StateMachine::install(self, bytes)
+    fn install(&mut self, body: Body) -> io::Result<()> {
+        StateMachine::install(self, body)
     }
 }
 
@@ -139,19 +145,26 @@ pub(crate) struct Machine<D: Disk, W> {
     cell: Cell,
     file: Arc<SnapshotFile<D>>,
     writer: W,
+    log: RaftLog<D, W>,
     applied: Option<Id>,
     members: StoredMembers,
 }
 
 impl<D: Disk, W: Writer> Machine<D, W> {
-    pub(crate) fn new(cell: Cell, file: Arc<SnapshotFile<D>>, writer: W) -> Self {
-        Self { cell, file, writer, applied: None, members: StoredMembers::default() }
+    pub(crate) fn new(
+        cell: Cell,
+        file: Arc<SnapshotFile<D>>,
+        writer: W,
+        log: RaftLog<D, W>,
+    ) -> Self {
+        Self { cell, file, writer, log, applied: None, members: StoredMembers::default() }
     }
 
     /// What a snapshot of now would be; none of a group that has applied nothing.
     pub(crate) fn begin_snapshot(&mut self) -> Option<Draft> {
         let meta = Meta { last_log_id: Some(self.applied?), last_membership: self.members.clone() };
-        let body = self.cell.with(|machine| machine.snapshot());
+        let entries = Entries::of(&self.log);
+        let body = self.cell.with(|machine| machine.snapshot(entries));
         let body = body.unwrap_or_else(|error| Box::pin(async { Err(error) }));
         Some(Draft { meta, body })
     }
@@ -160,7 +173,7 @@ impl<D: Disk, W: Writer> Machine<D, W> {
 /// A snapshot that is being written out.
 pub(crate) struct Draft {
     meta: Meta,
-    body: BoxFuture<io::Result<Bytes>>,
+    body: BoxFuture<io::Result<Box<dyn SnapshotSource>>>,
 }
 
 impl Draft {
@@ -168,8 +181,15 @@ impl Draft {
         self,
         file: Arc<SnapshotFile<D>>,
     ) -> io::Result<Stored<D::File>> {
-        let body = self.body.await?;
-        on_disk::<D::File, _>(move || file.write(&self.meta, &body)).await
+        let mut body = self.body.await?;
+        let write = move || {
+            let (stored, is_new) = file.write_from(&self.meta, &mut *body)?;
+            if is_new {
+                body.saved(Body::of(stored.clone()));
+            }
+            Ok(stored)
+        };
+        on_disk::<D::File, _>(write).await
     }
 }
 
@@ -248,16 +268,20 @@ impl<D: Disk, W: Writer> RaftStateMachine<Types> for Machine<D, W> {
     ) -> io::Result<()> {
         let body = match snapshot {
             SnapshotBody::Stored(stored) => {
-                on_disk::<D::File, _>(move || stored.read_all()).await?
+                on_disk::<D::File, _>(move || stored.check().map(|()| Body::of(stored))).await?
             }
             SnapshotBody::Received(body) => {
                 // openraft has cut what contradicts the snapshot out of the log,
                 // and does not wait for that; a crash that kept the snapshot
                 // and not the cut would leave a log that it refuses to open.
                 barrier(&self.writer).await?;
-                let (file, meta, bytes) = (self.file.clone(), meta.clone(), body.clone());
-                on_disk::<D::File, _>(move || file.write(&meta, &bytes)).await?;
-                body
+                let (file, meta) = (self.file.clone(), meta.clone());
+                let write = move || {
+                    let (stored, is_new) = file.write_from(&meta, &mut body.clone())?;
+                    // A newer one has not what was agreed to be installed.
+                    Ok(if is_new { Body::of(stored) } else { Body::from(body) })
+                };
+                on_disk::<D::File, _>(write).await?
             }
         };
         self.cell.with(|machine| machine.install(body))??;

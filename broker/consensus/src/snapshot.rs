@@ -19,6 +19,7 @@ use bytes::Bytes;
 use openraft::StoredMembership;
 use tidegate_store::{Disk, DiskFile};
 
+use crate::body::SnapshotSource;
 use crate::limits::{CHUNK_BYTES, SNAPSHOT_BYTES_MAX};
 use crate::log_id::{GroupId, LogId};
 use crate::raft_types::{Members, Meta, StoredMembers, log_id, raft_id};
@@ -29,6 +30,8 @@ const VERSION: u16 = 1;
 const FIXED_BYTES: usize = 68;
 const MEMBERSHIP_BYTES_MAX: usize = 4 << 10;
 const HAS_PLACE: u32 = 1;
+/// Bytes of a body that are read or written at once.
+const PIECE_BYTES: usize = 4 * CHUNK_BYTES;
 
 /// Why a snapshot's file cannot be used. What it held was committed and may be
 /// gone from the log: this replica is lost, and has to come back as a new node.
@@ -181,16 +184,22 @@ impl<F: DiskFile> Stored<F> {
         Ok(buf.into())
     }
 
-    /// All of the body, held against its checksum. Blocks on the disk.
-    pub(crate) fn read_all(&self) -> io::Result<Bytes> {
-        let body = self.read(0, usize::MAX)?;
-        if crc32c::crc32c(&body) != self.header.body_crc {
+    /// Reads all of the body and holds it against its checksum. Blocks on the
+    /// disk.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        let (mut crc, mut at) = (0, 0);
+        while at < self.header.body_bytes {
+            let piece = self.read(at, PIECE_BYTES)?;
+            crc = crc32c::crc32c_append(crc, &piece);
+            at += piece.len() as u64;
+        }
+        if crc != self.header.body_crc {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "the snapshot's body does not match its checksum",
             ));
         }
-        Ok(body)
+        Ok(())
     }
 }
 
@@ -295,38 +304,73 @@ impl<D: Disk> SnapshotFile<D> {
     /// the newest then: an older one than there is is not written. Blocks on
     /// the disk.
     pub(crate) fn write(&self, meta: &Meta, body: &[u8]) -> io::Result<Stored<D::File>> {
-        if body.len() as u64 > SNAPSHOT_BYTES_MAX {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
+        let mut body = Bytes::copy_from_slice(body);
+        self.write_from(meta, &mut body).map(|(stored, _)| stored)
+    }
+
+    /// The same of a body that is handed out; with whether it was written.
+    pub(crate) fn write_from(
+        &self,
+        meta: &Meta,
+        body: &mut dyn SnapshotSource,
+    ) -> io::Result<(Stored<D::File>, bool)> {
         let writing = lock(&self.writing);
         if let Some(current) = self.current()
             && current.header.meta.last_log_id >= meta.last_log_id
         {
-            return Ok(current);
+            return Ok((current, false));
         }
         let (unfinished, name) = (unfinished(self.group), name(self.group));
-        let body_crc = crc32c::crc32c(body);
-        let head = encode(self.group, meta, body_crc, body.len() as u64);
         let file = self.disk.create(&unfinished)?;
+        // Its length does not depend on what is not known yet.
+        let body_at = encode(self.group, meta, 0, 0).len() as u64;
+        let mut pieces = Pieces { file: &file, at: body_at, held: Vec::new(), crc: 0, bytes: 0 };
+        body.write(&mut |piece| pieces.put(piece))?;
+        pieces.flush()?;
+        let Pieces { crc: body_crc, bytes: body_bytes, .. } = pieces;
+        let head = encode(self.group, meta, body_crc, body_bytes);
         file.write_at(0, &[IoSlice::new(&head)])?;
-        let mut at = head.len() as u64;
-        for piece in body.chunks(16 * CHUNK_BYTES) {
-            file.write_at(at, &[IoSlice::new(piece)])?;
-            at += piece.len() as u64;
-        }
         file.sync_data()?;
         self.disk.rename(&unfinished, &name)?;
         self.disk.sync_dir()?;
-        let header = Header {
-            meta: meta.clone(),
-            body_crc,
-            body_bytes: body.len() as u64,
-            body_at: head.len() as u64,
-        };
+        let header = Header { meta: meta.clone(), body_crc, body_bytes, body_at };
         let stored = Stored { header, file: Arc::new(file) };
         *lock(&self.current) = Some(stored.clone());
         drop(writing);
-        Ok(stored)
+        Ok((stored, true))
+    }
+}
+
+/// A body on its way to its file.
+struct Pieces<'a, F> {
+    file: &'a F,
+    at: u64,
+    held: Vec<u8>,
+    crc: u32,
+    bytes: u64,
+}
+
+impl<F: DiskFile> Pieces<'_, F> {
+    fn put(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.bytes += piece.len() as u64;
+        if self.bytes > SNAPSHOT_BYTES_MAX {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.crc = crc32c::crc32c_append(self.crc, piece);
+        self.held.extend_from_slice(piece);
+        if self.held.len() >= PIECE_BYTES {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        for piece in self.held.chunks(PIECE_BYTES) {
+            self.file.write_at(self.at, &[IoSlice::new(piece)])?;
+            self.at += piece.len() as u64;
+        }
+        self.held.clear();
+        Ok(())
     }
 }
 

@@ -90,10 +90,21 @@ impl Catchup {
         self.deferred.iter().filter_map(kept).collect()
     }
 
+    /// Where those lie that are at QoS 1 and 2, if the disk has them.
+    pub(crate) fn promised(&self) -> Vec<Position> {
+        let promised = self.deferred.iter().filter(|d| d.qos > QoS::AtMostOnce);
+        promised.filter_map(|d| d.position).collect()
+    }
+
     /// A message lies elsewhere now; whether it is kept back here.
     pub(crate) fn moved(&mut self, from: Position, to: Position) -> bool {
         let found = self.deferred.iter_mut().find(|d| d.position == Some(from));
         found.map(|delivery| delivery.position = Some(to)).is_some()
+    }
+
+    /// Where each message that is kept back lies, if the disk has it.
+    pub(crate) fn each_position(&mut self, f: &mut dyn FnMut(&mut Position)) {
+        self.deferred.iter_mut().filter_map(|d| d.position.as_mut()).for_each(f);
     }
 
     /// How many have begun.

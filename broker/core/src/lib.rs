@@ -36,6 +36,7 @@ pub mod settings;
 pub mod shard;
 mod slab;
 pub mod sources;
+pub mod stored;
 mod subscriptions;
 pub mod transit;
 mod will;

@@ -11,6 +11,8 @@
 mod alone;
 #[path = "replicas/cluster.rs"]
 mod cluster;
+#[path = "replicas/disk.rs"]
+mod disk;
 #[path = "replicas/random.rs"]
 mod random;
 mod rig;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use tidegate_cluster::meta::{Effect, Entry, Meta};
-use tidegate_consensus::{LogId, StateMachine};
+use tidegate_consensus::{Body, Entries, LogId, SnapshotSource, StateMachine};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -78,13 +78,16 @@ impl StateMachine for Machine {
         outcome.encode().to_vec()
     }
 
-    fn snapshot(&mut self) -> impl Future<Output = io::Result<Bytes>> + Send + 'static {
+    fn snapshot(
+        &mut self,
+        _: Entries,
+    ) -> impl Future<Output = io::Result<Box<dyn SnapshotSource>>> + Send + 'static {
         let bytes = Bytes::from(self.meta.snapshot());
-        async move { Ok(bytes) }
+        async move { Ok(Box::new(bytes) as Box<dyn SnapshotSource>) }
     }
 
-    fn install(&mut self, bytes: Bytes) -> io::Result<()> {
-        self.meta = Meta::restore(&bytes)
+    fn install(&mut self, body: Body) -> io::Result<()> {
+        self.meta = Meta::restore(&body.read_all()?)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         self.show();
         Ok(())

@@ -245,7 +245,7 @@ tables! {
         queue_node_messages_max: u64 [0, 10_000_000_000] = 0;
         /// Bytes of the messages that wait for all sessions of the node; as above. 0: half of
         /// the volume of `node.data_dir`, or half of the memory's limit where queues are in
-        /// memory alone (`store.durability` is `memory`, or in a cluster), or 64 GiB where
+        /// memory alone (`store.durability` is `memory`) and in a cluster, or 64 GiB where
         /// neither is known.
         queue_node_bytes_max: u64 [0, 1_u64 << 50], "bytes" = 0;
         /// Unacknowledged QoS 1 and 2 messages out to one session; further ones wait.

@@ -26,6 +26,7 @@ struct There {
 
 /// Fills in what is 0.
 pub(crate) fn derive(limits: &mut Limits, config: &Config) {
+    // A state of a cluster's partition is in memory while it is sent.
     let on_disk = config.store.durability != Durability::Memory && config.cluster.is_none();
     let volume = || FileDisk::open(&config.data_dir).and_then(|disk| disk.space());
     let volume = on_disk.then(volume).and_then(Result::ok).map_or(0, |space| space.total);

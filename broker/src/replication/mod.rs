@@ -7,6 +7,7 @@
 //! `Outlet`: batches of records to be committed, and mail. Nothing here blocks
 //! a shard.
 
+mod bodies;
 mod handover;
 pub(crate) mod homes;
 mod isolation;
@@ -26,10 +27,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use tidegate_consensus::Body;
 use tidegate_core::ids::{Member, PartitionId, ShardId};
 use tidegate_mesh::{Peer, Room};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use self::machine::Painted;
 use crate::telemetry::histogram::ReplicationTimings;
 
 /// Batches of one partition that may be on their way to their commit; what comes
@@ -44,6 +47,8 @@ pub(crate) enum Word {
     Committed {
         /// Whose.
         partition: PartitionId,
+        /// Its index in the group's log.
+        index: u64,
         /// What the core of a leader gave out.
         payload: Bytes,
     },
@@ -56,9 +61,22 @@ pub(crate) enum Word {
     /// snapshot, or its beginning, on.
     Reset(PartitionId),
     /// The state of the partition is wanted as it is here.
-    Snapshot(PartitionId, oneshot::Sender<io::Result<Bytes>>),
+    Snapshot(PartitionId, oneshot::Sender<io::Result<Painted>>),
     /// The state of the partition is this.
-    Install(PartitionId, Bytes),
+    Install(PartitionId, Body),
+    /// A state that was given out is durable here.
+    Saved {
+        /// Whose.
+        partition: PartitionId,
+        /// Its number.
+        generation: u32,
+        /// Where its records lie in it.
+        places: Vec<u64>,
+        /// All of it.
+        body: Body,
+    },
+    /// The oldest entry of the log is wanted that a queue of the partition needs.
+    Oldest(PartitionId, oneshot::Sender<Option<u64>>),
     /// Mail of another node's shards for this one.
     Mail {
         /// Who sent it.
@@ -93,18 +111,20 @@ pub(crate) enum Word {
 impl fmt::Debug for Word {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Word::Committed { partition, payload } => {
-                write!(f, "Committed({}, {} bytes)", partition.0, payload.len())
+            Word::Committed { partition, index, payload } => {
+                write!(f, "Committed({}, {index}, {} bytes)", partition.0, payload.len())
             }
+            Word::Saved { partition, generation, body, .. } => {
+                write!(f, "Saved({}, {generation}, {body:?})", partition.0)
+            }
+            Word::Oldest(partition, _) => write!(f, "Oldest({})", partition.0),
             Word::Promote(partition, term) => write!(f, "Promote({}, {term})", partition.0),
             Word::RoutesMoved => f.write_str("RoutesMoved"),
             Word::Proven(partitions) => write!(f, "Proven({partitions:x})"),
             Word::Moved(partition) => write!(f, "Moved({})", partition.0),
             Word::Reset(partition) => write!(f, "Reset({})", partition.0),
             Word::Snapshot(partition, _) => write!(f, "Snapshot({})", partition.0),
-            Word::Install(partition, bytes) => {
-                write!(f, "Install({}, {} bytes)", partition.0, bytes.len())
-            }
+            Word::Install(partition, body) => write!(f, "Install({}, {body:?})", partition.0),
             Word::Mail { from, parcels, .. } => {
                 write!(f, "Mail({}, {} bytes)", from.0, parcels.len())
             }

@@ -16,7 +16,7 @@ use tidegate_core::ids::{Member, PARTITIONS, PartitionId, ShardId};
 use tidegate_mesh::Peer;
 use tidegate_store::raft::{PartitionIndex, Writer};
 use tidegate_store::{Disk, Position};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 use tracing::{debug, info, warn};
@@ -481,10 +481,20 @@ where
             }
             // It asks the shard, which has other things to do: not in this task.
             let (groups, number) = (self.groups.clone(), partition.0);
+            let shared = Arc::clone(&self.shared);
             tokio::spawn(async move {
                 match groups.snapshot(group).await {
                     Ok(Some(held)) => {
-                        if let Err(error) = groups.purge(group, held.index).await {
+                        // The shard has heard of the snapshot by then: what it
+                        // still needs of the log is not in there.
+                        let (answer, answered) = oneshot::channel();
+                        say(&shared, partition, Word::Oldest(partition, answer));
+                        let needed = answered.await.unwrap_or(Some(0)).unwrap_or(u64::MAX);
+                        let up_to = held.index.min(needed.saturating_sub(1));
+                        // Of nothing there is nothing to forget.
+                        if up_to > 0
+                            && let Err(error) = groups.purge(group, up_to).await
+                        {
                             debug!(partition = number, %error, "entries stay in the log");
                         }
                     }

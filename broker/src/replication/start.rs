@@ -26,11 +26,11 @@ use tracing::{error, warn};
 
 use super::routes::{self, RouteEvent};
 use super::run::{self, Replication};
-use super::{Said, Word, homes, post};
+use super::{Said, Word, bodies, homes, post};
 use crate::cluster::{Cluster, LinkEvent, View};
 use crate::shard::Shared;
 use crate::store::desk::Desk;
-use crate::store::{Held, Store};
+use crate::store::{Held, Store, reader};
 
 /// Marks the calls of partitions among all calls between nodes.
 const PARTITION_CALL: u16 = 0x100;
@@ -120,13 +120,20 @@ pub(crate) fn start(
     let reader = parts.log.reader();
     let Parts { shared, store, cluster, log, held, mesh, said, mut links, seed } = parts;
     let reserve = Some(held.reserve());
-    let (desk, _) = Desk::start(log, reserve, store).context("cannot start the store's thread")?;
+    let (desk, _) =
+        Desk::start(log, reserve, Arc::clone(&store)).context("cannot start the store's thread")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let run = async move {
         let me = cluster.view().me;
         let transport = MeshTransport(mesh);
         let timers = Timers::default();
         let groups = Groups::new(me.node.0, timers, reader, desk.clone(), snapshots, transport);
+        let read = bodies::reading(groups.clone());
+        if let Err(error) = reader::start(Arc::clone(&shared), store, read) {
+            error!(%error, "there can be no thread that reads messages back");
+            crate::telemetry::log::flush();
+            std::process::exit(crate::node::EXIT_SHARD_FAILED);
+        }
         let answered = groups.clone();
         answering(Box::new(move |from, group, what, body| {
             let kind = u8::try_from(what & !PARTITION_CALL).ok().and_then(CallKind::from_code);

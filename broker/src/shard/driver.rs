@@ -193,6 +193,7 @@ impl Driver {
         }
 
         self.complete(now);
+        self.take_fetched(now);
         self.read_ready(now, began);
         // Clients get what they are owed before others are let in.
         self.flush(now);
@@ -209,6 +210,7 @@ impl Driver {
         self.submit(now);
         more |= self.post(now) | more_words;
         self.speak(now);
+        self.fetch();
         self.report_drained();
 
         // Mail that went out may have let publishers go on: they are told then.

@@ -39,8 +39,8 @@ const FORM: &str = "cluster.partitions";
 /// The entry that a first snapshot ends with. Records have numbers of their own.
 const FIRST: LogId = LogId { term: 1, index: 1 };
 
-/// Memory of a message that waits in one queue, besides the message.
-const ENTRY_BYTES: u64 = 96;
+/// Memory of a message that waits in one queue.
+const ENTRY_BYTES: u64 = 48;
 
 /// What the log of a data directory is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -140,14 +140,24 @@ impl Alone<'_> {
         let disk = FileDisk::open(&path).with_context(place)?;
         let mut reader = self.log.reader();
         let (mut bytes, memory) = (0, memory(&limits));
+        // What is not in records is in memory, and while a state is written or
+        // sent all of it, twice.
+        let (mut held, mut largest) = (0, 0);
         for partition in 0..PARTITIONS {
             let read =
                 |at| -> Result<Vec<u8>, BodyError> { Ok(reader.read(Position(at))?.body.to_vec()) };
-            let image = shard.image_alone(now, PartitionId(partition as u8), read);
-            let image = image.with_context(|| format!("the log, partition {partition}"))?;
-            let state = image.pieces.concat();
+            let image = shard.image_alone(now, PartitionId(partition as u8));
+            let mut state = Vec::new();
+            let put = |piece: &[u8]| {
+                state.extend_from_slice(piece);
+                Ok(())
+            };
+            let written = image.write(read, crc32c::crc32c, put);
+            written.with_context(|| format!("the log, partition {partition}"))?;
             bytes += state.len() as u64;
-            if let Err(error) = fits_memory(&keeps, bytes, memory) {
+            held += image.pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
+            largest = largest.max(state.len() as u64);
+            if let Err(error) = fits_memory(&keeps, held + 2 * largest, memory) {
                 forget(&self.config.data_dir)?;
                 return Err(error);
             }
@@ -174,7 +184,7 @@ impl Alone<'_> {
     }
 }
 
-/// In a cluster what waits is in memory.
+/// Whether a node of a cluster may have so much in its queues.
 fn fits(keeps: &Keeps, limits: &Limits) -> anyhow::Result<()> {
     let (messages, bytes) = (keeps.messages, keeps.bytes);
     let over = match limits {
@@ -188,21 +198,22 @@ fn fits(keeps: &Keeps, limits: &Limits) -> anyhow::Result<()> {
     };
     let (have, what, key, max) = over;
     bail!(
-        "{have} {what} wait in the queues of this node; in a cluster they are in memory, and {key} \
-         allows {max}. Nothing was changed. Set {key} to {have} or more if there is the memory for \
-         it; or leave cluster.name out until clients have fetched what waits for them"
+        "{have} {what} wait in the queues of this node, and {key} allows {max} in a cluster. \
+         Nothing was changed. Set {key} to {have} or more if there is the room for it; or leave \
+         cluster.name out until clients have fetched what waits for them"
     )
 }
 
-/// `bytes` of the first states, `memory` that there is; 0: not known.
+/// `bytes` that the first states take, besides 48 for each message of a queue;
+/// `memory` that there is; 0: not known.
 fn fits_memory(keeps: &Keeps, bytes: u64, memory: u64) -> anyhow::Result<()> {
     let need = bytes + keeps.messages * ENTRY_BYTES;
     if memory == 0 || need <= memory / 4 * 3 {
         return Ok(());
     }
     bail!(
-        "what this node has kept takes {need} bytes of memory or more in a cluster, where nothing \
-         of it is on the disk alone, and there are {memory} bytes of memory (limits.\
+        "what this node has kept takes {need} bytes of memory or more in a cluster, where a state \
+         is in memory while it is sent, and there are {memory} bytes of memory (limits.\
          memory_bytes_max, or the machine's or container's). Nothing was changed. Give it more; or \
          leave cluster.name out until clients have fetched what waits for them"
     )

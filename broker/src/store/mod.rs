@@ -27,7 +27,7 @@ pub(crate) mod desk;
 mod failure;
 mod found;
 mod open;
-mod reader;
+pub(crate) mod reader;
 mod replay;
 mod reserve;
 mod submission;
@@ -40,7 +40,6 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
-use tidegate_core::Fetch;
 use tidegate_core::counters::Count;
 use tidegate_core::ids::{Millis, ShardId};
 use tokio::sync::oneshot;
@@ -52,6 +51,7 @@ use crate::config::Durability;
 
 pub use self::failure::exit_status;
 pub(crate) use self::open::{Held, Opened, open};
+use self::reader::Ask;
 pub use self::reader::Fetched;
 pub(crate) use self::replay::{Recovery, ReplayError, Replayed};
 pub use self::submission::Submission;
@@ -73,7 +73,7 @@ pub struct Store {
     submitted: Box<[ArrayQueue<Submission>]>,
     writer: OnceLock<Thread>,
     /// What each shard wants to have from the disk; bounded in the same way.
-    asked: Box<[ArrayQueue<Fetch>]>,
+    asked: Box<[ArrayQueue<Ask>]>,
     reader: OnceLock<Thread>,
     /// Fetches that the cores asked for, and those that are done: what a fetch
     /// may still need is not removed.
@@ -137,8 +137,9 @@ impl Store {
         self.fetches[0].fetch_add(count as u64, Ordering::AcqRel);
     }
 
-    fn fetch(&self, shard: ShardId, fetch: Fetch) {
-        let room = self.asked[shard.index()].push(fetch);
+    /// Hands a question to the reader; a shard has at most [`FETCHES_MAX`] there.
+    pub(crate) fn fetch(&self, shard: ShardId, ask: Ask) {
+        let room = self.asked[shard.index()].push(ask);
         assert!(room.is_ok(), "a shard has at most as many on their way as fit");
         if let Some(reader) = self.reader.get() {
             reader.unpark();

@@ -250,7 +250,8 @@ impl Opened {
     ) -> io::Result<()> {
         let (disk, reserve) = (self.disk.clone(), Arc::clone(&self.reserve));
         volume::watch(disk, reserve, config, Arc::clone(shared), Arc::clone(store))?;
-        reader::start(self.log.reader(), Arc::clone(shared), Arc::clone(store))?;
+        let read = reader::of_log(self.log.reader());
+        reader::start(Arc::clone(shared), Arc::clone(store), read)?;
         let (window, segment_bytes) = (config.group_window, config.segment_bytes);
         writer::start(self, Arc::clone(shared), Arc::clone(store), window, segment_bytes)?;
         Ok(())

@@ -1,12 +1,15 @@
 //! The reader: one thread that brings back messages which are on the disk alone.
 
+use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use tidegate_consensus::Body;
 use tidegate_core::Fetch;
-use tidegate_store::{FileDisk, Position, ReadError, Reader};
+use tidegate_store::{FileDisk, Position, Reader};
 use tracing::error;
 
 use super::{EXIT_STORE_FAILED, Store};
@@ -16,22 +19,30 @@ use crate::telemetry::log;
 /// How long it sleeps if nobody wakes it.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// What a shard asks for.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    pub(crate) fetch: Fetch,
+    /// The image that the partition has, if it has replicas, with its number.
+    pub(crate) image: Option<(u32, Body)>,
+}
+
 /// What a shard asked for.
 #[derive(Debug)]
 pub struct Fetched {
-    pub(super) fetch: Fetch,
-    /// The bodies of the records, in order.
-    pub(super) bodies: Vec<bytes::Bytes>,
+    pub(crate) fetch: Fetch,
+    /// The bodies of the records, in order. Empty: they lie elsewhere by now.
+    pub(crate) bodies: Vec<Bytes>,
 }
 
-/// Starts the thread. It runs until the process ends.
+/// Starts the thread, which reads with `read`. It runs until the process ends.
 ///
 /// # Errors
 /// When there can be no thread.
-pub(super) fn start(
-    mut reader: Reader<FileDisk>,
+pub(crate) fn start(
     shared: Arc<Shared>,
     store: Arc<Store>,
+    mut read: impl FnMut(&Ask) -> Vec<Bytes> + Send + 'static,
 ) -> io::Result<()> {
     let own = Arc::clone(&store);
     let thread = thread::Builder::new().name("store-read".to_owned()).spawn(move || {
@@ -39,11 +50,16 @@ pub(super) fn start(
             let mut found = false;
             for (shard, asked) in own.asked.iter().enumerate() {
                 // One of each shard, in turns.
-                let Some(fetch) = asked.pop() else { continue };
+                let Some(ask) = asked.pop() else { continue };
                 found = true;
-                let fetched = read(&mut reader, fetch, &own);
+                let began = Instant::now();
+                let bodies = read(&ask);
+                let meters = &own.meters;
+                meters.timings.read.observe(began.elapsed().as_micros() as u64, 1);
+                meters.reads.add(1);
+                meters.read_bytes.add(bodies.iter().map(|body| body.len() as u64).sum());
                 let mailbox = &shared.mailboxes[shard];
-                mailbox.bring(fetched);
+                mailbox.bring(Fetched { fetch: ask.fetch, bodies });
                 mailbox.wake();
                 own.fetch_done();
             }
@@ -57,28 +73,19 @@ pub(super) fn start(
     Ok(())
 }
 
-fn read(reader: &mut Reader<FileDisk>, fetch: Fetch, store: &Store) -> Fetched {
-    let began = Instant::now();
-    let mut bodies = Vec::with_capacity(fetch.positions.len());
-    let mut bytes = 0;
-    for &position in &fetch.positions {
-        match reader.read(Position(position)) {
-            Ok(record) => {
-                bytes += record.body.len() as u64;
-                bodies.push(record.body);
-            }
+/// Reads the log of a node that is alone.
+pub(super) fn of_log(mut reader: Reader<FileDisk>) -> impl FnMut(&Ask) -> Vec<Bytes> + Send {
+    move |ask| {
+        let read = |&position: &u64| match reader.read(Position(position)) {
+            Ok(record) => record.body,
             Err(error) => die(&error),
-        }
+        };
+        ask.fetch.positions.iter().map(read).collect()
     }
-    let meters = &store.meters;
-    meters.timings.read.observe(began.elapsed().as_micros() as u64, 1);
-    meters.reads.add(1);
-    meters.read_bytes.add(bytes);
-    Fetched { fetch, bodies }
 }
 
 /// What is promised to a client is not there.
-fn die(error: &ReadError) -> ! {
+pub(crate) fn die(error: &dyn Display) -> ! {
     error!(
         %error,
         "a message cannot be read back, the process ends; `tidegate store check` tells what is damaged"

@@ -12,7 +12,7 @@ use tidegate_core::{Fetch, RecordError, Shard, Why};
 use tidegate_store::{Batch, Kind};
 
 use super::Store;
-use super::reader::Fetched;
+use super::reader::{Ask, Fetched};
 
 /// Batches of one shard that may be on their way; what comes meanwhile makes
 /// one larger batch.
@@ -168,7 +168,7 @@ impl Submitter {
                 self.fetches.push_front(fetch);
                 return;
             }
-            self.store.fetch(self.shard, fetch);
+            self.store.fetch(self.shard, Ask { fetch, image: None });
             self.fetching += 1;
         }
     }

@@ -32,6 +32,13 @@ const GOLDEN: &[u8] = &[
     1, 0, 9, 0, 0, 0, 0, 0, 0, 0,
 ];
 
+impl<F: DiskFile> Stored<F> {
+    fn read_all(&self) -> io::Result<Bytes> {
+        self.check()?;
+        self.read(0, usize::MAX)
+    }
+}
+
 fn golden() -> Vec<u8> {
     let mut golden = GOLDEN.to_vec();
     golden[56..60].copy_from_slice(&crc32c::crc32c(b"state").to_le_bytes());

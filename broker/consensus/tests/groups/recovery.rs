@@ -52,12 +52,19 @@ async fn a_group_begins_again_from_what_a_node_without_a_vote_knows() {
     }
     rig.reaches(&[1, 2, 3], 1, "19").await;
     let applied = rig.status(1, 1).applied.expect("20 entries");
-    let state = rig.machine(1, 1).clone().snapshot().await.expect("it does not fail");
+    let entries = rig.groups(1).entries(1).expect("it is known");
+    let mut source = rig.machine(1, 1).clone().snapshot(entries).await.expect("it does not fail");
+    let mut state = Vec::new();
+    let put = &mut |piece: &[u8]| {
+        state.extend_from_slice(piece);
+        Ok(())
+    };
+    source.write(put).expect("all of it is there");
     for gone in 1..=3 {
         rig.crash(gone).await;
     }
     let machine = rig.recorder(1);
-    let forced = rig.groups(4).force(1, Some((applied, state)), machine.clone()).await;
+    let forced = rig.groups(4).force(1, Some((applied, state.into())), machine.clone()).await;
     assert_eq!(forced.expect("the disk is fine").index, applied.index + 1);
     rig.nodes.get_mut(&4).expect("it runs").machines.insert(1, machine);
     rig.commit(1, "alone").await;

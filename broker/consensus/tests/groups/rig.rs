@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_consensus::{
-    CallKind, GroupId, GroupStatus, Groups, LogId, OpenError, ProposeError, StateMachine, Timers,
-    Transport, TransportError,
+    Body, CallKind, Entries, GroupId, GroupStatus, Groups, LogId, OpenError, ProposeError,
+    SnapshotSource, StateMachine, Timers, Transport, TransportError,
 };
 use tidegate_store::raft::{PartitionIndex, Writer, Written};
 use tidegate_store::{Batch, Log, Options, Position, SimDisk};
@@ -248,7 +248,10 @@ impl StateMachine for Recorder {
         state.entries.len().to_string().into_bytes()
     }
 
-    fn snapshot(&mut self) -> impl Future<Output = io::Result<Bytes>> + Send + 'static {
+    fn snapshot(
+        &mut self,
+        _: Entries,
+    ) -> impl Future<Output = io::Result<Box<dyn SnapshotSource>>> + Send + 'static {
         let state = lock(&self.state);
         let fails = state.fails;
         let entries = state.entries.clone();
@@ -265,11 +268,12 @@ impl StateMachine for Recorder {
                 out.extend_from_slice(&(payload.len() as u64).to_le_bytes());
                 out.extend_from_slice(&payload);
             }
-            Ok(out.into())
+            Ok(Box::new(Bytes::from(out)) as Box<dyn SnapshotSource>)
         }
     }
 
-    fn install(&mut self, mut bytes: Bytes) -> io::Result<()> {
+    fn install(&mut self, body: Body) -> io::Result<()> {
+        let mut bytes = body.read_all()?;
         let mut entries = Vec::new();
         let number = |bytes: &mut Bytes| {
             u64::from_le_bytes(bytes.split_to(8)[..].try_into().expect("eight"))

@@ -75,6 +75,15 @@ impl Outgoing {
             (None, _) | (_, FlightState::Released) => true,
         });
         self.waiting_bytes += bytes;
+        self.cool(parked);
+        if unknown {
+            self.maybe_sent = self.sequence;
+        }
+        self.sent = sent;
+    }
+
+    /// What waits needs no memory where the disk has it; `parked` waits with it.
+    pub(super) fn cool(&mut self, mut parked: Vec<Kept>) {
         self.waiting.retain(|Waiting { sequence, delivery }| match delivery.position {
             Some(position) if delivery.ticket.is_none() => {
                 let (qos, bytes) = (delivery.qos, delivery.message.bytes() as u64);
@@ -89,10 +98,6 @@ impl Outgoing {
             parked.sort_unstable_by_key(|kept| kept.sequence);
             self.cold = parked.into_iter().map(Cold::new).collect();
         }
-        if unknown {
-            self.maybe_sent = self.sequence;
-        }
-        self.sent = sent;
     }
 
     fn kept(&self, cold: Cold) -> Kept {
@@ -124,9 +129,12 @@ impl Outgoing {
         all
     }
 
-    /// Number and place of each message that is on the disk alone.
-    pub(crate) fn all_cold(&self) -> impl Iterator<Item = (u64, Position)> {
-        self.cold.iter().map(|cold| (self.number(cold.sequence), cold.position))
+    /// Where each message lies that the disk has, to be looked at or changed.
+    pub(crate) fn each_position(&mut self, f: &mut dyn FnMut(&mut Position)) {
+        self.cold.iter_mut().for_each(|cold| f(&mut cold.position));
+        let flights = self.flights.iter_mut().filter_map(|f| f.delivery.as_mut());
+        let waiting = self.waiting.iter_mut().map(|w| &mut w.delivery);
+        flights.chain(waiting).filter_map(|d| d.position.as_mut()).for_each(f);
     }
 
     /// The messages of shared subscriptions, which are kept in memory too.
@@ -208,55 +216,45 @@ impl Outgoing {
     }
 
     /// An acknowledgement that was read back. Nothing counts as sent then, so
-    /// the message may stand anywhere.
+    /// the message may stand anywhere; an id that two have is the first one's.
     pub(crate) fn acknowledge_unsent(&mut self, packet_id: u16, acked: Acked) -> Outcome {
         if self.find(packet_id).is_some() {
             return self.acknowledge(packet_id, acked);
         }
-        let mut number = None;
-        let first = self.cold.front().map(|cold| self.number(cold.sequence));
-        if let Some(first) = first {
-            let ahead = (u64::from(packet_id) + ids() - u64::from(super::packet_id(first))) % ids();
-            number = self.find_cold(first + ahead).map(|at| (first + ahead, Some(at)));
-        }
-        if number.is_none() {
-            let is_it = |w: &Waiting| super::packet_id(w.sequence) == packet_id;
-            if let Some(at) = self.waiting.iter().position(is_it) {
-                return self.acknowledge_waiting(at, acked);
+        let is_it = |w: &Waiting| super::packet_id(w.sequence) == packet_id;
+        let warm = self.waiting.iter().position(is_it);
+        let warm = warm.and_then(|at| Some((self.waiting.get(at)?.sequence, at)));
+        let cold = self.cold_with(packet_id);
+        let (sequence, qos) = match (warm, cold) {
+            (Some((warm, at)), cold) if cold.is_none_or(|(cold, _)| warm < cold) => {
+                (warm, self.waiting.get(at).map(|w| w.delivery.qos))
             }
-        }
-        let Some((sequence, at)) = number else { return Outcome::Unknown };
-        if let Some(at) = at {
-            let cold = self.cold.remove(at);
-            self.waiting_bytes -= cold.map_or(0, Cold::bytes);
-        }
-        match acked {
-            Acked::Puback | Acked::PubrecRefused | Acked::Pubcomp => Outcome::Ended,
-            Acked::Pubrec => self.release_unsent(sequence),
-        }
-    }
-
-    /// The same of one that is in memory, which says what it waits for.
-    fn acknowledge_waiting(&mut self, at: usize, acked: Acked) -> Outcome {
-        let Some(Waiting { sequence, delivery }) = self.waiting.get(at) else {
-            return Outcome::Unknown;
+            (_, Some((cold, at))) => (cold, self.cold.get(at).map(|cold| cold.qos())),
+            (_, None) => return Outcome::Unknown,
         };
-        let (sequence, bytes) = (*sequence, delivery.message.bytes() as u64);
-        let outcome = match (acked, delivery.qos) {
-            (Acked::Puback, QoS::AtLeastOnce) | (Acked::PubrecRefused, QoS::ExactlyOnce) => {
-                Outcome::Ended
-            }
-            (Acked::Pubrec, QoS::ExactlyOnce) => Outcome::Release,
+        let outcome = match (acked, qos) {
+            (Acked::Puback, Some(QoS::AtLeastOnce))
+            | (Acked::PubrecRefused, Some(QoS::ExactlyOnce)) => Outcome::Ended,
+            (Acked::Pubrec, Some(QoS::ExactlyOnce)) => Outcome::Release,
             (Acked::Puback | Acked::Pubrec | Acked::PubrecRefused | Acked::Pubcomp, _) => {
                 return Outcome::Mismatch;
             }
         };
-        self.waiting.remove(at);
-        self.waiting_bytes -= bytes;
+        self.drop_one(sequence);
         match outcome {
             Outcome::Release => self.release_unsent(sequence),
             Outcome::Ended | Outcome::Unknown | Outcome::Mismatch => outcome,
         }
+    }
+
+    /// Number and place of the first message on the disk with this packet id.
+    fn cold_with(&self, packet_id: u16) -> Option<(u64, usize)> {
+        let first = self.number(self.cold.front()?.sequence);
+        let last = self.number(self.cold.back()?.sequence);
+        let ahead = (u64::from(packet_id) + ids() - u64::from(super::packet_id(first))) % ids();
+        // One of them may have gone, and the next cycle has it.
+        let mut numbers = (first + ahead..=last).step_by(ids() as usize);
+        numbers.find_map(|number| Some((number, self.find_cold(number)?)))
     }
 
     fn release_unsent(&mut self, sequence: u64) -> Outcome {

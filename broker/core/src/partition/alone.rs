@@ -2,19 +2,14 @@
 //! it: for a node that becomes one of a cluster.
 //!
 //! Its records are read back as at a start, and one more ends the connections of
-//! before. Queues are on the disk then; their messages are read once, and are in
-//! the image, as replicas have them in memory.
+//! before. Queues are on the disk then; the records of their messages are read
+//! once, while the image is written out, and are in it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
-
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
 
 use super::replica::{Header, Taken};
 use super::{Change, Context, Image, Partition, Record, RecordError};
-use crate::delivery::Delivery;
 use crate::ids::Millis;
 use crate::log::{FIRST_INDEX, ReplicatedLog};
 use crate::mail::{LaneSource, part};
@@ -44,27 +39,11 @@ impl Keeps {
     }
 }
 
-/// What the image of a partition of a node that is alone has besides its state.
+/// The errands of all partitions of a node that is alone that are not done.
 #[derive(Debug)]
-pub(super) struct Bodies<'a> {
-    /// The messages of queues that are on the disk alone, by place and session.
-    found: HashMap<(u64, u32), Delivery, FixedState>,
-    open: &'a [BTreeSet<u64>],
-}
+pub(super) struct Open<'a>(&'a [BTreeSet<u64>]);
 
-impl Bodies<'_> {
-    /// Those of a session's queue, with their numbers.
-    pub(super) fn of<'b>(
-        &'b self,
-        session: u32,
-        queue: &'b Outgoing,
-    ) -> impl Iterator<Item = (u64, &'b Delivery)> {
-        let found = move |(number, position): (u64, crate::ids::Position)| {
-            Some((number, self.found.get(&(position.offset(), session))?))
-        };
-        queue.all_cold().filter_map(found)
-    }
-
+impl Open<'_> {
     /// Whether the number of an errand has to be known: it may come again. In a
     /// cluster what comes behind a later one counts as done, and alone errands may
     /// overtake each other: those that are done must not be in the way.
@@ -72,7 +51,7 @@ impl Bodies<'_> {
         part == part::LOW
             || match source {
                 LaneSource::Partition(of) => {
-                    self.open.get(usize::from(of)).is_some_and(|open| open.contains(&number))
+                    self.0.get(usize::from(of)).is_some_and(|open| open.contains(&number))
                 }
                 LaneSource::Shard(_) => false,
             }
@@ -117,56 +96,17 @@ impl Partition {
     }
 
     /// The state as of the last record that was read back, as a replica has it.
-    /// `open` are the errands of all partitions that are not done; `read` gives
-    /// the body of the record at a place in the log.
-    ///
-    /// # Errors
-    /// That of `read`; or what lies there is not the message of a queue.
-    pub(crate) fn image_alone<'m, E: From<RecordError>>(
+    /// `open` are the errands of all partitions that are not done.
+    pub(crate) fn image_alone<'m>(
         &self,
         at: Millis,
         node: &Node,
         retained: impl Iterator<Item = &'m Arc<Message>>,
         open: &[BTreeSet<u64>],
-        read: impl FnMut(u64) -> Result<Vec<u8>, E>,
-    ) -> Result<Image, E> {
-        let bodies = Bodies { found: self.bodies(node, read)?, open };
+    ) -> Image {
         let time = at.saturating_add(node.epoch);
         let taken = Taken { last: Header::default(), next: self.log.next_index(), time };
-        Ok(self.paint(taken, node, retained, Some(&bodies)))
-    }
-
-    fn bodies<E: From<RecordError>>(
-        &self,
-        node: &Node,
-        mut read: impl FnMut(u64) -> Result<Vec<u8>, E>,
-    ) -> Result<HashMap<(u64, u32), Delivery, FixedState>, E> {
-        // By place, so that a message is read once for all who wait for it.
-        let mut wanted: BTreeMap<u64, Vec<(u32, u32)>> = BTreeMap::new();
-        for (slot, session) in self.kept_sessions() {
-            let Some(queue) = session.outgoing.as_deref() else { continue };
-            for (_, position) in queue.all_cold() {
-                wanted.entry(position.offset()).or_default().push((session.generation, slot));
-            }
-        }
-        let mut bodies = HashMap::default();
-        for (position, mut sessions) in wanted {
-            sessions.sort_unstable();
-            let key = |session: u32| {
-                let at = sessions.binary_search_by_key(&session, |&(session, _)| session).ok()?;
-                Some(self.session_key(sessions[at].1, session))
-            };
-            let body = read(position)?;
-            self.deliveries_of(&body, node, key, |session, delivery| {
-                bodies.entry((position, session)).or_insert(delivery);
-                ControlFlow::Continue(())
-            })?;
-            if sessions.iter().any(|&(session, _)| !bodies.contains_key(&(position, session))) {
-                let what = "place of a message";
-                return Err(RecordError::Unknown { what, value: position }.into());
-            }
-        }
-        Ok(bodies)
+        self.paint(taken, node, retained, Some(&Open(open)))
     }
 
     /// The sessions, with their slots.

@@ -15,6 +15,8 @@ mod bytes;
 mod claim;
 mod class;
 mod image;
+mod install;
+mod kept;
 mod outbox;
 mod record;
 mod recover;

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use hashbrown::HashMap;
 
-use super::image::Installing;
+use super::install::Installing;
 use super::{Change, Context, Ended, Partition};
 use crate::ids::{ConnRef, Member, Millis, PartitionId, ShardId};
 use crate::index::Remote;
@@ -79,6 +79,8 @@ pub(super) struct Replica {
     /// Claims that an earlier leader granted, by connection.
     inherited: BTreeMap<ConnRef, u32>,
     pub(super) installing: Option<Box<Installing>>,
+    /// The last image that was given out, by number, and where its records lay.
+    pub(super) painted: Option<(u32, Vec<u64>)>,
 }
 
 /// An errand whose end is written.
@@ -98,6 +100,7 @@ impl Default for Replica {
             closing: VecDeque::new(),
             inherited: BTreeMap::new(),
             installing: None,
+            painted: None,
         }
     }
 }

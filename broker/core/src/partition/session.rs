@@ -374,7 +374,7 @@ impl Partition {
             return cx.counters.track(before, outgoing.load());
         }
         if cx.replaying {
-            outgoing.follow_cold(delivery);
+            outgoing.follow(delivery);
             session.sequence = outgoing.sequence();
             cx.counters.track(before, outgoing.load());
             return self.pump(at, slot, cx);

@@ -55,6 +55,8 @@ impl Partition {
     ) -> Result<(), RecordError> {
         let records = fetch.positions.iter().zip(bodies);
         match fetch.why {
+            // Who leads it now asks by itself.
+            Why::Send if !self.leads() => {}
             Why::Send => {
                 let mut deliveries = Vec::with_capacity(bodies.len());
                 for (&position, body) in records {

@@ -39,24 +39,14 @@ impl Shard {
     }
 
     /// The state of a partition as its first replica is to have it, of the only
-    /// shard of a node: it looks at the others of it. `read` gives
-    /// the body of the record at a place in the log: each message of a queue is
-    /// asked for once.
-    ///
-    /// # Errors
-    /// That of `read`; or what lies there is not the message of a queue.
-    pub fn image_alone<E: From<RecordError>>(
-        &self,
-        now: Millis,
-        p: PartitionId,
-        read: impl FnMut(u64) -> Result<Vec<u8>, E>,
-    ) -> Result<Image, E> {
+    /// shard of a node: it looks at the others of it.
+    pub fn image_alone(&self, now: Millis, p: PartitionId) -> Image {
         let at = self.local_number(p);
         let Shard { node, partitions, retained, retained_of, .. } = self;
         let mut topics: Vec<&Arc<str>> = retained_of[at].iter().collect();
         topics.sort_unstable();
         let messages = topics.into_iter().filter_map(|topic| retained.get(topic));
         let open: Vec<_> = partitions.iter().map(Partition::open_errands).collect();
-        partitions[at].image_alone(now, node, messages, &open, read)
+        partitions[at].image_alone(now, node, messages, &open)
     }
 }

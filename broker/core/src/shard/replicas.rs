@@ -17,11 +17,7 @@ use crate::journal::{Batch, Journal};
 use crate::limits::PARTITION_JOURNAL_BYTES_MAX;
 use crate::mail::{Confirm, Kind};
 use crate::partition::{Context, Header, Image, Partition, RecordError};
-
-/// Bytes of an entry's header.
-const HEADER_BYTES: usize = 18;
-/// Bytes in front of each of its records.
-const RECORD_BYTES: usize = 12;
+use crate::stored::{HEADER_BYTES, RECORD_BYTES, Stored, record};
 
 /// What became of a committed entry.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -65,15 +61,6 @@ fn header(payload: &[u8]) -> Result<(Header, &[u8]), RecordError> {
     };
     let member = Member(number(0, 2) as u16);
     Ok((Header { member, epoch: number(2, 8), number: number(10, 8) }, records))
-}
-
-/// The next record of an entry: index and body; with what is behind it.
-fn record(rest: &[u8]) -> Result<(u64, &[u8], &[u8]), RecordError> {
-    let (index, rest) = rest.split_first_chunk::<8>().ok_or(RecordError::Short("index"))?;
-    let (length, rest) = rest.split_first_chunk::<4>().ok_or(RecordError::Short("length"))?;
-    let length = u32::from_le_bytes(*length) as usize;
-    let (body, rest) = rest.split_at_checked(length).ok_or(RecordError::Short("record"))?;
-    Ok((u64::from_le_bytes(*index), body, rest))
 }
 
 impl Shard {
@@ -134,11 +121,12 @@ impl Shard {
         batch
     }
 
-    /// The batch with this number is committed. Batches are told in order.
-    pub fn durable_of(&mut self, now: Millis, p: PartitionId, number: u64) {
+    /// The batch with this number is committed, with its records at these
+    /// positions. Batches are told in order.
+    fn durable_of(&mut self, now: Millis, p: PartitionId, number: u64, positions: &[u64]) {
         let at = self.local_number(p);
         let Some(Some(journal)) = self.journals.get_mut(at) else { return };
-        journal.durable(number, &[]);
+        journal.durable(number, positions);
         if let Some(partition) = self.partitions.get_mut(at) {
             partition.close_errands(journal);
         }
@@ -160,8 +148,10 @@ impl Shard {
         journal.map_or(0, |journal| journal.bytes())
     }
 
-    /// An entry of a partition's log is committed: its payload. To be called
-    /// for each, in the order of the log, whoever proposed it.
+    /// An entry of a partition's log is committed: its index and its payload,
+    /// which stays readable as long as [`Shard::oldest_entry`] says. To be called
+    /// for each, in the order of the log, whoever proposed it. Index 0: it does
+    /// not stay, and what it brings is kept in memory.
     ///
     /// # Errors
     /// It is no entry that this version knows. The partition can't go on.
@@ -169,9 +159,15 @@ impl Shard {
         &mut self,
         now: Millis,
         p: PartitionId,
+        entry: u64,
         payload: &[u8],
     ) -> Result<Applied, RecordError> {
         let (header, mut records) = header(payload)?;
+        let position = |rest: &[u8]| {
+            let within = u32::try_from(payload.len() - rest.len()).unwrap_or(u32::MAX);
+            let stored = Stored::Entry { index: entry, at: within };
+            stored.position().map_or(0, |position| position.offset())
+        };
         let (first, _, _) = record(records)?;
         let at = self.local_number(p);
         let Some(partition) = self.partitions.get_mut(at) else { return Ok(Applied::Void) };
@@ -185,12 +181,14 @@ impl Shard {
                 return Ok(Applied::Deposed);
             }
             let mut next = first;
+            let mut positions = Vec::new();
             while !records.is_empty() {
                 let (index, _, rest) = record(records)?;
+                positions.push(position(records));
                 (next, records) = (index + 1, rest);
             }
             partition.take(header, next);
-            self.durable_of(now, p, header.number);
+            self.durable_of(now, p, header.number, &positions);
             return Ok(Applied::Own);
         }
         if !counts {
@@ -199,7 +197,7 @@ impl Shard {
         let (mut taken, mut next) = (0, first);
         while !records.is_empty() {
             let (index, body, rest) = record(records)?;
-            self.replay(now, p.0, index, 0, body)?;
+            self.replay(now, p.0, index, position(records), body)?;
             (taken, next, records) = (taken + 1, index + 1, rest);
         }
         if let Some(partition) = self.partitions.get_mut(at) {
@@ -277,6 +275,7 @@ impl Shard {
         let undone = mails;
         self.journals[at] = None;
         self.followed[at] = Some(Box::default());
+        self.fetches.retain(|fetch| fetch.partition() != p.0);
         self.forget_errands(p);
         self.forget_tails(p);
         self.forget_grants(p);
@@ -298,7 +297,9 @@ impl Shard {
 
     /// The state of a partition for another replica, as of the last entry that
     /// was committed. None: entries are on their way; ask again after the next.
-    pub fn image_of(&mut self, now: Millis, p: PartitionId) -> Option<Image> {
+    /// `generation`: its number among those of this partition that are kept here,
+    /// from 1; each is higher than the ones before.
+    pub fn image_of(&mut self, now: Millis, p: PartitionId, generation: u32) -> Option<Image> {
         let at = self.local_number(p);
         let Shard { node, partitions, journals, retained, retained_of, .. } = self;
         let journal = journals.get_mut(at)?.as_deref_mut();
@@ -306,14 +307,30 @@ impl Shard {
         let mut topics: Vec<&Arc<str>> = retained_of[at].iter().collect();
         topics.sort_unstable();
         let messages = topics.into_iter().filter_map(|topic| retained.get(topic));
-        let image = partitions.get_mut(at)?.image(settled, node, messages)?;
+        let image = partitions.get_mut(at)?.image(generation, settled, node, messages)?;
         self.with_partition(now, at, |partition, cx| partition.thaw(cx));
         self.settle(now);
         Some(image)
     }
 
+    /// The image that [`Shard::image_of`] gave out under this number is durable
+    /// here, with its records at these places ([`Image::write`]): queues need the
+    /// log no longer for what is in it, nor an image of before. False: another
+    /// was given out since, or the partition was reset; nothing has changed.
+    pub fn saved(&mut self, p: PartitionId, generation: u32, places: &[u64]) -> bool {
+        let at = self.local_number(p);
+        self.partitions.get_mut(at).is_some_and(|partition| partition.saved(generation, places))
+    }
+
+    /// The oldest entry of a partition's log that a queue still needs.
+    pub fn oldest_entry(&mut self, p: PartitionId) -> Option<u64> {
+        let at = self.local_number(p);
+        self.partitions.get_mut(at)?.oldest_entry()
+    }
+
     /// Takes the next bytes of an image, cut anywhere, into a partition that was
-    /// reset; whether it is whole.
+    /// reset; whether it is whole. `generation`: its number among those of this
+    /// partition that are kept here, as of [`Shard::image_of`].
     ///
     /// # Errors
     /// It is no image that this version knows. The partition is to be reset.
@@ -321,11 +338,13 @@ impl Shard {
         &mut self,
         now: Millis,
         p: PartitionId,
+        generation: u32,
         bytes: &[u8],
     ) -> Result<bool, RecordError> {
         let at = self.local_number(p);
-        let outcome = self
-            .with_replayed(at, None, &mut Vec::new(), |partition, cx| partition.install(bytes, cx));
+        let outcome = self.with_replayed(at, None, &mut Vec::new(), |partition, cx| {
+            partition.install(generation, bytes, cx)
+        });
         let Some(installed) = outcome.transpose()? else { return Ok(true) };
         for message in installed.retained {
             self.keep_retained(&message);

@@ -158,9 +158,11 @@ fn what_a_node_alone_keeps_is_counted_and_a_message_of_many_is_one() {
     let (images, keeps) = alone.images_alone();
     assert_eq!((keeps.sessions, keeps.messages, keeps.retained), (300, 300, 1));
     assert!(keeps.bytes >= 300 * 100_000 && !keeps.is_nothing(), "{keeps:?}");
-    let bytes: usize = images.iter().flat_map(|image| &image.pieces).map(Vec::len).sum();
+    let sizes: Vec<_> = images.iter().map(|image| alone.written(image).len()).collect();
+    let bytes: usize = sizes.iter().sum();
     assert!(bytes < 64 * 110_000, "{bytes}: once a partition");
-    let sizes: Vec<_> = images.iter().map(|image| image.pieces.concat().len()).collect();
+    let records: Vec<_> = images.iter().map(|image| image.records.len()).collect();
+    assert!(records.iter().all(|&n| n <= 1), "{records:?}: not one a session");
     alone.crash(1, 0);
     let again = alone.images_alone().0;
     assert_eq!(again.len(), sizes.len());

@@ -5,11 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use tidegate_core::Applied;
 use tidegate_core::ids::{Member, PARTITIONS, PartitionId};
 use tidegate_core::mail::{MailFormat, parcels};
 use tidegate_core::settings::Settings;
+use tidegate_core::{Applied, Image, RecordError};
 
+use crate::disk::{Disk, Saving, Wanted};
 use crate::rig::{Client, Rig};
 
 /// How far the clock of each node is ahead of that of the one before it.
@@ -32,6 +33,16 @@ pub struct Cluster {
     pub held: bool,
     /// Partitions whose entries are not committed.
     pub stuck: BTreeSet<usize>,
+    /// By node and partition: what the node can read of it.
+    disks: Vec<Vec<Disk>>,
+    /// Reads that are asked for, by node and shard.
+    wanted: VecDeque<Wanted>,
+    /// Images that are not durable yet, by node and partition.
+    saving: Vec<(usize, usize, Saving)>,
+    /// How long reads and images take.
+    luck: u32,
+    /// Messages that were read.
+    pub reads: usize,
 }
 
 /// The log of a partition.
@@ -59,7 +70,7 @@ impl Cluster {
     pub fn of_alone(alone: &Rig, nodes: usize, shards: u16, settings: &Settings) -> Cluster {
         let mut cluster = Cluster::down(nodes, shards, settings);
         for (group, image) in cluster.groups.iter_mut().zip(alone.images_alone().0) {
-            (group.base, group.image) = (1, image.pieces.concat());
+            (group.base, group.image) = (1, alone.written(&image));
             group.entries.push(Vec::new());
         }
         for node in 0..nodes {
@@ -83,6 +94,11 @@ impl Cluster {
             now: 0,
             held: false,
             stuck: BTreeSet::new(),
+            disks: (0..nodes).map(|_| (0..PARTITIONS).map(|_| Disk::default()).collect()).collect(),
+            wanted: VecDeque::new(),
+            saving: Vec::new(),
+            luck: 7,
+            reads: 0,
         }
     }
 
@@ -132,14 +148,20 @@ impl Cluster {
         let at = self.at(node, p);
         let group = &self.groups[p];
         let (base, image) = (group.base, group.image.clone());
+        let disk = &mut self.disks[node][p];
+        let generation = disk.next_image();
+        disk.forget(base);
         let rig = self.rig(node);
         if base > 0 {
             let mut ended = false;
+            let partition = PartitionId(p as u8);
             // Cut anywhere.
             for piece in image.chunks(977) {
                 let shard = &mut rig.shards[at];
-                ended = shard.install(rig.now, PartitionId(p as u8), piece).expect("an image");
+                let installed = shard.install(rig.now, partition, generation, piece);
+                ended = installed.expect("an image");
             }
+            self.disks[node][p].keep(generation, image);
             assert!(ended, "the image of {p} is whole");
         }
         self.applied[node][p] = base;
@@ -153,8 +175,10 @@ impl Cluster {
         while let Some(payload) = self.groups[p].entries.get(self.applied[node][p]).cloned() {
             busy = true;
             self.applied[node][p] += 1;
+            let entry = self.applied[node][p] as u64;
             let rig = self.rig(node);
-            let applied = rig.shards[at].committed(rig.now, PartitionId(p as u8), &payload);
+            let partition = PartitionId(p as u8);
+            let applied = rig.shards[at].committed(rig.now, partition, entry, &payload);
             match applied.expect("an entry") {
                 Applied::Own => assert!(self.leads[node][p], "own, of one that does not lead"),
                 Applied::Followed(records) => assert!(records > 0),
@@ -299,26 +323,117 @@ impl Cluster {
         for _ in 0..10 {
             self.run();
             let at = self.at(leader, p);
+            let generation = self.disks[leader][p].next_image();
             let rig = self.rig(leader);
-            let Some(image) = rig.shards[at].image_of(rig.now, partition) else { continue };
+            let image = rig.shards[at].image_of(rig.now, partition, generation);
+            let Some(image) = image else { continue };
             let applied = self.applied[leader][p];
+            let bytes = self.write_image(leader, p, generation, &image);
             for node in (0..self.nodes.len()).filter(|&node| node != leader) {
                 if !self.is_up(node) || self.leads[node][p] || self.applied[node][p] != applied {
                     continue;
                 }
                 let at = self.at(node, p);
+                let generation = self.disks[node][p].next_image();
                 let rig = self.rig(node);
-                let other = rig.shards[at].image_of(rig.now, partition).expect("a follower's");
+                let other = rig.shards[at].image_of(rig.now, partition, generation);
+                let other = other.expect("a follower's");
                 assert_eq!(image.index, other.index);
                 assert_eq!(image.pieces, other.pieces, "the images of {p} at {leader} and {node}");
+                let other = self.write_image(node, p, generation, &other);
+                assert!(bytes == other, "the images of {p} at {leader} and {node}");
             }
             let group = &mut self.groups[p];
             group.base = applied;
-            group.image = image.pieces.concat();
+            group.image = bytes;
             self.run();
             return;
         }
         panic!("no image of {p}");
+    }
+
+    /// Writes an image out; some time later it is durable there.
+    fn write_image(&mut self, node: usize, p: usize, generation: u32, image: &Image) -> Vec<u8> {
+        let disk = &self.disks[node][p];
+        let entries = &self.groups[p].entries;
+        let mut bytes = Vec::new();
+        let read = |position| Ok(disk.read(entries, position).expect("what is needed is there"));
+        let put = |piece: &[u8]| {
+            bytes.extend_from_slice(piece);
+            Ok::<_, RecordError>(())
+        };
+        let places = image.write(read, |_| 0, put).expect("an image");
+        let upto = self.applied[node][p];
+        let saving = Saving { generation, places, bytes: bytes.clone(), upto };
+        self.saving.retain(|(other, of, _)| (*other, *of) != (node, p));
+        if self.lucky() {
+            self.save(node, p, saving);
+        } else {
+            self.saving.push((node, p, saving));
+        }
+        bytes
+    }
+
+    fn save(&mut self, node: usize, p: usize, saving: Saving) {
+        let Saving { generation, places, bytes, upto } = saving;
+        let at = self.at(node, p);
+        if !self.is_up(node) {
+            return;
+        }
+        self.take_fetches();
+        let partition = PartitionId(p as u8);
+        let rig = self.rig(node);
+        let kept = rig.shards[at].saved(partition, generation, &places);
+        let oldest = rig.shards[at].oldest_entry(partition);
+        let disk = &mut self.disks[node][p];
+        if kept {
+            disk.keep(generation, bytes);
+        }
+        disk.forget(oldest.map_or(upto, |oldest| upto.min(oldest as usize - 1)));
+    }
+
+    fn lucky(&mut self) -> bool {
+        self.luck = self.luck.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        self.luck >> 30 == 0
+    }
+
+    fn take_fetches(&mut self) {
+        for node in 0..self.rigs.len() {
+            let member = self.nodes[node];
+            let Some(rig) = &mut self.rigs[node] else { continue };
+            for (shard, core) in rig.shards.iter_mut().enumerate() {
+                for fetch in core.take_fetches() {
+                    let epoch = self.disks[node][usize::from(fetch.partition())].epoch;
+                    self.wanted.push_back(Wanted { node, member, shard, fetch, epoch });
+                }
+            }
+        }
+    }
+
+    /// Reads what shards ask for, some time later, and lets images become durable.
+    fn read(&mut self) -> bool {
+        self.take_fetches();
+        if self.lucky() && !self.saving.is_empty() {
+            let (node, p, saving) = self.saving.remove(0);
+            self.save(node, p, saving);
+        }
+        let busy = !self.wanted.is_empty();
+        if self.lucky()
+            && let Some(Wanted { node, member, shard, fetch, epoch }) = self.wanted.pop_front()
+            && self.nodes[node] == member
+        {
+            let p = usize::from(fetch.partition());
+            let disk = &self.disks[node][p];
+            let read = |&position: &u64| disk.read(&self.groups[p].entries, position);
+            let bodies: Option<Vec<Vec<u8>>> = fetch.positions.iter().map(read).collect();
+            assert!(bodies.is_some() || disk.epoch != epoch, "what is needed is there: {fetch:?}");
+            let bodies = bodies.unwrap_or_default();
+            self.reads += bodies.len();
+            if let Some(rig) = &mut self.rigs[node] {
+                rig.shards[shard].fetched(rig.now, &fetch, &bodies).expect("records of messages");
+            }
+        }
+        busy
     }
 
     /// Turns of all nodes, mail between them and entries of their logs, until
@@ -327,7 +442,8 @@ impl Cluster {
         for _ in 0..20_000 {
             self.rigs.iter_mut().flatten().for_each(Rig::run);
             let carried = self.carry();
-            if !self.commit() && !carried {
+            let read = self.read();
+            if !self.commit() && !carried && !read {
                 return;
             }
         }

@@ -628,6 +628,7 @@ impl World {
 fn random_leaders_keep_what_was_promised() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let first = number("REPLICAS_FIRST").unwrap_or(1);
+    let mut reads = 0;
     for seed in first..first + number("REPLICAS_SEEDS").unwrap_or(40) {
         let mut world = World::new(seed);
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -636,8 +637,10 @@ fn random_leaders_keep_what_was_promised() {
             }
             world.finish();
         }));
+        reads += world.cluster.reads;
         if outcome.is_err() {
             panic!("seed {seed}:\n{}", world.story.join("\n"));
         }
     }
+    assert!(reads > 0, "messages that waited were on the disk");
 }

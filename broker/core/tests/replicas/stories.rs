@@ -245,13 +245,14 @@ fn bytes_that_are_no_image_and_no_entry_are_refused_and_never_more() {
             let partition = PartitionId(p as u8);
             let rig = fresh.rig(0);
             let shard = &mut rig.shards[0];
-            refused += usize::from(shard.install(rig.now, partition, &bytes) != Ok(true));
+            refused += usize::from(shard.install(rig.now, partition, 1, &bytes) != Ok(true));
             shard.reset(rig.now, partition);
-            let entry = shard.committed(rig.now, partition, &bytes[4..]);
+            let entry = shard.committed(rig.now, partition, 1, &bytes[4..]);
             assert!(entry.is_err() || entry == Ok(tidegate_core::Applied::Void));
         }
         let counters = &fresh.rig(0).node.totals;
         assert_eq!(counters.sessions.load(std::sync::atomic::Ordering::Relaxed), 0);
     }
-    assert!(refused > 1_000, "{refused}");
+    // What is within a record is looked at when its message is wanted.
+    assert!(refused > 700, "{refused}");
 }

@@ -181,12 +181,24 @@ impl Rig {
         shard.keep();
         read_back(disk, self.now, std::slice::from_mut(&mut shard));
         shard.end_alone(self.now).expect("our own record");
+        let image = |p| shard.image_alone(self.now, PartitionId(p));
+        ((0..64).map(image).collect(), shard.keeps_alone())
+    }
+
+    /// The bytes of such an image.
+    pub fn written(&self, image: &Image) -> Vec<u8> {
+        let disk = self.disk.as_ref().expect("a node whose state is kept");
         let read = |at: u64| {
             let record = disk.durable[at as usize - 1].as_ref();
             Ok::<_, RecordError>(record.expect("what is needed is still there").1.clone())
         };
-        let image = |p| shard.image_alone(self.now, PartitionId(p), read).expect("of messages");
-        ((0..64).map(image).collect(), shard.keeps_alone())
+        let mut bytes = Vec::new();
+        let put = |piece: &[u8]| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        };
+        image.write(read, |_| 0, put).expect("of messages");
+        bytes
     }
 
     fn of(node: Arc<Node>, now: u64) -> Rig {

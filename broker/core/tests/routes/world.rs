@@ -239,7 +239,7 @@ impl World {
         while let Some(entry) = log.committed.get(log.applied[node]) {
             log.applied[node] += 1;
             let shard = &mut rig.shards[home.index()];
-            match shard.committed(rig.now, partition, entry).expect("our own entry") {
+            match shard.committed(rig.now, partition, 0, entry).expect("our own entry") {
                 Applied::Own | Applied::Followed(_) | Applied::Void => {}
                 Applied::Deposed => panic!("a leader is told before others' entries come"),
             }

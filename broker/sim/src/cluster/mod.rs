@@ -8,6 +8,7 @@
 
 mod faults;
 mod hole;
+mod keep;
 mod meta;
 mod net;
 mod raft;

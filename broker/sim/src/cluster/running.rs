@@ -6,13 +6,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tidegate_cluster::ids::Life;
-use tidegate_core::Applied;
 use tidegate_core::access::Open;
 use tidegate_core::ids::{Member, Millis, PartitionId};
 use tidegate_core::limits::Limits;
 use tidegate_core::mail::{MailFormat, parcels};
 use tidegate_core::settings::Settings;
+use tidegate_core::{Applied, Fetch};
 
+use super::keep::{Kept, Written};
 use super::meta::Known;
 use super::net::{Load, Net};
 use super::raft::Payload;
@@ -32,12 +33,15 @@ const MAIL_BYTES_MAX: usize = 4 << 10;
 /// What a shard is told.
 #[derive(Clone, Debug)]
 pub(super) enum Word {
-    Committed(u8, Payload),
+    /// The entry with this number.
+    Committed(u8, usize, Payload),
     Promote(u8, u64),
     Reset(u8),
     /// The state is wanted, for the entry with this number.
     Snapshot(u8, usize),
     Install(u8, Payload),
+    /// An image as of an entry is durable.
+    Saved(u8, usize, Written),
     Mail(u16, Vec<u8>),
     HomeMoved(u8),
     MemberUp(u16, u64),
@@ -59,7 +63,7 @@ pub(super) enum Said {
     /// Whether this node still leads these partitions of a shard, a bit each.
     Prove(usize, u64),
     /// The state as of an entry.
-    Image(u8, usize, Payload),
+    Image(u8, usize, Written),
 }
 
 /// What a shard knows of one of its partitions.
@@ -80,6 +84,10 @@ struct Joint {
     led: BTreeMap<u8, Led>,
     peers: BTreeMap<u16, u64>,
     gone: BTreeSet<u16>,
+    /// What can be read of its partitions.
+    kept: BTreeMap<u8, Kept>,
+    /// Reads that are under way.
+    fetches: Vec<Fetch>,
 }
 
 /// What is given to a shard that takes its turn.
@@ -193,7 +201,9 @@ impl Running {
         self.node.is_quiet()
             && self.said.is_empty()
             && self.joints.iter().all(|joint| {
-                joint.words.is_empty() && joint.led.values().all(|led| led.lazy_at.is_none())
+                joint.words.is_empty()
+                    && joint.fetches.is_empty()
+                    && joint.led.values().all(|led| led.lazy_at.is_none())
             })
     }
 
@@ -227,9 +237,27 @@ impl Running {
                 return true;
             }
         }
+        busy |= self.read(at);
         busy |= self.node.turn(at);
         busy |= self.speak(at, out);
         busy
+    }
+
+    /// Brings what was asked for in the turn before. What is not there any more
+    /// lies elsewhere by now, or was forgotten.
+    fn read(&mut self, at: usize) -> bool {
+        let joint = &mut self.joints[at];
+        let shard = &mut self.node.shards[at];
+        let fetches = std::mem::take(&mut joint.fetches);
+        for fetch in &fetches {
+            let kept = joint.kept.entry(fetch.partition()).or_default();
+            let bodies: Option<Vec<_>> = fetch.positions.iter().map(|&p| kept.read(p)).collect();
+            if shard.fetched(self.node.now, fetch, &bodies.unwrap_or_default()).is_err() {
+                self.ends = Some("a message that cannot be read back");
+            }
+        }
+        joint.fetches = shard.take_fetches();
+        !fetches.is_empty() || !joint.fetches.is_empty()
     }
 
     fn take(&mut self, at: usize, word: Word, out: &mut Outside<'_>) {
@@ -238,7 +266,11 @@ impl Running {
         let shard = &mut self.node.shards[at];
         let joint = &mut self.joints[at];
         match word {
-            Word::Committed(p, payload) => self.committed(at, p, &payload),
+            Word::Committed(p, index, payload) => {
+                let kept = joint.kept.entry(p).or_default();
+                kept.append(index as u64, Rc::clone(&payload));
+                self.committed(at, p, index as u64, &payload);
+            }
             Word::Promote(p, term) => {
                 let led = joint.led.entry(p).or_default();
                 (led.leads, led.deposed, led.outstanding) = (Some(term), false, 0);
@@ -263,11 +295,26 @@ impl Running {
                 joint.led.entry(p).or_default().wanted.push(index);
                 self.give_image(at, p);
             }
-            Word::Install(p, image) => match shard.install(now, PartitionId(p), &image) {
-                Ok(true) => {}
-                Ok(false) => self.ends = Some("a state that is cut"),
-                Err(_) => self.ends = Some("a state that cannot be read"),
-            },
+            Word::Install(p, image) => {
+                let kept = joint.kept.entry(p).or_default();
+                let generation = kept.next_image();
+                kept.clear();
+                kept.set_image(generation, Rc::clone(&image));
+                match shard.install(now, PartitionId(p), generation, &image) {
+                    Ok(true) => {}
+                    Ok(false) => self.ends = Some("a state that is cut"),
+                    Err(_) => self.ends = Some("a state that cannot be read"),
+                }
+            }
+            Word::Saved(p, index, Written { generation, places, bytes }) => {
+                let p = PartitionId(p);
+                let kept = joint.kept.entry(p.0).or_default();
+                if shard.saved(p, generation, &places) {
+                    kept.set_image(generation, bytes);
+                }
+                let next = index as u64 + 1;
+                kept.purge(shard.oldest_entry(p).map_or(next, |oldest| oldest.min(next)));
+            }
             Word::Mail(from, bytes) => {
                 let over = joint.gone.contains(&from);
                 if over || shard.inbound(now, Member(from), &bytes).is_err() {
@@ -307,13 +354,13 @@ impl Running {
         }
     }
 
-    fn committed(&mut self, at: usize, p: u8, payload: &[u8]) {
+    fn committed(&mut self, at: usize, p: u8, index: u64, payload: &[u8]) {
         let led = self.joints[at].led.entry(p).or_default();
         if led.deposed {
             return;
         }
         let now = self.node.now;
-        let applied = self.node.shards[at].committed(now, PartitionId(p), payload);
+        let applied = self.node.shards[at].committed(now, PartitionId(p), index, payload);
         if matches!(applied, Ok(Applied::Void | Applied::Deposed)) {
             self.tell(|| format!("an entry of partition {p}: {applied:?}"));
         }
@@ -333,15 +380,22 @@ impl Running {
     }
 
     fn give_image(&mut self, at: usize, p: u8) {
-        let led = self.joints[at].led.entry(p).or_default();
+        let Joint { led, kept, .. } = &mut self.joints[at];
+        let led = led.entry(p).or_default();
         if led.wanted.is_empty() || led.deposed {
             return;
         }
         let now = self.node.now;
-        let Some(image) = self.node.shards[at].image_of(now, PartitionId(p)) else { return };
-        let bytes: Payload = Rc::from(image.pieces.concat());
+        let kept = kept.entry(p).or_default();
+        let generation = kept.next_image();
+        let image = self.node.shards[at].image_of(now, PartitionId(p), generation);
+        let Some(image) = image else { return };
+        let Some(written) = kept.write(generation, &image) else {
+            self.ends = Some("a message of an image that cannot be read");
+            return;
+        };
         for index in led.wanted.drain(..) {
-            self.said.push_back(Said::Image(p, index, Rc::clone(&bytes)));
+            self.said.push_back(Said::Image(p, index, written.clone()));
         }
     }
 

@@ -230,7 +230,7 @@ impl Running {
                         self.task.pending[usize::from(p)].push_back(index);
                         if self.task.hasty {
                             self.task.early.insert((p, index));
-                            self.say(p, Word::Committed(p, payload));
+                            self.say(p, Word::Committed(p, index, payload));
                         }
                         // It is in the log, and nobody waited so long.
                         if self.task.fickle && out.dice.below(1_000) == 0 {
@@ -249,7 +249,9 @@ impl Running {
             Said::Promoted(p, term) => self.promoted(p, term, out),
             Said::Image(p, index, image) => {
                 self.task.writing.remove(&p);
-                groups[usize::from(p)].snapshot(self.at, index, image);
+                let bytes = Rc::clone(&image.bytes);
+                groups[usize::from(p)].snapshot(self.at, index, bytes);
+                self.say(p, Word::Saved(p, index, image));
             }
         }
     }
@@ -268,7 +270,7 @@ impl Running {
                 Step::Apply(payload) => {
                     let index = group.applied(self.at);
                     if !self.task.early.remove(&(p, index)) {
-                        self.say(p, Word::Committed(p, payload));
+                        self.say(p, Word::Committed(p, index, payload));
                     }
                 }
             }

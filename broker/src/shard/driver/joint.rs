@@ -1,23 +1,32 @@
 //! The shard's part in a cluster: what it is told of partitions and other nodes,
 //! and what it hands out to them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
+use std::sync::Arc;
 
-use bytes::Bytes;
-use tidegate_core::Applied;
+use tidegate_consensus::Body;
 use tidegate_core::ids::{Member, Millis, PartitionId};
 use tidegate_core::mail::MailFormat;
+use tidegate_core::{Applied, Fetch};
 use tidegate_mesh::{MailClass, Peer};
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
 use super::Driver;
+use crate::replication::machine::Painted;
 use crate::replication::{BATCHES_MAX, MAIL_BYTES_MAX, Said, Word};
-use crate::store::LAZY_MS;
+use crate::store::reader::{Ask, die};
+use crate::store::{FETCHES_MAX, Fetched, LAZY_MS};
 
 /// Words that are taken in one turn.
 const WORDS_A_TURN: usize = 256;
+
+/// Bytes of a state that are read at once.
+const INSTALL_BYTES: usize = 1 << 20;
+/// How long messages may be found nowhere while the shard has not heard where
+/// they lie.
+const LOST_MS: Millis = 60_000;
 
 /// What a shard knows of one of its partitions.
 #[derive(Debug)]
@@ -32,7 +41,13 @@ struct Led {
     /// When records that nobody waits for have lain long enough.
     lazy_at: Option<Millis>,
     /// Who wants its state.
-    wanted: Vec<oneshot::Sender<io::Result<Bytes>>>,
+    wanted: Vec<oneshot::Sender<io::Result<Painted>>>,
+    /// The image in which messages of its queues may lie, with its number.
+    image: Option<(u32, Body)>,
+    /// Images that were numbered.
+    images: u32,
+    /// Since when nothing was found of what was asked for.
+    lost_since: Option<Millis>,
 }
 
 /// A shard's end of the cluster.
@@ -44,6 +59,9 @@ pub(crate) struct Joint {
     /// Members that are no more, though they may not know it yet.
     gone: HashSet<u16>,
     parcels: Vec<u8>,
+    /// Messages that the reader has not been asked for, and questions that it has.
+    fetches: VecDeque<Fetch>,
+    fetching: usize,
 }
 
 impl Joint {
@@ -55,12 +73,17 @@ impl Joint {
             outstanding: 0,
             lazy_at: None,
             wanted: Vec::new(),
+            image: None,
+            images: 0,
+            lost_since: None,
         });
         Joint {
             led: led.collect(),
             peers: HashMap::new(),
             gone: HashSet::new(),
             parcels: Vec::new(),
+            fetches: VecDeque::new(),
+            fetching: 0,
         }
     }
 
@@ -94,7 +117,9 @@ impl Driver {
         let member = self.node().member();
         let Some(joint) = &mut self.joint else { return };
         match word {
-            Word::Committed { partition, payload } => self.committed(now, partition, &payload),
+            Word::Committed { partition, index, payload } => {
+                self.committed(now, partition, index, &payload);
+            }
             Word::Promote(partition, term) => {
                 let Some(led) = joint.of(partition) else { return };
                 (led.leads, led.deposed, led.outstanding) = (Some(term), false, 0);
@@ -119,6 +144,7 @@ impl Driver {
                 for wanted in led.wanted.drain(..) {
                     let _ = wanted.send(Err(io::Error::other("the partition was reset")));
                 }
+                (led.image, led.lost_since) = (None, None);
                 self.core.reset(now, partition);
             }
             Word::Snapshot(partition, answer) => {
@@ -126,11 +152,17 @@ impl Driver {
                 led.wanted.push(answer);
                 self.give_image(now, partition);
             }
-            Word::Install(partition, bytes) => match self.core.install(now, partition, &bytes) {
-                Ok(true) => {}
-                Ok(false) => self.fail(partition, &io::Error::other("a state that is cut")),
-                Err(error) => self.fail(partition, &error),
-            },
+            Word::Install(partition, body) => self.install(now, partition, body),
+            Word::Saved { partition, generation, places, body } => {
+                let Some(led) = joint.of(partition) else { return };
+                if self.core.saved(partition, generation, &places) {
+                    (led.image, led.lost_since) = (Some((generation, body)), None);
+                }
+            }
+            Word::Oldest(partition, answer) => {
+                // Who asked may have gone.
+                let _ = answer.send(self.core.oldest_entry(partition));
+            }
             Word::Mail { from, parcels, room } => {
                 self.read_mail(now, from, &parcels);
                 drop(room);
@@ -178,13 +210,13 @@ impl Driver {
     }
 
     /// An entry of a partition was committed, of whomever.
-    fn committed(&mut self, now: Millis, partition: PartitionId, payload: &[u8]) {
+    fn committed(&mut self, now: Millis, partition: PartitionId, index: u64, payload: &[u8]) {
         let Some(led) = self.joint.as_mut().and_then(|joint| joint.of(partition)) else { return };
         if led.deposed {
             return;
         }
         let leads = led.leads;
-        match self.core.committed(now, partition, payload) {
+        match self.core.committed(now, partition, index, payload) {
             Ok(Applied::Own) => led.outstanding = led.outstanding.saturating_sub(1),
             Ok(Applied::Followed(_) | Applied::Void) => {}
             Ok(Applied::Deposed) => {
@@ -205,11 +237,78 @@ impl Driver {
         if led.wanted.is_empty() || led.deposed {
             return;
         }
-        let Some(image) = self.core.image_of(now, partition) else { return };
-        let bytes = Bytes::from(image.pieces.concat());
+        let generation = led.images + 1;
+        let Some(image) = self.core.image_of(now, partition, generation) else { return };
+        led.images = generation;
+        let (image, before) = (Arc::new(image), led.image.clone());
+        let painted = Painted { image, generation, before };
         for wanted in led.wanted.drain(..) {
             // Who asked may have gone.
-            let _ = wanted.send(Ok(bytes.clone()));
+            let _ = wanted.send(Ok(painted.clone()));
+        }
+    }
+
+    /// Reads the state of a partition that was reset. Its file was just written
+    /// or held against its checksum: the kernel has it.
+    fn install(&mut self, now: Millis, partition: PartitionId, body: Body) {
+        let Some(led) = self.joint.as_mut().and_then(|joint| joint.of(partition)) else { return };
+        led.images += 1;
+        let generation = led.images;
+        led.image = Some((generation, body.clone()));
+        let (mut at, mut ended) = (0, false);
+        while at < body.bytes() {
+            let piece = match body.read(at, INSTALL_BYTES) {
+                Ok(piece) => piece,
+                Err(error) => die(&error),
+            };
+            at += piece.len() as u64;
+            match self.core.install(now, partition, generation, &piece) {
+                Ok(is_whole) => ended = is_whole,
+                Err(error) => self.fail(partition, &error),
+            }
+        }
+        if !ended {
+            self.fail(partition, &io::Error::other("a state that is cut"));
+        }
+    }
+
+    /// Takes the messages of queues that the reader has brought.
+    pub(super) fn take_fetched(&mut self, now: Millis) {
+        let Some(joint) = &mut self.joint else { return };
+        while let Some(Fetched { fetch, bodies }) =
+            self.shared.mailboxes[self.id.index()].next_fetched()
+        {
+            joint.fetching -= 1;
+            let partition = PartitionId(fetch.partition());
+            if let Some(led) = joint.of(partition) {
+                // They lie elsewhere, as was said since or is about to be.
+                led.lost_since = bodies
+                    .is_empty()
+                    .then(|| led.lost_since.unwrap_or(now))
+                    .filter(|_| led.leads.is_some());
+                if led.lost_since.is_some_and(|since| now > since + LOST_MS) {
+                    die(&format!(
+                        "partition {}: neither its log nor its image has it",
+                        partition.0
+                    ));
+                }
+            }
+            let outcome = self.core.fetched(now, &fetch, &bodies);
+            // Its checksum was right: we wrote something else than we read.
+            outcome.expect("what lies at the position of a message is a message");
+        }
+    }
+
+    /// Asks the reader for messages of queues.
+    pub(super) fn fetch(&mut self) {
+        let (Some(joint), Some(store)) = (&mut self.joint, &self.shared.store) else { return };
+        joint.fetches.extend(self.core.take_fetches());
+        while joint.fetching < FETCHES_MAX
+            && let Some(fetch) = joint.fetches.pop_front()
+        {
+            let image = joint.of(PartitionId(fetch.partition())).and_then(|led| led.image.clone());
+            store.fetch(self.id, Ask { fetch, image });
+            joint.fetching += 1;
         }
     }
 

@@ -201,7 +201,7 @@ fn a_node_that_has_kept_nothing_alone_is_a_new_one() {
 }
 
 #[test]
-fn more_than_a_cluster_s_node_may_have_in_memory_is_refused_with_the_key() {
+fn more_than_a_cluster_s_node_may_have_in_its_queues_is_refused_with_the_key() {
     let limits =
         Limits { queue_node_messages_max: 10, queue_node_bytes_max: 1_000, ..Limits::default() };
     let keeps = |messages, bytes| Keeps { messages, bytes, ..Keeps::default() };
@@ -220,8 +220,8 @@ fn more_than_a_cluster_s_node_may_have_in_memory_is_refused_with_the_key() {
 fn more_than_there_is_memory_for_is_refused() {
     let keeps = Keeps { messages: 1_000, ..Keeps::default() };
     fits_memory(&keeps, 4_000, 0).expect("not known");
-    fits_memory(&keeps, 204_000, 400_000).expect("three quarters");
-    let said = fits_memory(&keeps, 204_001, 400_000).expect_err("more").to_string();
+    fits_memory(&keeps, 252_000, 400_000).expect("three quarters");
+    let said = fits_memory(&keeps, 252_001, 400_000).expect_err("more").to_string();
     assert!(said.contains("300001 bytes") && said.contains("400000 bytes"), "{said}");
     assert!(memory(&Limits { memory_bytes_max: 7, ..Limits::default() }) > 0);
 }

@@ -71,6 +71,19 @@ impl<D: Disk, W: Writer> RaftLog<D, W> {
         self.lock().index.oldest()
     }
 
+    /// What an entry of the owner says; none: the entry is gone, or is none of
+    /// the owner's. Blocks on the disk.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not what was written.
+    pub fn entry(&mut self, index: u64) -> io::Result<Option<Bytes>> {
+        let found = self.entries(index..index + 1, usize::MAX)?.pop();
+        Ok(found.and_then(|entry| match entry.payload {
+            EntryPayload::Normal(body) => Some(body.bytes),
+            EntryPayload::Blank | EntryPayload::Membership(_) => None,
+        }))
+    }
+
     /// Bytes of the bodies that are not durable yet.
     pub fn tail_bytes(&self) -> usize {
         self.lock().index.tail_bytes()
