@@ -23,7 +23,7 @@ mod session;
 mod snapshot;
 mod spill;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
@@ -33,7 +33,7 @@ use crate::access::Who;
 use crate::counters::{Counters, DropReason};
 use crate::delivery::Delivery;
 use crate::hole::{self, Hole};
-use crate::ids::{ConnRef, Member, Millis, PartitionId, Position, SessionKey, ShardId};
+use crate::ids::{ConnRef, Millis, PartitionId, Position, SessionKey, ShardId};
 use crate::index::{Index, Options, Targets};
 use crate::journal::Journal;
 use crate::log::{Committed, Hold, LocalLog, ReplicatedLog, Role};
@@ -318,8 +318,6 @@ pub(crate) struct Partition {
     reclaimed: HashMap<u32, Millis, FixedState>,
     /// Whose CONNECTs wait for the end of an owner, and which claim for.
     waiting: BTreeMap<ConnRef, u32>,
-    /// Incarnations that are gone for good, the last of them last; see `is_over`.
-    over: VecDeque<Member>,
     /// What queues have dropped and no record tells yet.
     dropped: Vec<Dropped>,
     /// Set if it has replicas.
@@ -350,7 +348,6 @@ impl Partition {
             sessions: None,
             reclaimed: HashMap::default(),
             waiting: BTreeMap::new(),
-            over: VecDeque::new(),
             dropped: Vec::new(),
             replica: None,
         }

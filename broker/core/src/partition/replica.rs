@@ -21,9 +21,7 @@ use super::{Change, Context, Ended, Partition};
 use crate::ids::{ConnRef, Member, Millis, PartitionId, ShardId};
 use crate::index::Remote;
 use crate::journal::{Journal, Place};
-use crate::limits::MEMBERS_OVER_MAX;
 use crate::log::{FIRST_INDEX, ReplicatedLog, Role};
-use crate::mail::LaneSource;
 use crate::node::Node;
 
 /// The leadership that an entry is of, and its number there.
@@ -126,9 +124,9 @@ impl Partition {
 
     /// Forgets everything, and follows.
     pub(crate) fn follow_anew(&mut self) {
-        let (outbox, over) = (self.outbox.anew(), std::mem::take(&mut self.over));
+        let outbox = self.outbox.anew();
         *self = Partition::following(self.id, self.shard, self.epoch());
-        (self.outbox, self.over) = (outbox, over);
+        self.outbox = outbox;
     }
 
     pub(crate) fn id(&self) -> PartitionId {
@@ -323,27 +321,7 @@ impl Partition {
             // Now, and not once that is committed: an owner that goes meanwhile
             // would leave its claim to them, behind the record that ends theirs.
             self.forget_waiting(member);
-            self.note_over(member);
             self.propose(now, Change::Gone(Gone::Member(member)), cx);
-        }
-    }
-
-    fn note_over(&mut self, member: Member) {
-        if !self.over.contains(&member) {
-            self.over.push_back(member);
-        }
-        if self.over.len() > MEMBERS_OVER_MAX {
-            self.over.pop_front();
-        }
-    }
-
-    /// Whether what this has numbered is not taken any more: its numbers are
-    /// forgotten. An incarnation that is gone may run on for a while and not know;
-    /// it may even lead a partition.
-    pub(crate) fn is_over(&self, source: LaneSource) -> bool {
-        match source {
-            LaneSource::Shard(shard) => self.over.contains(&shard.member()),
-            LaneSource::Partition(_) => false,
         }
     }
 
@@ -373,7 +351,6 @@ impl Partition {
         if let Gone::Member(member) = gone {
             self.seen.forget(*member);
             self.forget_waiting(*member);
-            self.note_over(*member);
         }
         for slot in self.live_slots() {
             let Some(claim) = self.claims.at(slot) else { continue };
