@@ -54,7 +54,7 @@ pub(crate) use outbox::Errand;
 use outbox::Outbox;
 pub(crate) use outbox::Seen;
 pub use replica::Header;
-use replica::{Closing, Dropped, Gone, Replica};
+use replica::{Dropped, Gone, Replica};
 pub(crate) use session::Session;
 pub use spill::{Fetch, Why};
 
@@ -384,10 +384,7 @@ impl Partition {
                     hold = Hold::Written;
                     if let Change::ErrandDone { number } = record.change {
                         match &mut self.replica {
-                            Some(replica) => {
-                                let client = self.outbox.ends(number);
-                                replica.closing.push_back(Closing { place, number, client });
-                            }
+                            Some(replica) => replica.closing.push_back((place, number)),
                             None => self.outbox.finishes(number, place, journal),
                         }
                     }
