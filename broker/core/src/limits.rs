@@ -190,9 +190,6 @@ pub const ROUTE_CHANGES_MAX: u64 = 65_536;
 /// Messages of a shard that wait for another node; from then on publishers whose
 /// messages would add to them are not read, until half of it is gone.
 pub const CROSSINGS_MAX: usize = 65_536;
-/// Incarnations of nodes that are gone for good, and that a partition remembers. Of
-/// 1,023 member numbers, which are given in turn.
-pub const MEMBERS_OVER_MAX: usize = 64;
 /// Milliseconds after which a message for a partition that has not confirmed it
 /// is sent again, though nobody said that a link was lost.
 pub const CROSSING_RETRY_MS: u64 = 5_000;

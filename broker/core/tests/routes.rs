@@ -424,35 +424,6 @@ fn a_connect_that_comes_late_and_is_withdrawn_leaves_no_session() {
 }
 
 #[test]
-fn what_a_node_that_is_gone_sends_again_is_not_enqueued_twice_though_it_leads() {
-    let mut world = World::replicated(3, 11);
-    let partition = world.rigs[0].node.partition_of_client("away");
-    world.elect(partition, 1);
-    let away = world.connect(2, "away", false);
-    world.subscribe(away, "t", 1);
-    world.settle(500);
-    world.abort(away);
-    let publisher = world.connect(0, "p", true);
-    let id = world.publish(publisher, "t", 1, "once");
-    // It is committed; that this is so does not come to its node.
-    for _ in 0..100 {
-        world.step(1);
-        world.take_line(1, 0);
-    }
-    assert!(!world.is_acked(publisher, id));
-    world.cut(0, 1);
-    world.cut(0, 2);
-    world.bury(0);
-    world.settle(100);
-    world.elect(partition, 0);
-    world.settle(6_000);
-    world.elect(partition, 2);
-    let back = world.connect(2, "away", false);
-    world.settle(500);
-    assert_eq!(world.clients[back].got, ["once"]);
-}
-
-#[test]
 fn a_retry_of_what_the_dead_leader_had_committed_is_not_enqueued_twice() {
     // Node 0 leads everything and dies; node 2 comes up with its log.
     let mut world = World::with(3, 4, true, |_| 0);

@@ -25,7 +25,7 @@ mod session;
 mod snapshot;
 mod spill;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
@@ -35,7 +35,7 @@ use crate::access::Who;
 use crate::counters::{Counters, DropReason};
 use crate::delivery::Delivery;
 use crate::hole::{self, Hole};
-use crate::ids::{ConnRef, Member, Millis, PartitionId, Position, SessionKey, ShardId};
+use crate::ids::{ConnRef, Millis, PartitionId, Position, SessionKey, ShardId};
 use crate::index::{Index, Options, Targets};
 use crate::journal::Journal;
 use crate::log::{Committed, Hold, LocalLog, ReplicatedLog, Role};
@@ -56,7 +56,7 @@ pub(crate) use outbox::Errand;
 use outbox::Outbox;
 pub(crate) use outbox::Seen;
 pub use replica::Header;
-use replica::{Closing, Dropped, Gone, Replica};
+use replica::{Dropped, Gone, Replica};
 pub(crate) use session::Session;
 pub use spill::{Fetch, Why};
 
@@ -320,8 +320,6 @@ pub(crate) struct Partition {
     reclaimed: HashMap<u32, Millis, FixedState>,
     /// Whose CONNECTs wait for the end of an owner, and which claim for.
     waiting: BTreeMap<ConnRef, u32>,
-    /// Incarnations that are gone for good, the last of them last; see `is_over`.
-    over: VecDeque<Member>,
     /// What queues have dropped and no record tells yet.
     dropped: Vec<Dropped>,
     /// Set if it has replicas.
@@ -352,7 +350,6 @@ impl Partition {
             sessions: None,
             reclaimed: HashMap::default(),
             waiting: BTreeMap::new(),
-            over: VecDeque::new(),
             dropped: Vec::new(),
             replica: None,
         }
@@ -389,10 +386,7 @@ impl Partition {
                     hold = Hold::Written;
                     if let Change::ErrandDone { number } = record.change {
                         match &mut self.replica {
-                            Some(replica) => {
-                                let client = self.outbox.ends(number);
-                                replica.closing.push_back(Closing { place, number, client });
-                            }
+                            Some(replica) => replica.closing.push_back((place, number)),
                             None => self.outbox.finishes(number, place, journal),
                         }
                     }

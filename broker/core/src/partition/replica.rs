@@ -21,9 +21,7 @@ use super::{Change, Context, Ended, Partition};
 use crate::ids::{ConnRef, Member, Millis, PartitionId, ShardId};
 use crate::index::Remote;
 use crate::journal::{Journal, Place};
-use crate::limits::MEMBERS_OVER_MAX;
 use crate::log::{FIRST_INDEX, ReplicatedLog, Role};
-use crate::mail::LaneSource;
 use crate::node::Node;
 
 /// The leadership that an entry is of, and its number there.
@@ -75,21 +73,12 @@ pub(super) struct Replica {
     epoch: u64,
     /// Errands that are done, and whose records are not durable: as long as one
     /// may come again, its number has to be known where it went.
-    pub(super) closing: VecDeque<Closing>,
+    pub(super) closing: VecDeque<(Place, u64)>,
     /// Claims that an earlier leader granted, by connection.
     inherited: BTreeMap<ConnRef, u32>,
     pub(super) installing: Option<Box<Installing>>,
     /// The last image that was given out, by number, and where its records lay.
     pub(super) painted: Option<(u32, Vec<u64>)>,
-}
-
-/// An errand whose end is written.
-#[derive(Debug)]
-pub(super) struct Closing {
-    pub(super) place: Place,
-    pub(super) number: u64,
-    /// Who has published it, if it is for everybody.
-    pub(super) client: Option<u64>,
 }
 
 impl Default for Replica {
@@ -129,9 +118,9 @@ impl Partition {
 
     /// Forgets everything, and follows.
     pub(crate) fn follow_anew(&mut self) {
-        let (outbox, over) = (self.outbox.anew(), std::mem::take(&mut self.over));
+        let outbox = self.outbox.anew();
         *self = Partition::following(self.id, self.shard, self.epoch());
-        (self.outbox, self.over) = (outbox, over);
+        self.outbox = outbox;
     }
 
     pub(crate) fn id(&self) -> PartitionId {
@@ -196,11 +185,8 @@ impl Partition {
     /// The errands whose end is durable may be forgotten.
     pub(crate) fn close_errands(&mut self, journal: &Journal) {
         let Some(replica) = &mut self.replica else { return };
-        let durable = |closing: &mut Closing| journal.is_durable(closing.place);
-        while let Some(closing) = replica.closing.pop_front_if(durable) {
-            if let Some(client) = closing.client {
-                self.outbox.forget_one_of(client);
-            }
+        while replica.closing.front().is_some_and(|&(place, _)| journal.is_durable(place)) {
+            replica.closing.pop_front();
         }
     }
 
@@ -326,27 +312,7 @@ impl Partition {
             // Now, and not once that is committed: an owner that goes meanwhile
             // would leave its claim to them, behind the record that ends theirs.
             self.forget_waiting(member);
-            self.note_over(member);
             self.propose(now, Change::Gone(Gone::Member(member)), cx);
-        }
-    }
-
-    fn note_over(&mut self, member: Member) {
-        if !self.over.contains(&member) {
-            self.over.push_back(member);
-        }
-        if self.over.len() > MEMBERS_OVER_MAX {
-            self.over.pop_front();
-        }
-    }
-
-    /// Whether what this has numbered is not taken any more: its numbers are
-    /// forgotten. An incarnation that is gone may run on for a while and not know;
-    /// it may even lead a partition.
-    pub(crate) fn is_over(&self, source: LaneSource) -> bool {
-        match source {
-            LaneSource::Shard(shard) => self.over.contains(&shard.member()),
-            LaneSource::Partition(_) => false,
         }
     }
 
@@ -376,7 +342,6 @@ impl Partition {
         if let Gone::Member(member) = gone {
             self.seen.forget(*member);
             self.forget_waiting(*member);
-            self.note_over(*member);
         }
         for slot in self.live_slots() {
             let Some(claim) = self.claims.at(slot) else { continue };

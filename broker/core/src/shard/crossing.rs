@@ -385,10 +385,7 @@ impl Shard {
         if let Remote::Partition(partition) = to {
             // Whoever has sent it will hear who leads the partition now, or sends
             // all of it again.
-            if !self.leads(partition)
-                || self.is_over(partition, lane)
-                || !self.is_next(partition, confirm, after)
-            {
+            if !self.leads(partition) || !self.is_next(partition, confirm, after) {
                 return;
             }
         }
@@ -438,13 +435,6 @@ impl Shard {
                 );
             }
         }
-    }
-
-    /// Whether a message is of an incarnation of a node that is gone for good: this
-    /// one itself, perhaps. Nobody waits for it any more.
-    fn is_over(&self, partition: PartitionId, lane: Option<Lane>) -> bool {
-        let of = self.partitions.get(self.local_number(partition));
-        of.zip(lane).is_some_and(|(partition, lane)| partition.is_over(lane.source))
     }
 
     /// Whether what was sent in front of a message for a partition was taken; then
