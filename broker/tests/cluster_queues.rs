@@ -51,6 +51,7 @@ fn metric(node: &Node, name: &str) -> u64 {
     value.unwrap_or_else(|| panic!("{name} in\n{page}")) as u64
 }
 
+#[expect(clippy::print_stdout, reason = "what it takes is told, and not judged")]
 fn report(when: &str, nodes: &[Node; 3]) {
     let of = |name| nodes.each_ref().map(|node| metric(node, name));
     let (rss, reads) = (of("process_resident_memory_bytes"), of(READ));

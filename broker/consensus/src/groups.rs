@@ -398,6 +398,12 @@ impl<D: Disk, W: Writer, T: Transport> Groups<D, W, T> {
         purge.map_err(|_| ChangeError::Closed)
     }
 
+    /// Bytes of the state in a group's snapshot; 0: it has none.
+    pub fn snapshot_bytes(&self, group: GroupId) -> u64 {
+        let stored = self.slot(group).and_then(|slot| slot.file.current());
+        stored.map_or(0, |stored| stored.header.body_bytes)
+    }
+
     /// Reads payloads of a group's log; none: the group is not known. It may be
     /// closed.
     pub fn entries(&self, group: GroupId) -> Option<Entries> {

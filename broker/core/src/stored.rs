@@ -9,6 +9,8 @@
 use crate::ids::Position;
 use crate::partition::RecordError;
 
+/// A record of an image is shorter: more than a message can be.
+const RECORD_BYTES_MAX: u32 = 1 << 29;
 /// The kind of an image's item that is a record.
 pub(crate) const RECORD_ITEM: u8 = 13;
 /// Bytes of such an item in front of the record: length, kind, checksum.
@@ -94,7 +96,7 @@ pub(crate) fn head(record: &[u8], check: u32) -> Result<[u8; RECORD_HEAD_BYTES],
 pub fn in_image(head: &[u8; RECORD_HEAD_BYTES]) -> Result<(usize, u32), RecordError> {
     let [a, b, c, d, kind, check @ ..] = *head;
     let bytes = u32::from_le_bytes([a, b, c, d]);
-    match (kind, bytes.checked_sub(5)) {
+    match (kind, bytes.checked_sub(5).filter(|&bytes| bytes < RECORD_BYTES_MAX)) {
         (RECORD_ITEM, Some(bytes)) => Ok((bytes as usize, u32::from_le_bytes(check))),
         _ => Err(RecordError::Unknown { what: "item of a record", value: kind.into() }),
     }

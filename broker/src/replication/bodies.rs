@@ -59,19 +59,24 @@ pub(super) fn read(
             let Some((_, body)) = image.filter(|(number, _)| *number == generation) else {
                 return Ok(None);
             };
-            let piece = body.read(at, READ_BYTES)?;
-            let head = piece.first_chunk().ok_or(RecordError::Short("head"))?;
-            let (bytes, check) = stored::in_image(head)?;
-            let end = RECORD_HEAD_BYTES + bytes;
-            let record = match piece.len() < end {
-                true => body.read(at + RECORD_HEAD_BYTES as u64, bytes)?,
-                false => piece.slice(RECORD_HEAD_BYTES..end),
-            };
-            match record.len() == bytes && crc32c::crc32c(&record) == check {
-                true => Ok(Some(record)),
-                false => Err(BodyError::Damaged { at }),
-            }
+            of_image(body, at).map(Some)
         }
+    }
+}
+
+/// The record that begins at a place of an image.
+fn of_image(image: &Body, at: u64) -> Result<Bytes, BodyError> {
+    let piece = image.read(at, READ_BYTES)?;
+    let head = piece.first_chunk().ok_or(RecordError::Short("head"))?;
+    let (bytes, check) = stored::in_image(head)?;
+    let end = RECORD_HEAD_BYTES + bytes;
+    let record = match piece.len() < end {
+        true => image.read(at + RECORD_HEAD_BYTES as u64, bytes)?,
+        false => piece.slice(RECORD_HEAD_BYTES..end),
+    };
+    match record.len() == bytes && crc32c::crc32c(&record) == check {
+        true => Ok(record),
+        false => Err(BodyError::Damaged { at }),
     }
 }
 
@@ -96,5 +101,32 @@ pub(super) fn reading<D: Disk, W: Writer, T: Transport>(
             }
         }
         bodies
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_an_image_is_what_was_written_or_an_error() {
+        for bytes in [0, 1, READ_BYTES - RECORD_HEAD_BYTES, READ_BYTES, 3 * READ_BYTES] {
+            let record: Vec<u8> = (0..bytes).map(|n| n as u8).collect();
+            let mut image = b"in front".to_vec();
+            image.extend_from_slice(&(bytes as u32 + 5).to_le_bytes());
+            image.push(13);
+            image.extend_from_slice(&crc32c::crc32c(&record).to_le_bytes());
+            image.extend_from_slice(&record);
+            let end = image.len();
+            image.extend_from_slice(b"behind");
+            let read = |image: &[u8]| of_image(&Bytes::copy_from_slice(image).into(), 8);
+            assert_eq!(read(&image).expect("it is whole"), record);
+            assert!(read(&image[..end.saturating_sub(1)]).is_err(), "{bytes} of an image cut off");
+            for bit in (8 * 8..end * 8).step_by(bytes / 7 + 1) {
+                let mut bad = image.clone();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                assert!(read(&bad).is_err(), "{bytes}, bit {bit}");
+            }
+        }
     }
 }

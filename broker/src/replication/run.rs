@@ -29,6 +29,9 @@ use crate::shard::Shared;
 
 /// Entries behind a snapshot after which the next one is taken.
 const SNAPSHOT_ENTRIES: u64 = 8_192;
+/// A snapshot of more bytes is taken so many times more seldom: all of it is
+/// written again, however little of it has changed.
+const SNAPSHOT_BYTES: u64 = 256 << 20;
 /// How often that is looked at, and leaders are told again.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a quorum may take to say that this node leads.
@@ -476,7 +479,9 @@ where
             let index = |id: Option<tidegate_consensus::LogId>| id.map_or(0, |id| id.index);
             let (applied, snapshot) = (index(status.applied), index(status.snapshot));
             let writing = Arc::clone(&self.replicas[usize::from(partition.0)].writing);
-            if applied < snapshot + SNAPSHOT_ENTRIES || writing.swap(true, Ordering::AcqRel) {
+            let entries =
+                SNAPSHOT_ENTRIES * (1 + self.groups.snapshot_bytes(group) / SNAPSHOT_BYTES);
+            if applied < snapshot + entries || writing.swap(true, Ordering::AcqRel) {
                 continue;
             }
             // It asks the shard, which has other things to do: not in this task.

@@ -290,6 +290,24 @@ fn entries_are_readable_before_they_are_durable() {
 }
 
 #[test]
+fn one_entry_is_read_from_memory_and_disk_until_it_is_purged() {
+    Types::run(async {
+        let (desk, mut log) = open(&SimDisk::new(3), true);
+        let blank = Entry { payload: EntryPayload::Blank, ..entry(1, 2, b"") };
+        append(&mut log, vec![entry(1, 0, b"a"), entry(1, 1, b"b"), blank]).await;
+        for _ in 0..2 {
+            assert_eq!(log.entry(1).expect("readable"), Some(Bytes::from_static(b"b")));
+            assert_eq!(log.entry(2).expect("readable"), None, "it is openraft's");
+            assert_eq!(log.entry(3).expect("readable"), None, "there is none yet");
+            desk.release();
+        }
+        RaftLogStorage::<Types>::purge(&mut log, entry(1, 0, b"").log_id).await.expect("room");
+        assert_eq!(log.entry(0).expect("readable"), None);
+        assert_eq!(log.entry(1).expect("readable"), Some(Bytes::from_static(b"b")));
+    });
+}
+
+#[test]
 fn one_read_stops_at_a_mebibyte_and_returns_something() {
     static BODY: [u8; 400_000] = [1; 400_000];
     Types::run(async {
