@@ -149,11 +149,13 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// What there is to do.
+    /// What there is to do. Nothing is removed while a job waits, as it may be
+    /// the one that says why that is not needed.
     fn take(&self) -> (Vec<Job>, Option<Position>) {
         let mut state = self.shared.lock();
         let count = state.jobs.len().min(GROUP_BATCHES_MAX);
-        (state.jobs.drain(..count).collect(), state.removable.take())
+        let jobs = state.jobs.drain(..count).collect();
+        (jobs, if state.jobs.is_empty() { state.removable.take() } else { None })
     }
 
     /// False: the node ends, and there is no room for them.

@@ -127,7 +127,9 @@ impl<D: Disk> Log<D> {
 
     /// Removes whole segments that lie before a position: not the newest, none
     /// that the manifest's snapshots need, none from the first pinned one on.
-    /// Votes and compaction points in them have been carried on already.
+    /// Votes and compaction points in them have been carried on already. All that
+    /// was appended is durable first: a record may be in it that says why what
+    /// lies before is not needed, and what is removed is gone at once.
     pub fn remove_before(&mut self, position: Position) -> Result<Removed, RemoveError> {
         self.check()?;
         let mut limit = position.0.min(self.synced);
@@ -146,6 +148,7 @@ impl<D: Disk> Log<D> {
         if self.doomed.is_empty() {
             return Ok(Removed::default());
         }
+        self.sync()?;
         // First the word that they are leftovers: the order in which removed
         // names become durable is not ours, and a gap would be corruption.
         let manifest =

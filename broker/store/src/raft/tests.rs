@@ -168,6 +168,29 @@ fn segments_that_openraft_no_longer_needs_can_go() {
 }
 
 #[test]
+fn what_says_that_segments_may_go_is_durable_before_they_go() {
+    Types::run(async {
+        for seed in 0..20 {
+            let disk = SimDisk::new(seed);
+            let (desk, mut log) = open(&disk, false);
+            for i in 0..100 {
+                append(&mut log, vec![entry(9, i, &[7; 300])]).await;
+            }
+            // Nothing is synced behind it.
+            RaftLogStorage::<Types>::purge(&mut log, entry(9, 80, b"").log_id).await.expect("room");
+            let before = all(&mut log).await;
+            let oldest = log.oldest().expect("twenty are left");
+            let removed = desk.log.lock().expect("free").remove_before(oldest).expect("room");
+            assert!(removed.segments > 4);
+            drop((desk, log));
+            disk.crash();
+            let (_, mut log) = open(&disk, false);
+            assert_eq!(all(&mut log).await, before, "seed {seed}");
+        }
+    });
+}
+
+#[test]
 fn a_partition_that_was_given_up_keeps_its_vote_and_may_begin_anew() {
     Types::run(async {
         let disk = SimDisk::new(3);
