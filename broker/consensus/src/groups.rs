@@ -122,6 +122,7 @@ impl<D: Disk, W: Writer, T: Transport> Groups<D, W, T> {
         machine: impl StateMachine,
     ) -> Result<(), OpenError> {
         let shared = &self.0;
+        index.check().map_err(|error| OpenError::Log(io::Error::other(error)))?;
         let log = RaftLog::new(group, index, shared.reader.clone(), shared.writer.clone());
         let file = SnapshotFile::open(shared.snapshots.clone(), group)?;
         let slot = Arc::new(Slot::new(group, log, file, shared.writer.clone()));
@@ -233,7 +234,7 @@ impl<D: Disk, W: Writer, T: Transport> Groups<D, W, T> {
             let last_membership = StoredMembers::new(id, members);
             let meta = Meta { last_log_id: id, last_membership };
             let file = slot.file.clone();
-            let written = on_disk(move || {
+            let written = on_disk::<D::File, _>(move || {
                 file.remove()?;
                 file.write(&meta, &body).map(drop)
             });
@@ -548,7 +549,7 @@ async fn give_back<D: Disk, W: Writer>(
         let ended = |_| io::Error::other("the writer ended without an answer");
         told.await.map_err(ended).and_then(|result| result).map_err(OpenError::Log)?;
     }
-    on_disk(move || file.remove()).await.map_err(OpenError::Log)?;
+    on_disk::<D::File, _>(move || file.remove()).await.map_err(OpenError::Log)?;
     Ok(log.index())
 }
 

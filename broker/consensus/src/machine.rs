@@ -10,7 +10,7 @@ use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use tidegate_store::raft::Writer;
-use tidegate_store::{Batch, Disk};
+use tidegate_store::{Batch, Disk, DiskFile};
 use tokio::sync::oneshot;
 
 use crate::log_id::LogId;
@@ -96,9 +96,12 @@ impl Cell {
 }
 
 /// Runs what blocks on the disk on a thread for that.
-pub(crate) async fn on_disk<R: Send + 'static>(
+pub(crate) async fn on_disk<F: DiskFile, R: Send + 'static>(
     f: impl FnOnce() -> io::Result<R> + Send + 'static,
 ) -> io::Result<R> {
+    if !F::BLOCKS {
+        return f();
+    }
     match tokio::task::spawn_blocking(f).await {
         Ok(result) => result,
         Err(error) => Err(io::Error::other(error)),
@@ -166,7 +169,7 @@ impl Draft {
         file: Arc<SnapshotFile<D>>,
     ) -> io::Result<Stored<D::File>> {
         let body = self.body.await?;
-        on_disk(move || file.write(&self.meta, &body)).await
+        on_disk::<D::File, _>(move || file.write(&self.meta, &body)).await
     }
 }
 
@@ -244,14 +247,16 @@ impl<D: Disk, W: Writer> RaftStateMachine<Types> for Machine<D, W> {
         snapshot: SnapshotBody<D::File>,
     ) -> io::Result<()> {
         let body = match snapshot {
-            SnapshotBody::Stored(stored) => on_disk(move || stored.read_all()).await?,
+            SnapshotBody::Stored(stored) => {
+                on_disk::<D::File, _>(move || stored.read_all()).await?
+            }
             SnapshotBody::Received(body) => {
                 // openraft has cut what contradicts the snapshot out of the log,
                 // and does not wait for that; a crash that kept the snapshot
                 // and not the cut would leave a log that it refuses to open.
                 barrier(&self.writer).await?;
                 let (file, meta, bytes) = (self.file.clone(), meta.clone(), body.clone());
-                on_disk(move || file.write(&meta, &bytes)).await?;
+                on_disk::<D::File, _>(move || file.write(&meta, &bytes)).await?;
                 body
             }
         };

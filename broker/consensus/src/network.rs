@@ -154,7 +154,7 @@ impl<T: Transport, F: DiskFile> Caller<T, F> {
         };
         loop {
             let from = snapshot.clone();
-            let data = on_disk(move || from.read(through, CHUNK_BYTES)).await;
+            let data = on_disk::<F, _>(move || from.read(through, CHUNK_BYTES)).await;
             let data = data.map_err(|error| network(&error))?;
             let is_last = through + data.len() as u64 >= header.body_bytes;
             let time_max = if is_last { INSTALL_TIME_MAX } else { CHUNK_TIME_MAX };

@@ -42,6 +42,10 @@ pub trait Disk: Clone + std::fmt::Debug + Send + Sync + 'static {
 
 /// An open file.
 pub trait DiskFile: std::fmt::Debug + Send + Sync + 'static {
+    /// Whether its calls may take as long as a device does. Of one that never
+    /// blocks they are made in place, which keeps a simulation in its order.
+    const BLOCKS: bool = true;
+
     /// Writes all parts one after the other from `offset` on, or fails with an
     /// unknown part of them written.
     fn write_at(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<()>;

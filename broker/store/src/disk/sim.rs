@@ -437,6 +437,8 @@ impl State {
 }
 
 impl DiskFile for File {
+    const BLOCKS: bool = false;
+
     fn write_at(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<()> {
         let mut state = self.lock()?;
         let verdict = state.begin(|fault| fault != Fault::SyncError)?;

@@ -49,12 +49,18 @@ pub struct IndexError {
 }
 
 impl PartitionIndex {
-    /// Takes in a record of the log at recovery, in order.
+    /// Takes in a record of the log at recovery, in order. [`Self::check`] when
+    /// the last one was.
     pub fn replay(&mut self, at: Position, record: &RecordRef<'_>) -> Result<(), IndexError> {
         match record.kind {
             Kind::Entry | Kind::Membership | Kind::Blank => {
                 if self.purged.is_some_and(|(_, purged)| record.index <= purged) {
                     return Ok(());
+                }
+                // Those in front of it may be gone with their segment, and what
+                // says that they are not needed comes further behind.
+                if self.len() == 0 {
+                    self.first = record.index;
                 }
                 self.expect(record.index)?;
                 self.written.push_back((record.term, at));
@@ -71,6 +77,20 @@ impl PartitionIndex {
             Kind::Snapshot => {}
         }
         Ok(())
+    }
+
+    /// Whether all entries are there behind what was purged, when the whole log
+    /// was taken in.
+    ///
+    /// # Errors
+    /// The first entries are missing, and nothing says that they may.
+    pub fn check(&self) -> Result<(), IndexError> {
+        match self.purged {
+            Some((_, purged)) if self.len() > 0 && self.first != purged + 1 => {
+                Err(IndexError { expected: purged + 1, found: self.first })
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Takes in an entry that was handed to the writer as part of `write`.

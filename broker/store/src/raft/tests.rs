@@ -13,6 +13,7 @@ use super::*;
 use crate::disk::SimDisk;
 use crate::log::{Log, Options};
 use crate::membership::push_sole_voter;
+use crate::record::Kind;
 
 openraft::declare_raft_types!(
     Types:
@@ -74,6 +75,7 @@ fn open(disk: &SimDisk, hold: bool) -> (Desk, RaftLog<SimDisk, Desk>) {
             index.replay(at, &record).expect("in order");
         }
     }
+    index.check().expect("whole");
     let reader = log.reader();
     let held = hold.then(Arc::default);
     let desk = Desk { log: Arc::new(Mutex::new(log)), held };
@@ -165,6 +167,56 @@ fn segments_that_openraft_no_longer_needs_can_go() {
         assert_eq!(all(&mut log).await, before);
         assert_eq!(RaftLogReader::<Types>::read_vote(&mut log).await.expect("there"), Some(vote));
     });
+}
+
+#[test]
+fn segments_go_again_and_again_and_the_rest_is_read_back() {
+    Types::run(async {
+        let disk = SimDisk::new(3);
+        let (desk, mut log) = open(&disk, false);
+        let mut removed = 0;
+        for i in 0..300 {
+            append(&mut log, vec![entry(9, i, &[7; 300])]).await;
+            if i % 7 == 6 {
+                // A segment begins with what was purged then, and not with what was later.
+                let purged = entry(9, i - 5, b"").log_id;
+                RaftLogStorage::<Types>::purge(&mut log, purged).await.expect("room");
+                let oldest = log.oldest().expect("some are left");
+                let mut at_desk = desk.log.lock().expect("free");
+                removed += at_desk.remove_before(oldest).expect("room").segments;
+            }
+            if i % 50 == 49 {
+                let before = all(&mut log).await;
+                let (_, mut again) = open(&disk.fork(1), false);
+                assert_eq!(all(&mut again).await, before, "after entry {i}");
+            }
+        }
+        assert!(removed > 10);
+    });
+}
+
+#[test]
+fn first_entries_that_are_missing_without_a_reason_are_found() {
+    let mut batch = Batch::new();
+    batch.push(Kind::Compacted, 0, PARTITION, 9, 13, |_| {});
+    batch.push(Kind::Entry, 0, PARTITION, 9, 16, |_| {});
+    let disk = SimDisk::new(3);
+    let options = Options::new(1).create();
+    let (mut log, _) = Log::open(disk, options).expect("new");
+    log.append(&[&batch]).expect("room");
+    let index = |log: &Log<SimDisk>| {
+        let mut index = PartitionIndex::default();
+        let mut scan = log.scan(log.first()).expect("there");
+        while let Some((at, record)) = scan.next_record().expect("undamaged") {
+            index.replay(at, &record).expect("in order");
+        }
+        index
+    };
+    assert_eq!(index(&log).check(), Err(IndexError { expected: 14, found: 16 }));
+    let mut batch = Batch::new();
+    batch.push(Kind::Compacted, 0, PARTITION, 9, 15, |_| {});
+    log.append(&[&batch]).expect("room");
+    assert_eq!(index(&log).check(), Ok(()));
 }
 
 #[test]
