@@ -128,6 +128,11 @@ impl Ledger {
         }
     }
 
+    /// A replica has a snapshot: what is still under way of it is the answer.
+    pub(crate) fn installed(&self, node: u64, group: GroupId) {
+        lock(&self.0).pieces.retain(|(of, _, to), _| (*of, *to) != (group, node));
+    }
+
     /// A node is gone, and so are its calls.
     pub(crate) fn gone(&self, node: u64) {
         lock(&self.0).pieces.retain(|(_, from, _), _| *from != node);

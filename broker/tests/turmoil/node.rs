@@ -364,6 +364,7 @@ impl StateMachine for Recorder {
             self.ledger.agrees(self.node, self.group, log, &payload);
             entries.push((log, payload));
         }
+        self.ledger.installed(self.node, self.group);
         self.ledger.count("installs");
         self.ledger.trace(&format!("{} installs {} of {}", self.node, entries.len(), self.group));
         let mut state = lock(&self.state);
