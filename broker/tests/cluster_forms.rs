@@ -41,6 +41,17 @@ fn three_nodes_with_one_list_form_one_cluster_and_take_a_killed_one_back() {
         Some((200, _)) => Ok(()),
         other => Err(format!("{other:?}")),
     });
+    until("the level is raised", || {
+        let shown = nodes[0].show()?;
+        let (level, supported) = (&shown["meta"]["level"], &shown["meta"]["level_supported"]);
+        if (level.as_u64(), supported.as_u64()) == (Some(2), Some(2)) {
+            Ok(())
+        } else {
+            Err(format!("{level} of {supported}"))
+        }
+    });
+    let (good, said) = nodes[0].ask(&["cluster", "show"]);
+    assert!(good && said.contains("level     2, the highest that all nodes support: 2"), "{said}");
     let (_, metrics) = nodes[0].get("/metrics").expect("it answers");
     assert!(metrics.contains("tidegate_cluster_members{state=\"serving\"} 3"), "{metrics}");
     let (good, nodes_said) = nodes[1].ask(&["node", "show"]);

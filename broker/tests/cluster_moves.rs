@@ -233,6 +233,14 @@ fn a_node_that_is_cut_off_closes_its_clients_until_it_is_back() {
     assert_eq!(Raw::open(nodes[0].mqtt()).recv(), Got::Closed, "nobody new comes in");
     nodes[1].start();
     nodes[2].start();
+    until("it is ready again", || {
+        nodes[0].supervise();
+        match nodes[0].get("/readyz") {
+            Some((200, _)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    assert_ne!(Raw::open(nodes[0].mqtt()).recv(), Got::Closed, "who is ready lets clients in");
     until("it serves again", || {
         nodes[0].supervise();
         connect_for(nodes[0].mqtt(), "client", [0, 0]).map(drop)

@@ -27,7 +27,7 @@ use crate::heartbeat::{Beats, acks_body};
 use crate::limits::BEAT_TIME_MAX;
 use crate::log_id::{GroupId, LogId};
 use crate::machine::{Cell, SnapshotBody, StateMachine, barrier, on_disk};
-use crate::network::Network;
+use crate::network::{Network, is_supported};
 use crate::propose::{ProposeError, ReadError};
 use crate::raft_types::{Members, Meta, Snapshot, StoredMembers, log_id, raft_id};
 use crate::receive::{Receiving, Taken};
@@ -168,7 +168,9 @@ impl<D: Disk, W: Writer, T: Transport> Groups<D, W, T> {
 
     /// Gives up this node's replica of a group: closes it if it is open, and
     /// gives back its log and its snapshot. Only the vote stays, so that this
-    /// node never votes twice in a term; with what is returned the group may be
+    /// node never votes twice in a term, and the place of the last entry: a member
+    /// that does not know yet that this one has left finds no support here for a
+    /// leadership that lacks what this replica has confirmed. With what is returned the group may be
     /// opened as for the first time, when it comes back to this node.
     ///
     /// Whoever calls this has to know that the group does not count on this
@@ -461,6 +463,12 @@ impl<D: Disk, W: Writer, T: Transport> Groups<D, W, T> {
             CallKind::Heartbeats => Err(TransportError::Closed),
             CallKind::Vote => {
                 let (request, pre) = wire::vote_request_in(from, group, body)?;
+                if !is_supported(slot.log.floor(), &request) {
+                    use openraft::async_runtime::watch::WatchReceiver;
+                    let own = running.raft.metrics().borrow_watched().vote;
+                    let reply = VoteResponse::new(own, None, false);
+                    return Ok(Box::pin(async move { Ok(wire::vote_reply_out(group, &reply)) }));
+                }
                 Ok(Box::pin(async move {
                     let reply = match pre {
                         true => running.raft.pre_vote(request).await,
@@ -539,6 +547,10 @@ impl<D: Disk, W: Writer, T: Transport> Groups<D, W, T> {
             group: slot.group,
             transport: shared.transport.clone(),
             beats: shared.beats.clone(),
+            floor: Arc::new({
+                let log = slot.log.clone();
+                move || log.floor()
+            }),
             file: PhantomData,
         };
         slot.start(shared.node, shared.config.clone(), network, cell).await

@@ -39,7 +39,18 @@ pub(crate) struct Network<T, F> {
     pub(crate) group: GroupId,
     pub(crate) transport: T,
     pub(crate) beats: Arc<Beats<T>>,
+    /// What a candidate that this node is to support has to have.
+    pub(crate) floor: Floor,
     pub(crate) file: std::marker::PhantomData<fn() -> F>,
+}
+
+/// Term and index that a candidate has to have: what this node had of the group
+/// before it gave its replica up (`RaftLog::floor`).
+pub(crate) type Floor = Arc<dyn Fn() -> Option<(u64, u64)> + Send + Sync>;
+
+/// Whether a candidate has all that this node ever had.
+pub(crate) fn is_supported(floor: Option<(u64, u64)>, rpc: &VoteRequest<Types>) -> bool {
+    floor <= rpc.last_log_id.as_ref().map(|last| (last.leader_id.term, last.index))
 }
 
 impl<T: Transport, F: DiskFile> Network<T, F> {
@@ -50,6 +61,7 @@ impl<T: Transport, F: DiskFile> Network<T, F> {
             transport: self.transport.clone(),
             beats: self.beats.clone(),
             is_heart: beats,
+            floor: self.floor.clone(),
             file: self.file,
         }
     }
@@ -75,6 +87,7 @@ pub(crate) struct Caller<T, F> {
     beats: Arc<Beats<T>>,
     /// Whether it is the one that sends heartbeats.
     is_heart: bool,
+    floor: Floor,
     file: std::marker::PhantomData<fn() -> F>,
 }
 
@@ -387,6 +400,9 @@ impl<T: Transport, F: DiskFile> Caller<T, F> {
         pre: bool,
         time_max: Duration,
     ) -> Rpc<VoteResponse<Types>> {
+        if !is_supported((self.floor)(), rpc) {
+            return Err(failed(TransportError::Closed));
+        }
         let body = wire::vote_request_out(self.group, rpc, pre);
         let answer = self.call(CallKind::Vote, body, time_max).await;
         let reply = answer

@@ -4,6 +4,8 @@
 
 #[path = "routes/errands.rs"]
 mod errands;
+#[path = "routes/golden.rs"]
+mod golden;
 mod rig;
 #[path = "routes/world.rs"]
 mod world;

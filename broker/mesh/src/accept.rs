@@ -3,15 +3,15 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, warn};
 
 use crate::greet::{self, SharedRef};
 use crate::limits::{HANDSHAKES_MAX, HANDSHAKES_PER_SOURCE_MAX};
+use crate::net::{Listening, Socket};
 use crate::settle::settle;
 
 /// Until the mesh stops.
-pub(crate) async fn accept(shared: SharedRef, listener: TcpListener) {
+pub(crate) async fn accept(shared: SharedRef, listener: Box<dyn Listening>) {
     let mut stopping = shared.stopping.subscribe();
     loop {
         let accepted = tokio::select! {
@@ -32,7 +32,7 @@ pub(crate) async fn accept(shared: SharedRef, listener: TcpListener) {
     }
 }
 
-fn take(shared: &SharedRef, tcp: TcpStream, remote: SocketAddr) {
+fn take(shared: &SharedRef, tcp: Box<dyn Socket>, remote: SocketAddr) {
     let Some(slot) = Slot::take(shared, remote.ip()) else {
         if shared.counters.refuse(false, "handshakes") {
             warn!(%remote, "too many handshakes between nodes at a time");

@@ -10,6 +10,7 @@ use tidegate_peer::{
 };
 
 use crate::limits::CLASS_QUEUE_BYTES;
+use crate::net::{Net, System};
 use crate::tls::Tls;
 
 /// Who this node is, to others.
@@ -62,6 +63,8 @@ pub struct PeerAddress {
 /// What a mesh is started with; `new` has the defaults.
 #[derive(Clone, Debug)]
 pub struct MeshConfig {
+    /// Where its sockets come from: the system's.
+    pub net: Arc<dyn Net>,
     /// Where it listens.
     pub bind: SocketAddr,
     /// Who it is.
@@ -91,6 +94,7 @@ impl MeshConfig {
     /// With the defaults.
     pub fn new(bind: SocketAddr, identity: Identity, trust: Trust) -> Self {
         Self {
+            net: Arc::new(System),
             bind,
             identity,
             trust,

@@ -15,9 +15,9 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::counts::count;
-use crate::greet::{Reading, Writing};
 use crate::handler::Ended;
 use crate::limits::{READ_BYTES, WRITE_BYTES, WRITE_PARTS_MAX};
+use crate::net::{Reading, Writing};
 use crate::peer::SendError;
 use crate::session::Session;
 use crate::shared::{Shared, Traffic};

@@ -11,19 +11,16 @@ use tidegate_peer::{
     Auth, Established, Failure, Goodbye, Handshake, HandshakeError, Local, PROTO_MAX, PROTO_MIN,
     Reason, Step,
 };
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::call::AskError;
 use crate::config::{Place, Trust};
 use crate::limits::{FAREWELL_TIME_MAX, LINGER_BYTES_MAX, LINGER_TIME_MAX, READ_BYTES};
+use crate::net::{Reading, Socket, Writing};
 use crate::shared::Shared;
 use crate::tls::identity;
-
-pub(crate) type Reading = Box<dyn AsyncRead + Send + Unpin>;
-pub(crate) type Writing = Box<dyn AsyncWrite + Send + Unpin>;
 
 /// A connection whose ends believe each other.
 pub(crate) struct Greeted {
@@ -44,17 +41,15 @@ pub(crate) async fn call(
     place: Place,
     deadline: Instant,
 ) -> Result<Greeted, AskError> {
-    let (tcp, remote) = match timeout_at(deadline, connect(address)).await {
+    let (tcp, remote) = match timeout_at(deadline, shared.config.net.call(address)).await {
         Ok(connected) => connected.map_err(AskError::Unreachable)?,
         Err(_) => return Err(AskError::TimedOut),
     };
     let trust = shared.trust();
     match &trust {
         Trust::Secret(secret) => {
-            let (reading, writing) = tcp.into_split();
             let auth = Auth::Secret(secret.clone());
-            let io = (Box::new(reading) as Reading, Box::new(writing) as Writing);
-            converse(shared, io, remote, auth, Some(place), deadline).await
+            converse(shared, tcp.halves(), remote, auth, Some(place), deadline).await
         }
         Trust::Tls(tls) => {
             let connector = TlsConnector::from(tls.client.clone());
@@ -75,18 +70,15 @@ pub(crate) async fn call(
 /// Answers who has called.
 pub(crate) async fn answer(
     shared: &Shared,
-    tcp: TcpStream,
+    tcp: Box<dyn Socket>,
     remote: SocketAddr,
     deadline: Instant,
 ) -> Result<Greeted, AskError> {
-    prepare(&tcp).map_err(AskError::Unreachable)?;
     let trust = shared.trust();
     match &trust {
         Trust::Secret(secret) => {
-            let (reading, writing) = tcp.into_split();
             let auth = Auth::Secret(secret.clone());
-            let io = (Box::new(reading) as Reading, Box::new(writing) as Writing);
-            converse(shared, io, remote, auth, None, deadline).await
+            converse(shared, tcp.halves(), remote, auth, None, deadline).await
         }
         Trust::Tls(tls) => {
             let acceptor = TlsAcceptor::from(tls.server.clone());
@@ -101,26 +93,6 @@ pub(crate) async fn answer(
             converse(shared, io, remote, auth, None, deadline).await
         }
     }
-}
-
-/// The first of the addresses that answers.
-async fn connect(address: &str) -> io::Result<(TcpStream, SocketAddr)> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for remote in tokio::net::lookup_host(address).await? {
-        match TcpStream::connect(remote).await {
-            Ok(tcp) => {
-                prepare(&tcp)?;
-                return Ok((tcp, remote));
-            }
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-fn prepare(tcp: &TcpStream) -> io::Result<()> {
-    // Frames are put together here; what is written is to leave.
-    socket2::SockRef::from(tcp).set_tcp_nodelay(true)
 }
 
 /// What TLS has to say comes in the guise of I/O.

@@ -29,6 +29,7 @@ mod greet;
 mod handler;
 pub mod limits;
 mod mesh;
+mod net;
 mod peer;
 mod session;
 mod settle;
@@ -41,6 +42,7 @@ pub use counts::{Counts, Refused};
 pub use discovery::{DiscoverError, Discovery, Resolver};
 pub use handler::{Ended, Event, Handler, Refusal, Room, Source};
 pub use mesh::{Mesh, PeerStatus, Probed, StartError};
+pub use net::{Doing, Listening, Net, Reading, Socket, System, Writing};
 pub use peer::{Generation, Peer, SendError};
 pub use shared::FRAME_KINDS;
 pub use tidegate_peer::{

@@ -12,7 +12,6 @@ use tidegate_peer::limits::{
     ADDRESS_BYTES_MAX, LANE_CREDIT_BYTES_MIN, LINK_CREDIT_BYTES_MIN, NAME_BYTES_MAX, STRIPES_MAX,
 };
 use tidegate_peer::{ConnectionKind, Hello, MailClass, NodeId, Reason, Role, StoreId};
-use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::accept::accept;
@@ -110,7 +109,7 @@ impl Mesh {
         check(&config)?;
         check_identity(&config.identity)?;
         let address = config.bind;
-        let bound = TcpListener::bind(address).await;
+        let bound = config.net.listen(address).await;
         let failed = |error| StartError::Bind { address, error };
         let listener = bound.map_err(failed)?;
         let local = listener.local_addr().map_err(failed)?;

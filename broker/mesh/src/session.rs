@@ -23,9 +23,10 @@ use crate::call::{CallError, Calls, Request};
 use crate::config::Place;
 use crate::connection::{self, Connection};
 use crate::counts::count;
-use crate::greet::{self, Greeted, Reading, linger};
+use crate::greet::{self, Greeted, linger};
 use crate::handler::{Ended, Event, Refusal, Room, Source};
 use crate::limits::{CALL_TIME_MAX, CALLS_HANDLED_MAX, FAREWELL_TIME_MAX, GATHER_TIME_MAX};
+use crate::net::Reading;
 use crate::peer::{Generation, Peer, SendError};
 use crate::shared::{Shared, Traffic};
 

@@ -336,6 +336,7 @@ fn cluster_json(view: &View, hold: Hold, fares: &Fares) -> Value {
             "voters": view.voters.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "applied": view.meta.applied(),
             "level": view.meta.level(),
+            "level_supported": view.meta.level_supported(),
             "generation": view.meta.generation(),
         },
         "replication_factor": view.meta.config().replication_factor,
@@ -405,6 +406,10 @@ fn cluster_text(view: &View, hold: Hold, fares: &Fares) -> String {
         let leader = view.leader.map_or("nobody".into(), |leader| leader.to_string());
         let voters = view.voters.len();
         let _ = writeln!(out, "metadata  term {}, led by {leader}, {voters} voters", view.term);
+        let supported = view.meta.level_supported();
+        let supported = supported.map_or("none".into(), |level| level.to_string());
+        let level = view.meta.level();
+        let _ = writeln!(out, "level     {level}, the highest that all nodes support: {supported}");
         let placed = view.meta.placement().iter().filter(|nodes| !nodes.is_empty()).count();
         let (all, moving) = (view.meta.partitions(), view.meta.moves().count());
         let _ = writeln!(out, "partitions {placed} of {all} placed, {moving} moving");

@@ -86,6 +86,7 @@ pub(crate) fn open(
             index.replay(at, &record).with_context(told)?;
         }
     }
+    index.check().with_context(told)?;
     let reader = log.reader();
     let (sender, submitted) = channel();
     thread::Builder::new()

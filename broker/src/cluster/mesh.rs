@@ -21,7 +21,7 @@ use tracing::{debug, warn};
 use super::core::{Core, lock};
 use super::view::View;
 use super::wire::{CallFailed, Seen, Traffic, Unanswered, Wire};
-use crate::replication::start::{Answering, BoxFuture, is_ours};
+use crate::replication::transport::{Answering, BoxFuture, is_ours};
 
 /// What the partitions are told of other members.
 #[derive(Debug)]

@@ -135,6 +135,8 @@ pub struct Cluster {
     needs: AtomicU64,
     applied: AtomicU64,
     may_serve: AtomicBool,
+    /// Every shard lets clients in.
+    admits: AtomicBool,
     leaving: AtomicBool,
     /// Connections of clients, about.
     clients: AtomicU32,
@@ -167,6 +169,7 @@ impl Cluster {
             needs: AtomicU64::new(0),
             applied: AtomicU64::new(0),
             may_serve: AtomicBool::new(false),
+            admits: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             clients: AtomicU32::new(0),
             replicas: ArcSwap::default(),
@@ -299,6 +302,11 @@ impl Cluster {
         self.may_serve.store(may, Ordering::Release);
     }
 
+    /// Whether every shard lets clients in. Not before somebody says so.
+    pub(crate) fn set_admits(&self, admits: bool) {
+        self.admits.store(admits, Ordering::Release);
+    }
+
     /// Whether the others take note of this node's clients: it serves, or drains.
     pub(crate) fn has_clients(&self) -> bool {
         self.view().this_node().is_some_and(|node| node.state.has_clients())
@@ -346,7 +354,8 @@ impl Cluster {
             return Some(format!("this node is {state} in its cluster"));
         }
         match self.hold(fresh_now) {
-            Hold::Serving => None,
+            Hold::Serving if self.admits.load(Ordering::Acquire) => None,
+            Hold::Serving => Some("this node begins to let clients in".into()),
             Hold::Silent | Hold::Isolated => Some("cut off from the cluster: no lease".into()),
         }
     }

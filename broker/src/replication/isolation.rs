@@ -2,6 +2,7 @@
 //! cut off from its cluster for long (`cluster.isolated`).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tidegate_cluster::lease::Hold;
@@ -15,6 +16,8 @@ use crate::shard::mailbox::{Mailbox, Order};
 
 /// Between two looks, and two steps.
 const LOOK: Duration = Duration::from_millis(100);
+/// The same while it is waited for shards to have heard that clients may come.
+const SOON: Duration = Duration::from_millis(5);
 
 /// Why clients are kept away.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -30,8 +33,9 @@ enum Away {
 /// they are better off elsewhere, and lets new ones in again after that. Runs
 /// for ever.
 pub(super) async fn watch(shared: Arc<Shared>, cluster: Arc<Cluster>) {
-    // A node that has never had a lease is on its way in.
-    let (mut had, mut held, mut before) = (false, false, None);
+    // A node that has never had a lease is on its way in; its shards are told when
+    // clients may come, so that they can say that they know.
+    let (mut had, mut held, mut before) = (false, false, Some(Away::NotServing));
     loop {
         let clients: u64 = shared.node.counters.iter().map(|of| of.connections.value()).sum();
         cluster.set_clients(clients.try_into().unwrap_or(u32::MAX));
@@ -51,6 +55,10 @@ pub(super) async fn watch(shared: Arc<Shared>, cluster: Arc<Cluster>) {
         if away == Some(Away::CutOff) && away != before {
             warn!("no lease for 10 s: cut off from the cluster, its clients are closed");
         }
+        if away.is_some() {
+            // Readiness ends before the first of them is sent away.
+            cluster.set_admits(false);
+        }
         if away.is_some() || before.is_some() {
             let told = tell(&shared, away.is_some());
             if away.is_none() && told && before == Some(Away::CutOff) {
@@ -58,8 +66,15 @@ pub(super) async fn watch(shared: Arc<Shared>, cluster: Arc<Cluster>) {
             }
             before = if told { away } else { away.or(before) };
         }
-        sleep(LOOK).await;
+        let opening = away.is_none() && !admit(&shared);
+        cluster.set_admits(away.is_none() && !opening);
+        sleep(if opening { SOON } else { LOOK }).await;
     }
+}
+
+/// Whether every shard lets clients in.
+fn admit(shared: &Shared) -> bool {
+    shared.meters.iter().all(|meters| meters.admits.load(Ordering::Acquire))
 }
 
 /// Whether all shards will hear of it; else it is to be said again.

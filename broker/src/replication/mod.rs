@@ -18,6 +18,7 @@ mod recover;
 pub(crate) mod routes;
 pub(crate) mod run;
 pub(crate) mod start;
+pub mod transport;
 
 use std::collections::BTreeSet;
 use std::fmt;

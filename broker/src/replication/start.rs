@@ -4,89 +4,31 @@
 //! no lease; both share the connections between nodes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::future::Future;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
 use tidegate_cluster::ids::{self as theirs, Incarnation, Life, NodeId};
-use tidegate_consensus::{CallKind, GroupId, Groups, Timers, Transport, TransportError};
+use tidegate_consensus::{Groups, Timers};
 use tidegate_core::ids::{Member, PARTITIONS};
-use tidegate_mesh::{
-    self as mesh, CallError, ConnectionKind, MailClass, Mesh, Peer, Request, Room,
-};
-use tidegate_store::raft::PartitionIndex;
+use tidegate_mesh::{MailClass, Mesh, Peer, Room};
 use tidegate_store::{FileDisk, Log};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, warn};
 
 use super::routes::{self, RouteEvent};
 use super::run::{self, Replication};
+use super::transport::{self, Answering, MeshTransport, read_back};
 use super::{Said, Word, bodies, homes, post};
 use crate::cluster::{Cluster, LinkEvent, View};
 use crate::shard::Shared;
 use crate::store::desk::Desk;
 use crate::store::{Held, Store, reader};
 
-/// Marks the calls of partitions among all calls between nodes.
-const PARTITION_CALL: u16 = 0x100;
-/// How long an answer is waited for: longer than an election, and than a disk
-/// that is slow for once.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// The same for a piece of a snapshot, which is slowed down on purpose.
-const BULK_PATIENCE: Duration = Duration::from_secs(60);
 /// Below the data directory.
 pub(crate) const SNAPSHOTS: &str = "snapshots";
-
-/// A future of any type.
-pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-/// Answers a call of another node: from whom, group, what, and the body.
-pub(crate) type Answering =
-    Box<dyn Fn(u64, GroupId, u16, Bytes) -> BoxFuture<Result<Bytes, (u16, String)>> + Send + Sync>;
-
-/// Whether a call of another node is for the partitions.
-pub(crate) fn is_ours(what: u16) -> bool {
-    what & PARTITION_CALL != 0
-}
-
-/// Raft's calls of partitions over the mesh.
-#[derive(Clone)]
-struct MeshTransport(Mesh);
-
-impl Transport for MeshTransport {
-    async fn call(
-        &self,
-        to: u64,
-        group: GroupId,
-        kind: CallKind,
-        body: Bytes,
-    ) -> Result<Bytes, TransportError> {
-        let (over, timeout) = match kind {
-            CallKind::Append => (ConnectionKind::Data, PATIENCE),
-            CallKind::Heartbeats | CallKind::Vote | CallKind::Transfer => {
-                (ConnectionKind::Control, PATIENCE)
-            }
-            CallKind::SnapshotOffer | CallKind::SnapshotChunk => {
-                (ConnectionKind::Bulk, BULK_PATIENCE)
-            }
-        };
-        let what = PARTITION_CALL | u16::from(kind.code());
-        let request = Request { over, group, what, body, timeout };
-        self.0.call(mesh::NodeId(to), request).await.map_err(|error| match error {
-            CallError::NotConnected => TransportError::Unreachable,
-            CallError::Lost | CallError::TimedOut => TransportError::Lost,
-            CallError::Full | CallError::Busy => TransportError::Busy,
-            CallError::TooLarge { .. } => TransportError::Malformed(error.to_string()),
-            CallError::Refused { code, .. } => {
-                TransportError::from_code(u8::try_from(code).unwrap_or(0))
-            }
-        })
-    }
-}
 
 /// What the thread works with.
 pub(crate) struct Parts {
@@ -134,17 +76,7 @@ pub(crate) fn start(
             crate::telemetry::log::flush();
             std::process::exit(crate::node::EXIT_SHARD_FAILED);
         }
-        let answered = groups.clone();
-        answering(Box::new(move |from, group, what, body| {
-            let kind = u8::try_from(what & !PARTITION_CALL).ok().and_then(CallKind::from_code);
-            // What comes before the future keeps the order of calls.
-            let answer = kind.map(|kind| answered.handle(from, group, kind, body));
-            Box::pin(async move {
-                let unknown = || (0, "a call that this version does not know".to_owned());
-                let answer = answer.ok_or_else(unknown)?;
-                answer.await.map_err(|error| (error.code().into(), error.to_string()))
-            })
-        }));
+        answering(transport::answering(groups.clone()));
         let (tell_views, views) = watch::channel(run::View::default());
         let (tell_links, run_links) = mpsc::unbounded_channel();
         let (tell_routes, route_events) = mpsc::unbounded_channel();
@@ -197,19 +129,6 @@ pub(crate) fn start(
         .spawn(move || runtime.block_on(run))
         .context("cannot start the thread of partitions")?;
     Ok(())
-}
-
-/// Where the entries of each partition lie.
-fn read_back(log: &Log<FileDisk>) -> anyhow::Result<HashMap<u16, PartitionIndex>> {
-    let mut indexes: HashMap<u16, PartitionIndex> = HashMap::new();
-    let mut scan = log.scan(log.first()).context("the log")?;
-    while let Some((at, record)) = scan.next_record().context("the log")? {
-        let index = indexes.entry(record.partition).or_default();
-        index.replay(at, &record).with_context(|| {
-            format!("the log: partition {}, position {}", record.partition, at.0)
-        })?;
-    }
-    Ok(indexes)
 }
 
 /// Sorts what happens between nodes. The shards hear of links from here, in the

@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Release;
 
 use rustix::io::Errno;
 use tidegate_core::ids::{Member, Millis, PARTITIONS, PartitionId, ShardId};
@@ -486,6 +487,7 @@ impl Driver {
                 }
                 Order::Isolated(isolated) => {
                     self.core.isolate(isolated);
+                    self.meters().admits.store(!isolated, Release);
                     if isolated {
                         self.core.send_away(now, SENT_AWAY_MAX);
                     }

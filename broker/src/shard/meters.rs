@@ -1,6 +1,8 @@
 //! What the shell of a shard counts beside the core's counters. Same rule: one
 //! writer, many readers.
 
+use std::sync::atomic::AtomicBool;
+
 use tidegate_core::counters::Count;
 
 use crate::telemetry::histogram::{ConnectTimings, Timings};
@@ -33,6 +35,8 @@ pub struct Meters {
     pub timings: Timings,
     /// What is counted for each listener, in the order of the config.
     pub listeners: Box<[ListenerMeters]>,
+    /// Whether the shard has heard that clients may come, of a node in a cluster.
+    pub admits: AtomicBool,
 }
 
 /// What is counted for one listener on one shard.

@@ -21,8 +21,9 @@ pub const CARRIED: u8 = 0x80;
 
 /// The flag of a [`Kind::Compacted`] that gives a partition up: its entries
 /// before this record are void, whatever their index, and the next one may have
-/// any. Its vote stays. Says nothing where it is [`CARRIED`]: what it spoke of
-/// lay before it, and is gone.
+/// any. Its vote stays; term and index are those of the last entry that it had.
+/// Voids nothing where it is [`CARRIED`]: what it spoke of lay before it, and is
+/// gone.
 pub const EMPTIED: u8 = 0x01;
 
 /// What a record is. The numbers are on disk.

@@ -320,11 +320,16 @@ impl Meta {
         Ok(())
     }
 
-    /// The highest level that all members support, if it is above the present one.
-    pub fn level_possible(&self) -> Option<u16> {
+    /// The highest level that all members support; none if there is none.
+    pub fn level_supported(&self) -> Option<u16> {
         let members = self.nodes.values().filter(|node| node.state != NodeState::Left);
         let highest = members.clone().map(|node| node.spec.level_max).min()?;
         let lowest = members.map(|node| node.spec.level_min).max()?;
-        (highest > self.level && lowest <= highest).then_some(highest)
+        (lowest <= highest).then_some(highest)
+    }
+
+    /// The same, if it is above the present one.
+    pub fn level_possible(&self) -> Option<u16> {
+        self.level_supported().filter(|level| *level > self.level)
     }
 }

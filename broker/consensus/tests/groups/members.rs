@@ -165,3 +165,43 @@ async fn a_replica_that_was_given_up_comes_back_from_nothing() {
     let whole = rig.machine(leader, 1).payloads();
     assert_eq!(rig.machine(gone, 1).payloads(), whole, "from the first entry on");
 }
+
+/// One that was removed, and gave its replica up, has confirmed what a member that
+/// was away lacks; that member believes that the old membership is in force.
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_was_given_up_supports_nobody_who_lacks_what_it_had() {
+    for seed in 0..4 {
+        let mut rig = Rig::new(10 + seed, 4, 3, &[1]).await;
+        let leader = rig.commit(1, "a").await;
+        let (away, goes) = (1 + leader % 3, 1 + (leader + 1) % 3);
+        rig.reaches(&[1, 2, 3], 1, "a").await;
+        rig.groups(leader).add_learner(1, 4).await.expect("it leads");
+        rig.until(1, "4 is there", || rig.status(leader, 1).lag(4) == Some(0)).await;
+        rig.isolate(away);
+        rig.commit_but(1, "by all but one", &[away]).await;
+        let leader = rig.leader_but(1, &[away]).await;
+        let stay = set([leader, away, 4]);
+        rig.groups(leader).change_voters(1, stay).await.expect("all are near the end");
+        rig.commit_but(1, "without who goes", &[away]).await;
+
+        let index = rig.groups(goes).give_up(1).await.expect("it is closed");
+        let machine = rig.recorder(1);
+        rig.groups(goes).open(1, index, machine).await.expect("as for the first time");
+        if seed % 2 == 0 {
+            // The same from its log.
+            rig.restart(goes).await;
+        }
+        rig.crash(leader).await;
+        rig.crash(4).await;
+        rig.heal();
+        sleep(Duration::from_secs(10)).await;
+        for node in [away, goes] {
+            assert!(!rig.status(node, 1).leads, "seed {seed}: {node} leads without a quorum");
+        }
+        rig.start(leader).await;
+        rig.start(4).await;
+        rig.commit(1, "end").await;
+        rig.reaches(&[leader, away, 4], 1, "end").await;
+        assert!(rig.has(away, 1, "without who goes"), "seed {seed}");
+    }
+}

@@ -185,8 +185,20 @@ impl World {
 
     /// Nodes whose partitions have replicas at all of them.
     pub fn replicated(nodes: usize, seed: u64) -> World {
-        let settings = Settings::default();
+        World::replicated_as(nodes, seed, Settings::default())
+    }
+
+    pub fn replicated_as(nodes: usize, seed: u64, settings: Settings) -> World {
         World::made(nodes, seed, false, true, settings, |p| usize::from(p.0) % nodes)
+    }
+
+    /// What each partition's log has committed.
+    pub fn committed(&self) -> Vec<(usize, &[u8])> {
+        let mut all = Vec::new();
+        for (p, log) in self.logs.iter().enumerate() {
+            all.extend(log.committed.iter().map(|entry| (p, &entry[..])));
+        }
+        all
     }
 
     /// A node leads a partition with replicas; some of what the leader before had

@@ -14,6 +14,8 @@ pub struct PartitionIndex {
     committed: Option<(u64, u64)>,
     /// Whether no record says so yet.
     unwritten: bool,
+    /// Term and index of the last entry that it ever had, if it was given up.
+    floor: Option<(u64, u64)>,
     /// The index of the first entry.
     first: u64,
     /// Term and place of each entry that is durable.
@@ -73,6 +75,8 @@ impl PartitionIndex {
                 if record.flags & CARRIED == 0 {
                     self.empty();
                 }
+                let had = Some((record.term, record.index)).filter(|had| *had != (0, 0));
+                self.floor = self.floor.max(had);
             }
             Kind::Compacted => self.purge(record.term, record.index),
             Kind::Committed => self.committed = Some((record.term, record.index)),
@@ -149,9 +153,11 @@ impl PartitionIndex {
         }
     }
 
-    /// Forgets all but the vote, as if the partition never had an entry here.
+    /// Forgets all but the vote and the floor, as if the partition never had an
+    /// entry here.
     pub(super) fn empty(&mut self) {
-        *self = Self { vote: self.vote.take(), ..Self::default() };
+        let floor = self.floor.max(self.end());
+        *self = Self { vote: self.vote.take(), floor, ..Self::default() };
     }
 
     pub(super) fn set_vote(&mut self, vote: Record) {
@@ -194,6 +200,18 @@ impl PartitionIndex {
         Some((term, self.first + self.len() as u64 - 1))
     }
 
+    /// Term and index of the last entry, or of the last one that was purged.
+    fn end(&self) -> Option<(u64, u64)> {
+        self.last().or(self.purged)
+    }
+
+    /// Term and index of the last entry that the partition had here before it was
+    /// given up. It may have confirmed it: as long as a candidate lacks it, this
+    /// node must not support it, itself included.
+    pub fn floor(&self) -> Option<(u64, u64)> {
+        self.floor
+    }
+
     /// The indexes of the entries.
     pub fn range(&self) -> std::ops::Range<u64> {
         self.first..self.first + self.len() as u64
@@ -212,8 +230,12 @@ impl PartitionIndex {
     }
 
     /// The oldest position that an entry lies at: what is before, this
-    /// partition no longer needs.
+    /// partition no longer needs. Everything is needed while entries come again
+    /// that were given up once, as the floor is told by nothing else.
     pub fn oldest(&self) -> Option<Position> {
+        if self.end().is_some() && self.floor > self.end() {
+            return Some(Position(0));
+        }
         self.written.front().map(|(_, at)| *at)
     }
 

@@ -89,8 +89,14 @@ impl<D: Disk, W: Writer> RaftLog<D, W> {
         self.lock().index.tail_bytes()
     }
 
+    /// What it had before it was given up: [`PartitionIndex::floor`].
+    pub fn floor(&self) -> Option<(u64, u64)> {
+        self.lock().index.floor()
+    }
+
     /// Gives the partition up: of its log only the vote stays, so that this node
-    /// never votes twice in a term. `done` is called when that is durable. What
+    /// never votes twice in a term, and the place of its last entry, so that it
+    /// supports no candidate that lacks what it may have confirmed. `done` is called when that is durable. What
     /// drove the log before must not use it any more.
     ///
     /// # Errors
@@ -99,7 +105,8 @@ impl<D: Disk, W: Writer> RaftLog<D, W> {
         let partition = self.partition;
         let change = |index: &mut PartitionIndex, _, batch: &mut Batch| {
             index.empty();
-            batch.push(Kind::Compacted, EMPTIED, partition, 0, 0, |_| {});
+            let (term, last) = index.floor().unwrap_or_default();
+            batch.push(Kind::Compacted, EMPTIED, partition, term, last, |_| {});
             Ok(())
         };
         self.write(true, change, done)
