@@ -114,7 +114,7 @@ fn the_golden_entries_are_read_as_what_they_were() {
     let mut rig = Rig::member(1, settings(), Member(9), 0);
     rig.shards.iter_mut().for_each(Shard::replicate);
     for (partition, entry) in entries(GOLDEN) {
-        let applied = rig.shards[0].committed(rig.now, partition, &entry).expect("it is known");
+        let applied = rig.shards[0].committed(rig.now, partition, 0, &entry).expect("it is known");
         assert_eq!(applied, Applied::Followed(kinds(&entry).len()), "partition {}", partition.0);
     }
     for p in 0..PARTITIONS as u8 {
