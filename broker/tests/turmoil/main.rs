@@ -5,6 +5,12 @@
 //! that are the same each time (`getrandom.c`), so that the same seed is the same
 //! run. `TIDEGATE_TURMOIL_SEEDS=100..200` runs others than those of CI.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a run tells the process that started it"
+)]
+
 mod ledger;
 mod net;
 mod node;
