@@ -188,6 +188,8 @@ pub struct Counters {
     /// Sessions taken over from a live connection on this shard (0), another of
     /// the node (1) or another node (2).
     pub takeovers: [Count; 3],
+    /// Bytes of the grants to other nodes of sessions that were taken over.
+    pub takeover_bytes: Count,
     /// Sessions of partitions that were handed over or given up.
     pub sessions_moved: Count,
     /// Connections told a Server Keep Alive below their own wish.

@@ -248,6 +248,8 @@ metrics! {
         "Sessions taken over from a live connection of the same shard (shard), another of the node (node) or another node (cluster)";
     SESSION_TAKEOVER_SECONDS histogram "tidegate_session_takeover_seconds" "seconds" []
         "Time from the accept to the CONNACK of connections that took a session over from a live one";
+    SESSION_TAKEOVER_BYTES counter "tidegate_session_takeover_bytes" "bytes" []
+        "Bytes of the mail to other nodes by which sessions that were taken over came to their new connections; what waits for them follows as deliveries do";
 
     STORAGE_USED gauge "tidegate_storage_used_bytes" "bytes" ["volume"]
         "Bytes of the volume with the data directory that are used";

@@ -580,7 +580,9 @@ impl<'a> Scrape<'a> {
         self.labelled(families, &metric::SESSION_TAKEOVERS, &scopes, |c| &c.takeovers)?;
         let shards = (0..self.shards.len()).map(|s| self.node.source.timings(s));
         let all = Distribution::of(shards.map(|s| &s.takeovers));
-        families.family(&metric::SESSION_TAKEOVER_SECONDS, |series| series.distribute(&[], &all))
+        families
+            .family(&metric::SESSION_TAKEOVER_SECONDS, |series| series.distribute(&[], &all))?;
+        families.single(&metric::SESSION_TAKEOVER_BYTES, self.sum(|c| &c.takeover_bytes))
     }
 
     /// A family with one label, whose values are the indexes of an array.

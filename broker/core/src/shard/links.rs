@@ -47,6 +47,7 @@ impl Shard {
         let (start, mut taken) = (out.len(), 0);
         let (first, last) = (ShardId::of(member, 0), ShardId::of(member, ShardId::LAST));
         let mut relieved = Vec::new();
+        let mut takeover_bytes = 0;
         let (here, conns) = (self.id, &self.conns);
         for (&to, outbox) in self.remote.range_mut(first..=last) {
             while let Some(mail) = outbox.pop() {
@@ -62,6 +63,11 @@ impl Shard {
                     break;
                 }
                 taken += usize::from(known);
+                if let Kind::Granted(granted) = &mail.kind
+                    && granted.taken_from.is_some()
+                {
+                    takeover_bytes += out.len() - before;
+                }
             }
             relieved.push(to);
             if out.len() - start >= max_bytes {
@@ -72,6 +78,7 @@ impl Shard {
             self.relieve(to);
         }
         self.counters().cross_messages.add(taken as u64);
+        self.counters().takeover_bytes.add(takeover_bytes as u64);
         taken
     }
 

@@ -421,3 +421,22 @@ fn a_client_that_left_while_its_link_was_cut_leaves_its_will_once() {
         assert_eq!(cluster.packets(0, heir).len(), usize::from(!clean), "clean: {clean}");
     }
 }
+
+#[test]
+fn a_takeover_between_nodes_is_counted_with_its_bytes_at_the_partitions_leader() {
+    let mut cluster = Cluster::new(3, 1);
+    let id = cluster.client_of(0, "hops");
+    let bytes = |cluster: &Cluster| cluster.nodes[0].node.counters[0].takeover_bytes.value();
+    cluster.connect(1, 0, &id, false);
+    assert_eq!(bytes(&cluster), 0, "of nobody");
+    let second = cluster.connect(2, 0, &id, false);
+    assert!(cluster.is_open(2, second));
+    assert_eq!(cluster.nodes[2].node.counters[0].takeovers[2].value(), 1);
+    let first = bytes(&cluster);
+    assert!((16..256).contains(&first), "one grant: {first} bytes");
+    cluster.connect(1, 0, &id, false);
+    assert_eq!(bytes(&cluster), 2 * first);
+    // Within the leader's node no mail leaves it.
+    cluster.connect(0, 0, &id, false);
+    assert_eq!(bytes(&cluster), 2 * first);
+}
