@@ -126,7 +126,7 @@ impl<T: Transport> Beats<T> {
                 continue;
             }
             for rider in riders.remove(&ack.request).into_iter().flatten() {
-                let _ = rider.send(ack.clone());
+                let _ = rider.send(ack);
             }
             if let Some(reply) = waiting.replies.remove(&ack.request) {
                 // Who asked may have given up.
