@@ -82,7 +82,8 @@ impl Plan {
                 self.rounds = 2_000;
             }
             Hole::VotesOutside => {
-                (self.elections, self.disasters, self.eager) = (200, 20, 25);
+                (self.elections, self.disasters, self.eager) = (300, 60, 40);
+                self.acts = 3;
             }
             Hole::WipedVotes => self.disasters = 20,
             Hole::NoNodeGone => self.crashes = 40,
