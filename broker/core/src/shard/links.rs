@@ -78,7 +78,9 @@ impl Shard {
             self.relieve(to);
         }
         self.counters().cross_messages.add(taken as u64);
-        self.counters().takeover_bytes.add(takeover_bytes as u64);
+        if takeover_bytes > 0 {
+            self.counters().takeover_bytes.add(takeover_bytes as u64);
+        }
         taken
     }
 

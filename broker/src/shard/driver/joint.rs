@@ -54,6 +54,8 @@ struct Led {
 #[derive(Debug)]
 pub(crate) struct Joint {
     led: Vec<Led>,
+    /// The first `lazy_at` of them, as of the last turn.
+    lazy_at: Option<Millis>,
     /// Who can be reached, by member.
     peers: HashMap<u16, Peer>,
     /// Members that are no more, though they may not know it yet.
@@ -79,6 +81,7 @@ impl Joint {
         });
         Joint {
             led: led.collect(),
+            lazy_at: None,
             peers: HashMap::new(),
             gone: HashSet::new(),
             parcels: Vec::new(),
@@ -89,7 +92,7 @@ impl Joint {
 
     /// When something is to be committed though nobody waits for it.
     pub(super) fn next_tick(&self) -> Option<Millis> {
-        self.led.iter().filter_map(|led| led.lazy_at).min()
+        self.lazy_at
     }
 
     fn of(&mut self, partition: PartitionId) -> Option<&mut Led> {
@@ -333,12 +336,22 @@ impl Driver {
         if let Some(partitions) = self.core.take_unproven() {
             outlet.say(Said::Prove(self.id, partitions));
         }
+        joint.lazy_at = None;
         for led in &mut joint.led {
             let Some(term) = led.leads else { continue };
-            if self.core.has_entry(led.partition) == Some(false)
-                && now < *led.lazy_at.get_or_insert(now + LAZY_MS)
-            {
-                continue;
+            match self.core.has_entry(led.partition) {
+                None => {
+                    led.lazy_at = None;
+                    continue;
+                }
+                Some(true) => {}
+                Some(false) => {
+                    let due = *led.lazy_at.get_or_insert(now + LAZY_MS);
+                    if now < due {
+                        joint.lazy_at = Some(joint.lazy_at.map_or(due, |first| first.min(due)));
+                        continue;
+                    }
+                }
             }
             led.lazy_at = None;
             while !led.deposed && led.outstanding < BATCHES_MAX {
