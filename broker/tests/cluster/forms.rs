@@ -1,13 +1,12 @@
 //! Real processes become one cluster, and stay it.
 
-mod cluster_rig;
-
 use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
-use cluster_rig::kubernetes::ApiServer;
-use cluster_rig::*;
+use crate::rig::kubernetes::ApiServer;
+
+use crate::rig::*;
 
 #[test]
 fn three_nodes_with_one_list_form_one_cluster_and_take_a_killed_one_back() {

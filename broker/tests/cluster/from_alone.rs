@@ -1,14 +1,13 @@
 //! A node that was alone becomes a cluster of three with what it has kept.
 
-mod cluster_rig;
-
 use std::net::{SocketAddr, TcpStream};
 use std::thread::sleep;
 use std::time::Duration;
 
-use cluster_rig::*;
 use testkit::client::{Client, Connect, Version, Will};
 use testkit::{Got, QUIET, Raw};
+
+use crate::rig::*;
 
 /// For 128 replicas to come, on a machine that is busy.
 const GROWN_PATIENCE: Duration = Duration::from_secs(400);

@@ -1,15 +1,14 @@
 //! Queues of clients that are away, in a cluster: on the disk of each replica,
 //! through a snapshot, the end of a node and a client that comes back elsewhere.
 
-mod cluster_rig;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 
-use cluster_rig::*;
 use testkit::client::{Connect, PUBACK, Publish, Version, ack};
 use testkit::{Got, Raw};
+
+use crate::rig::*;
 
 /// More entries than a partition applies without a snapshot.
 const MESSAGES: usize = 8_600;

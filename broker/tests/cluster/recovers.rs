@@ -1,18 +1,17 @@
 //! What is left of a cluster goes on when its operator gives up the rest.
 
-mod cluster_rig;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use cluster_rig::*;
 use serde_json::Value;
 use testkit::client::{
     Connack, Connect, PUBACK, Packet, Props, Publish, Version, ack, read, subscribe,
 };
 use testkit::{Got, Raw};
+
+use crate::rig::*;
 
 const MESSAGES: usize = 20;
 /// For 64 replicas to move, two at a time.

@@ -1,12 +1,11 @@
 //! Disks of a cluster's nodes that are lost, one after the other.
 
-mod cluster_rig;
-
 use std::net::TcpStream;
 
-use cluster_rig::*;
 use serde_json::Value;
 use testkit::{Got, Raw};
+
+use crate::rig::*;
 
 /// Votes of the metadata, and replicas of each node.
 fn shares(shown: &Value) -> (usize, Vec<u64>) {
