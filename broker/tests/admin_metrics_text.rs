@@ -244,6 +244,12 @@ fn what_the_kernel_tells_is_told_on() {
     assert_eq!(value(&samples, "tidegate_shard_accept_queue_length", &queue), 3.0);
     assert_eq!(value(&samples, "tidegate_shard_accept_queue_limit", &queue), 128.0);
     assert_eq!(value(&samples, "tidegate_tcp_sockets", &[("state", "time_wait")]), 4.0);
+    let tables = 2.0 * 1_024.0;
+    for (component, bytes) in [("tables", tables), ("kernel_rmem", 768.0), ("kernel_wmem", 2_304.0)]
+    {
+        let labels = [("component", component)];
+        assert_eq!(value(&samples, "tidegate_connection_memory_bytes", &labels), bytes);
+    }
     for (at, name) in [
         "tidegate_tcp_listen_overflows_total",
         "tidegate_tcp_listen_drops_total",

@@ -37,6 +37,11 @@ impl<T> Slab<T> {
         (self.chunks.len() * CHUNK) as u32
     }
 
+    /// Bytes of all slots, without what the values own elsewhere.
+    pub(crate) fn bytes(&self) -> usize {
+        self.chunks.len() * CHUNK * size_of::<Entry<T>>()
+    }
+
     pub(crate) fn insert(&mut self, value: T) -> u32 {
         if self.free == NONE {
             let base = self.slots();

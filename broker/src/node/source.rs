@@ -35,6 +35,7 @@ impl Source for Shared {
             accept_halts: meters.accept_halts.value(),
             mailbox_full: meters.mailbox_full.value(),
             mailbox_depth: Some(self.mailboxes[shard].depth() as u64),
+            table_bytes: meters.table_bytes.value(),
             wakes: meters.wakes.value(),
             sleeps: meters.sleeps.value(),
         }

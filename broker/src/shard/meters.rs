@@ -31,6 +31,8 @@ pub struct Meters {
     pub sleeps: Count,
     /// Gauge: bytes of records that are not durable.
     pub journal_bytes: Count,
+    /// Gauge: bytes of the tables of connections.
+    pub table_bytes: Count,
     /// How long turns and deliveries take.
     pub timings: Timings,
     /// What is counted for each listener, in the order of the config.

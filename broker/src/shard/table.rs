@@ -244,6 +244,12 @@ impl Table {
         };
     }
 
+    /// Bytes of the table, free places included, without partial packets and the state of
+    /// layers below MQTT.
+    pub(crate) fn bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>()
+    }
+
     /// The open connection at `slot`.
     pub(crate) fn open(&mut self, slot: u32) -> Option<&mut Entry> {
         self.entries.get_mut(slot as usize).filter(|entry| entry.socket.is_some())

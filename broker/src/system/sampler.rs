@@ -70,8 +70,20 @@ pub struct Sockets {
     /// By state, as [`State::ALL`]; established is none when there were too
     /// many to look at.
     pub states: [Option<u64>; State::ALL.len()],
+    /// What the buffers of all but the listening ones take; none when there were too
+    /// many to look at.
+    pub memory: Option<Buffers>,
     /// Accept queues.
     pub queues: Vec<Queue>,
+}
+
+/// Bytes of memory of sockets' buffers.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Buffers {
+    /// For what was received.
+    pub receive: u64,
+    /// For what is to be sent.
+    pub send: u64,
 }
 
 /// The accept queue of a listener on a shard.
@@ -318,13 +330,18 @@ impl Sampler {
                 whose.insert(*inode, (listening.listener, shard));
             }
         }
-        let mut found = Sockets::default();
+        let memory = (!too_many).then(Buffers::default);
+        let mut found = Sockets { memory, ..Sockets::default() };
         for state in &states {
             found.states[*state as usize] = Some(0);
         }
         diag::sockets(&self.ports, &states, false, |socket| {
             if let Some(count) = &mut found.states[socket.state as usize] {
                 *count += 1;
+            }
+            if let (Some(sum), Some(told)) = (&mut found.memory, socket.memory) {
+                sum.receive += u64::from(told.receive);
+                sum.send += u64::from(told.send);
             }
             let inode = u64::from(socket.inode);
             if let (State::Listen, Some((listener, shard))) = (socket.state, whose.get(&inode)) {
@@ -348,6 +365,7 @@ impl Sampler {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::path::Path;
 
     use crate::net::listener::{ListenOptions, bind};
@@ -372,9 +390,15 @@ mod tests {
         assert_eq!(waiting as usize, clients.len());
         assert_eq!(sockets.states[State::Listen as usize], Some(3));
         assert_eq!(sockets.states[State::Established as usize], Some(30));
+        // Nobody has read or sent a byte.
+        assert_eq!(sockets.memory, Some(Buffers::default()));
+        let [mut client, ..] = &clients[..] else { panic!("{clients:?}") };
+        client.write_all(&[7; 1_000]).expect("the kernel takes it");
+        let memory = sampler.sockets(0).expect("the kernel tells").memory.expect("so few");
+        assert!((1_000..100_000).contains(&memory.receive), "{memory:?}");
         // With too many the open ones are not looked at; the rest is.
         let many = sampler.sockets(ESTABLISHED_MAX + 1).expect("the kernel tells");
-        assert_eq!(many.states[State::Established as usize], None);
+        assert_eq!((many.states[State::Established as usize], many.memory), (None, None));
         assert_eq!(many.queues, sockets.queues);
     }
 

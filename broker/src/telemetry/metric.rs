@@ -342,6 +342,8 @@ metrics! {
         "Connections that may wait there: listener.backlog, cut to net.core.somaxconn";
     TCP_SOCKETS gauge "tidegate_tcp_sockets" ["state"]
         "TCP sockets with a port of ours, by state; established is absent with more than 50,000 connections, which tidegate_connections counts";
+    CONNECTION_MEMORY gauge "tidegate_connection_memory_bytes" "bytes" ["component"]
+        "Memory of connections: the shards' tables of them (tables), and the kernel's buffers of TCP sockets with a port of ours, receiving (kernel_rmem) and sending (kernel_wmem), which are absent with more than 50,000 connections";
     TCP_LISTEN_OVERFLOWS counter "tidegate_tcp_listen_overflows" []
         "Connections dropped because an accept queue was full, of the whole network namespace";
     TCP_LISTEN_DROPS counter "tidegate_tcp_listen_drops" []

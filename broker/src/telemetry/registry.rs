@@ -126,7 +126,8 @@ impl Collector for NodeCollector {
         self.node(&scrape, &mut families)?;
         let system = self.source.system();
         if let Some(snapshot) = &system {
-            system::write(snapshot, &self.listeners, &scrape.shards, &mut families)?;
+            let tables = scrape.sum_shell(|shell| shell.table_bytes);
+            system::write(snapshot, &self.listeners, &scrape.shards, tables, &mut families)?;
         }
         process(system.as_deref(), &mut families)
     }

@@ -142,6 +142,8 @@ pub struct ShellCounts {
     pub mailbox_full: u64,
     /// Gauge: batches in the shard's mailbox; none where it is not known.
     pub mailbox_depth: Option<u64>,
+    /// Gauge: bytes of the tables of connections.
+    pub table_bytes: u64,
     /// Wake-ups of other shards.
     pub wakes: u64,
     /// Times that the shard slept.

@@ -10,13 +10,23 @@ use super::exposition::Families;
 use super::metric;
 use crate::system::sampler::{Conntrack, Queue, Snapshot, Sockets, Tcp};
 
-/// Writes a sample; `listeners` and `shards` are the labels.
+/// Writes a sample; `listeners` and `shards` are the labels, `tables` the bytes of the
+/// shards' tables of connections.
 pub(super) fn write(
     snapshot: &Snapshot,
     listeners: &[(String, &'static str)],
     shards: &[String],
+    tables: u64,
     families: &mut Families<'_>,
 ) -> fmt::Result {
+    families.family(&metric::CONNECTION_MEMORY, |series| {
+        series.add(&["tables"], tables)?;
+        let Some(buffers) = snapshot.sockets.as_ref().ok().and_then(|told| told.memory) else {
+            return Ok(());
+        };
+        series.add(&["kernel_rmem"], buffers.receive)?;
+        series.add(&["kernel_wmem"], buffers.send)
+    })?;
     if let Ok(told) = &snapshot.sockets {
         sockets(told, listeners, shards, families)?;
     }

@@ -18,6 +18,7 @@ const REQUEST: usize = 56;
 const ANSWER: usize = 72;
 const IPPROTO_TCP: u8 = 6;
 const ATTRIBUTE_BYTECODE: u16 = 1;
+const ATTRIBUTE_MEMORY: u16 = 1;
 const ATTRIBUTE_INFO: u16 = 2;
 /// Operations of the filter.
 const PORT_GE: u8 = 2;
@@ -132,7 +133,8 @@ pub fn request(wanted: Wanted<'_>, sequence: u32) -> Vec<u8> {
     out.extend(FLAGS.to_ne_bytes());
     out.extend(sequence.to_ne_bytes());
     out.extend(0u32.to_ne_bytes());
-    let extensions = if wanted.info { 1 << (ATTRIBUTE_INFO - 1) } else { 0 };
+    let info = if wanted.info { 1 << (ATTRIBUTE_INFO - 1) } else { 0 };
+    let extensions = 1 << (ATTRIBUTE_MEMORY - 1) | info;
     out.extend([wanted.family.number(), IPPROTO_TCP, extensions, 0]);
     out.extend(u32::to_ne_bytes(states));
     // Of the socket's identity nothing is given: the filter says it all.
@@ -191,8 +193,19 @@ pub struct Socket {
     pub send_queue: u32,
     /// Tells it from others; 0 for one that no process has any more.
     pub inode: u32,
+    /// What its buffers take; a listening one, or one without a process, has none.
+    pub memory: Option<Memory>,
     /// If it was asked for, and the socket has it.
     pub info: Option<Info>,
+}
+
+/// Memory of a socket's buffers, with what the kernel adds to the bytes in them.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Memory {
+    /// Bytes for what was received.
+    pub receive: u32,
+    /// Bytes for what is to be sent, or acknowledged.
+    pub send: u32,
 }
 
 /// A part of `tcp_info`.
@@ -287,17 +300,22 @@ fn socket(body: &[u8]) -> Result<Option<Socket>, DiagError> {
         receive_queue: number(56),
         send_queue: number(60),
         inode: number(68),
-        info: info(attributes),
+        memory: attribute(attributes, ATTRIBUTE_MEMORY)
+            .and_then(|told| Some(Memory { receive: u32_at(told, 0)?, send: u32_at(told, 4)? })),
+        info: attribute(attributes, ATTRIBUTE_INFO).and_then(|told| {
+            Some(Info { rtt_micros: u32_at(told, 68)?, retransmits: u32_at(told, 100)? })
+        }),
     }))
 }
 
-fn info(mut attributes: &[u8]) -> Option<Info> {
+/// The value of the first attribute of a kind.
+fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
     loop {
         let length = usize::from(u16_at(attributes, 0)?);
         let kind = u16_at(attributes, 2)?;
         let value = attributes.get(4..length)?;
-        if kind == ATTRIBUTE_INFO {
-            return Some(Info { rtt_micros: u32_at(value, 68)?, retransmits: u32_at(value, 100)? });
+        if kind == wanted {
+            return Some(value);
         }
         attributes = attributes.get(aligned(length)..)?;
     }
@@ -356,7 +374,7 @@ mod tests {
             Wanted { family: Family::V6, states: &[State::Listen], ports: &ports, info: true };
         let request = request(wanted, 7);
         assert_eq!(u32_at(&request, 0), Some(request.len() as u32));
-        assert_eq!(request[16..20], [10, 6, 2, 0]);
+        assert_eq!(request[16..20], [10, 6, 2 | 1, 0]);
         assert_eq!(u32_at(&request, 20), Some(1 << 10));
         assert_eq!(usize::from(u16_at(&request, 72).expect("there")), request.len() - 72);
     }
@@ -390,6 +408,12 @@ mod tests {
         body.extend(5u16.to_ne_bytes());
         body.extend(9u16.to_ne_bytes());
         body.extend([1, 0, 0, 0]);
+        // idiag_rmem, idiag_wmem, idiag_fmem, idiag_tmem.
+        body.extend(20u16.to_ne_bytes());
+        body.extend(ATTRIBUTE_MEMORY.to_ne_bytes());
+        for number in [2_304u32, 4_608, 1_792, 8] {
+            body.extend(number.to_ne_bytes());
+        }
         let mut info = [0u8; 232];
         info[68..72].copy_from_slice(&1_250u32.to_ne_bytes());
         info[100..104].copy_from_slice(&6u32.to_ne_bytes());
@@ -412,12 +436,14 @@ mod tests {
         datagram.extend(message(BY_FAMILY, 6, &answer(1)));
         let (progress, sockets) = decoded(&datagram);
         assert_eq!((progress, sockets.len()), (Ok(Progress::More), 2));
-        let Socket { state, local, remote, receive_queue, send_queue, inode, info } = sockets[0];
-        assert_eq!((state, info), (State::Listen, None));
+        let Socket { state, local, remote, receive_queue, send_queue, inode, memory, info } =
+            sockets[0];
+        assert_eq!((state, memory, info), (State::Listen, None, None));
         assert_eq!(local, "127.0.0.1:1883".parse().expect("an address"));
         assert_eq!(remote, "10.1.2.3:40000".parse().expect("an address"));
         assert_eq!((receive_queue, send_queue, inode), (3, 128, 4_242));
         assert_eq!(sockets[1].info, Some(Info { rtt_micros: 1_250, retransmits: 6 }));
+        assert_eq!(sockets[1].memory, Some(Memory { receive: 2_304, send: 4_608 }));
         assert_eq!(decoded(&message(MESSAGE_DONE, 7, &[0; 4])).0, Ok(Progress::Done));
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tidegate::admin::{AdminState, serve};
 use tidegate::config::{Mode, Overlay, Policy, load};
 use tidegate::steering::{ListenerStatus, Status};
-use tidegate::system::sampler::{Conntrack, Queue, Snapshot, Sockets, Tcp};
+use tidegate::system::sampler::{Buffers, Conntrack, Queue, Snapshot, Sockets, Tcp};
 use tidegate::telemetry::health::{Health, Phase};
 use tidegate::telemetry::histogram::{ConnectTimings, StoreTimings, Timings};
 use tidegate::telemetry::source::{
@@ -43,7 +43,7 @@ impl Source for Shards {
         &self.counters
     }
     fn shell(&self, _shard: usize) -> ShellCounts {
-        ShellCounts { mailbox_depth: Some(0), ..ShellCounts::default() }
+        ShellCounts { mailbox_depth: Some(0), table_bytes: 1_024, ..ShellCounts::default() }
     }
     fn listener(&self, shard: usize, listener: usize) -> Option<ListenerCounts> {
         (self.by_listener)(shard, listener)
@@ -129,6 +129,7 @@ impl Source for Shards {
         let queue = |shard| Queue { listener: 0, shard, length: 3, limit: 128 };
         let sockets = Sockets {
             states: [Some(4); 11],
+            memory: Some(Buffers { receive: 768, send: 2_304 }),
             queues: (0..self.counters.len()).map(queue).collect(),
         };
         let tcp = Tcp {

@@ -603,6 +603,12 @@ impl Shard {
         self.partitions.iter().map(Partition::timers).sum()
     }
 
+    /// Bytes of the table of connections, free places included, without their sessions
+    /// and what they are about to send.
+    pub fn connection_bytes(&self) -> usize {
+        self.conns.bytes()
+    }
+
     /// Open connections.
     pub fn connections(&self) -> usize {
         self.conns.len()

@@ -88,6 +88,8 @@ impl Driver {
             self.greeter.begin(listener, now + timeout, conn);
         }
         self.table.insert(conn.slot, conn.generation, listener, socket, stack);
+        let table_bytes = self.core.connection_bytes() + self.table.bytes();
+        self.meters().table_bytes.set(table_bytes as u64);
         if let Some(counts) = self.meters().listeners.get(usize::from(listener)) {
             counts.accepted.add(1);
             counts.connections.add(1);
