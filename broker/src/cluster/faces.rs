@@ -341,7 +341,8 @@ fn cluster_json(view: &View, hold: Hold, fares: &Fares) -> Value {
         },
         "replication_factor": view.meta.config().replication_factor,
         "partitions": { "all": view.meta.partitions(), "placed": placed,
-            "moving": view.meta.moves().count() },
+            "moving": view.meta.moves().count(), "replicas_wanted": view.meta.replicas_wanted(),
+            "under_replicated": view.meta.under_replicated() },
         "nodes": nodes_json(view, fares),
         "warnings": warnings,
     })
@@ -413,6 +414,8 @@ fn cluster_text(view: &View, hold: Hold, fares: &Fares) -> String {
         let placed = view.meta.placement().iter().filter(|nodes| !nodes.is_empty()).count();
         let (all, moving) = (view.meta.partitions(), view.meta.moves().count());
         let _ = writeln!(out, "partitions {placed} of {all} placed, {moving} moving");
+        let (few, wanted) = (view.meta.under_replicated(), view.meta.replicas_wanted());
+        let _ = writeln!(out, "replicas  {wanted} a partition; with fewer that run: {few}");
         for warning in view.meta.warnings() {
             let _ = writeln!(out, "warning   {warning}");
         }

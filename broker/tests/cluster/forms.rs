@@ -51,6 +51,7 @@ fn three_nodes_with_one_list_form_one_cluster_and_take_a_killed_one_back() {
     });
     let (good, said) = nodes[0].ask(&["cluster", "show"]);
     assert!(good && said.contains("level     2, the highest that all nodes support: 2"), "{said}");
+    assert!(said.contains("replicas  3 a partition; with fewer that run: 0\n"), "{said}");
     let (_, metrics) = nodes[0].get("/metrics").expect("it answers");
     assert!(metrics.contains("tidegate_cluster_members{state=\"serving\"} 3"), "{metrics}");
     let (good, nodes_said) = nodes[1].ask(&["node", "show"]);
@@ -68,6 +69,9 @@ fn three_nodes_with_one_list_form_one_cluster_and_take_a_killed_one_back() {
         let shown = nodes[0].show()?;
         if states(&shown, "down").contains(&victim) { Ok(()) } else { Err(format!("{shown:#}")) }
     });
+    let few =
+        |node: &Node| node.show().expect("it answers")["partitions"]["under_replicated"].clone();
+    assert_eq!(few(&nodes[0]), 64, "each has a replica at each node");
 
     // It comes back as another life with another number, of the same node.
     nodes[1].start();
@@ -76,6 +80,7 @@ fn three_nodes_with_one_list_form_one_cluster_and_take_a_killed_one_back() {
     assert!(again["incarnation"].as_u64() > Some(incarnation), "{again}");
     assert_ne!(again["member"].as_u64(), Some(member));
     assert_eq!(back[0]["cluster"], shown[0]["cluster"]);
+    assert_eq!(few(&nodes[0]), 0);
 }
 
 #[test]

@@ -272,19 +272,39 @@ impl Meta {
         self.nodes.values().filter(long_gone).map(|node| node.spec.id).collect()
     }
 
+    /// Replicas that a partition should have, with the nodes that there are.
+    pub fn replicas_wanted(&self) -> u8 {
+        self.config.replicas(self.holders().count())
+    }
+
+    /// Partitions that have fewer replicas on nodes that run than they should.
+    pub fn under_replicated(&self) -> usize {
+        let wanted = usize::from(self.replicas_wanted());
+        let runs = |node: &&NodeId| self.node(**node).is_some_and(|node| node.state.is_alive());
+        let few = |replicas: &&Vec<NodeId>| {
+            !replicas.is_empty() && replicas.iter().filter(runs).count() < wanted
+        };
+        self.wanted.iter().filter(few).count()
+    }
+
+    /// Nodes that replicas may be on, whether they run or not.
+    fn holders(&self) -> impl Iterator<Item = &Node> {
+        let holds = |node: &&Node| node.state != NodeState::Left && node.spec.weight > 0;
+        self.nodes.values().filter(holds)
+    }
+
     /// The weaknesses of the cluster as it stands.
     pub fn warnings(&self) -> Vec<Warning> {
         if self.cluster.is_none() {
             return Vec::new();
         }
-        let holds = |node: &&Node| node.state != NodeState::Left && node.spec.weight > 0;
-        let members: Vec<&Node> = self.nodes.values().filter(holds).collect();
+        let members: Vec<&Node> = self.holders().collect();
         let wanted = self.config.replication_factor;
         let mut warnings = Vec::new();
         if members.len() == 2 {
             warnings.push(Warning::TwoNodes);
         }
-        if self.config.replicas(members.len()) == 2 {
+        if self.replicas_wanted() == 2 {
             warnings.push(Warning::TwoReplicas);
         }
         if members.len() < usize::from(wanted) {

@@ -429,6 +429,22 @@ fn two_nodes_are_warned_of_once() {
 }
 
 #[test]
+fn partitions_with_fewer_replicas_that_run_than_wanted_are_counted() {
+    for (factor, wanted, before, after) in [(1, 1, 0, 0), (2, 2, 0, 4), (3, 3, 4, 4), (5, 3, 4, 4)]
+    {
+        let mut rig = Rig::of(3);
+        let config = ClusterConfig { replication_factor: factor, ..ClusterConfig::default() };
+        rig.must(Command::SetConfig { base: rig.meta.config_at(), config });
+        assert_eq!(rig.meta.under_replicated(), 0, "nothing is placed");
+        rig.place(&[1, 2]);
+        assert_eq!(rig.meta.replicas_wanted(), wanted, "there are three nodes");
+        assert_eq!(rig.meta.under_replicated(), before, "of factor {factor}");
+        rig.must(Command::Down(life(2, 1)));
+        assert_eq!(rig.meta.under_replicated(), after, "of factor {factor}");
+    }
+}
+
+#[test]
 fn settings_are_changed_by_who_has_seen_the_present_ones() {
     let mut rig = Rig::founded();
     let base = rig.meta.config_at();
