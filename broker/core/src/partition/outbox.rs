@@ -43,7 +43,8 @@ pub(super) struct Outbox {
     /// Those that are done, as long as that is not durable: after a crash they
     /// would come again.
     unproven: VecDeque<(u64, Place)>,
-    /// Open ones of everybody's, by the client that has published them.
+    /// Open ones of everybody's, by the client that has published them; with replicas
+    /// those too whose end is not durable.
     clients: HashMap<u64, u32, FixedState>,
     /// Bytes of all that are open.
     bytes: usize,
@@ -107,12 +108,25 @@ impl Outbox {
         }
         let Errand { message, share } = open.errand;
         self.bytes -= message.bytes();
-        if share.is_none()
-            && let Some(left) = self.clients.get_mut(&message.origin)
-        {
+        if share.is_none() {
+            self.forget_one_of(message.origin);
+        }
+    }
+
+    /// The end of an errand is about to be written; whose it is, if it is one of
+    /// everybody's. Until that is durable it may be routed again.
+    pub(super) fn ends(&mut self, number: u64) -> Option<u64> {
+        let errand = &self.open.get(&number)?.errand;
+        let client = Some(errand.message.origin).filter(|_| errand.share.is_none())?;
+        *self.clients.entry(client).or_default() += 1;
+        Some(client)
+    }
+
+    pub(super) fn forget_one_of(&mut self, client: u64) {
+        if let Some(left) = self.clients.get_mut(&client) {
             *left -= 1;
             if *left == 0 {
-                self.clients.remove(&message.origin);
+                self.clients.remove(&client);
             }
         }
     }
@@ -285,6 +299,11 @@ impl Partition {
     /// One has been done.
     pub(super) fn errand_done(&mut self, number: u64, cx: &mut Context<'_>) {
         self.outbox.done(number);
+        self.tell_settled(cx);
+    }
+
+    /// Confirms to those who wait until no errand of a client is open.
+    pub(crate) fn tell_settled(&mut self, cx: &mut Context<'_>) {
         let Outbox { settling, clients, .. } = &mut self.outbox;
         settling.retain(|(client, confirm)| {
             let open = clients.contains_key(client);
@@ -350,7 +369,7 @@ impl Partition {
         let mut low = self.outbox.low();
         // Until its end is durable an errand may come again.
         let closing = self.replica.iter().flat_map(|replica| &replica.closing);
-        if let Some(oldest) = closing.map(|&(_, number)| number).min() {
+        if let Some(oldest) = closing.map(|closing| closing.number).min() {
             low = low.min(oldest);
         }
         let source = LaneSource::Partition(self.id.0);
