@@ -189,6 +189,9 @@ pub(crate) struct Seen {
     /// Below it everything has come. One that was on its way for long, or is sent
     /// again by a former leader, says an older lowest number than is known here.
     floors: BTreeMap<LaneSource, u64>,
+    /// The next of each lane that counts, of those that only sessions at QoS 0 have
+    /// got: no record tells of them, so they are known as long as this node leads.
+    passed: BTreeMap<LaneSource, u64>,
 }
 
 impl Seen {
@@ -220,7 +223,18 @@ impl Seen {
             matches!(lane.source, LaneSource::Partition(_))
                 && self.numbers.range(after).any(|&(.., part)| part == part::SESSIONS)
         });
-        self.is_new(lane, noted) && !later
+        let passes = noted || self.passes(lane);
+        self.is_new(lane, noted) && !later && passes
+    }
+
+    /// Whether a message that is not noted comes for the first time, and behind no
+    /// later one.
+    fn passes(&mut self, lane: Option<Lane>) -> bool {
+        let Some(Lane { source, number, .. }) = lane else { return true };
+        let next = self.passed.entry(source).or_default();
+        let passes = number >= *next;
+        *next = (*next).max(number.saturating_add(1));
+        passes
     }
 
     /// A member is gone for good: what its shards have sent does not come again.
@@ -231,6 +245,7 @@ impl Seen {
             self.numbers.remove(&old);
         }
         self.floors.retain(|&source, _| source < first.0 || source > last);
+        self.passed.retain(|&source, _| source < first.0 || source > last);
     }
 
     /// Of whose shards it knows numbers.
@@ -456,6 +471,21 @@ mod tests {
             assert!(!seen.is_new(late, false), "by a former leader, with what it knew");
             assert!(!seen.is_new(late, true), "by a former leader, with what it knew");
         }
+    }
+
+    #[test]
+    fn at_qos_0_nothing_that_is_routed_again_comes_twice_or_behind_a_later_one() {
+        let mut seen = Seen::default();
+        let lane = |number| {
+            let source = LaneSource::Partition(3);
+            Some(Lane { source, number, low: 5, part: part::SESSIONS })
+        };
+        assert!(seen.is_next(lane(6), false));
+        assert!(!seen.is_next(lane(5), false), "behind a later one");
+        assert!(!seen.is_next(lane(6), false), "again");
+        assert!(seen.is_next(lane(7), false));
+        assert!(seen.is_next(lane(6), true), "somebody has to keep it by now");
+        assert_eq!(seen.iter().count(), 2, "a number and the lowest of its lane");
     }
 
     #[test]
