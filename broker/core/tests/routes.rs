@@ -426,6 +426,31 @@ fn a_connect_that_comes_late_and_is_withdrawn_leaves_no_session() {
 }
 
 #[test]
+fn what_was_sent_behind_something_that_was_lost_goes_again_with_it() {
+    let mut world = World::new(3, 12);
+    let partition = world.rigs[0].node.partition_of_client("away");
+    let led = usize::from(partition.0) % 3;
+    let node = (led + 1) % 3;
+    let away = world.connect(led, "away", false);
+    world.subscribe(away, "t", 1);
+    let publisher = world.connect(node, "p", true);
+    world.settle(500);
+    let mut ids = vec![world.publish(publisher, "t", 1, "0")];
+    world.step(1);
+    assert!(world.take_line(node, led) > 0);
+    for n in 1..4 {
+        world.settle(1_400);
+        ids.push(world.publish(publisher, "t", 1, &format!("{n}")));
+    }
+    world.settle(500);
+    assert!(!ids.iter().any(|&id| world.is_acked(publisher, id)), "the first was lost");
+    // Five seconds behind the first, and not behind each.
+    world.settle(1_800);
+    assert!(ids.iter().all(|&id| world.is_acked(publisher, id)));
+    assert_eq!(world.clients[away].got, ["0", "1", "2", "3"]);
+}
+
+#[test]
 fn a_retry_of_what_the_dead_leader_had_committed_is_not_enqueued_twice() {
     // Node 0 leads everything and dies; node 2 comes up with its log.
     let mut world = World::with(3, 4, true, |_| 0);

@@ -56,7 +56,7 @@ pub(crate) use outbox::Errand;
 use outbox::Outbox;
 pub(crate) use outbox::Seen;
 pub use replica::Header;
-use replica::{Dropped, Gone, Replica};
+use replica::{Closing, Dropped, Gone, Replica};
 pub(crate) use session::Session;
 pub use spill::{Fetch, Why};
 
@@ -386,7 +386,10 @@ impl Partition {
                     hold = Hold::Written;
                     if let Change::ErrandDone { number } = record.change {
                         match &mut self.replica {
-                            Some(replica) => replica.closing.push_back((place, number)),
+                            Some(replica) => {
+                                let client = self.outbox.ends(number);
+                                replica.closing.push_back(Closing { place, number, client });
+                            }
                             None => self.outbox.finishes(number, place, journal),
                         }
                     }

@@ -43,7 +43,8 @@ pub(super) struct Outbox {
     /// Those that are done, as long as that is not durable: after a crash they
     /// would come again.
     unproven: VecDeque<(u64, Place)>,
-    /// Open ones of everybody's, by the client that has published them.
+    /// Open ones of everybody's, by the client that has published them; with replicas
+    /// those too whose end is not durable.
     clients: HashMap<u64, u32, FixedState>,
     /// Bytes of all that are open.
     bytes: usize,
@@ -107,12 +108,25 @@ impl Outbox {
         }
         let Errand { message, share } = open.errand;
         self.bytes -= message.bytes();
-        if share.is_none()
-            && let Some(left) = self.clients.get_mut(&message.origin)
-        {
+        if share.is_none() {
+            self.forget_one_of(message.origin);
+        }
+    }
+
+    /// The end of an errand is about to be written; whose it is, if it is one of
+    /// everybody's. Until that is durable it may be routed again.
+    pub(super) fn ends(&mut self, number: u64) -> Option<u64> {
+        let errand = &self.open.get(&number)?.errand;
+        let client = Some(errand.message.origin).filter(|_| errand.share.is_none())?;
+        *self.clients.entry(client).or_default() += 1;
+        Some(client)
+    }
+
+    pub(super) fn forget_one_of(&mut self, client: u64) {
+        if let Some(left) = self.clients.get_mut(&client) {
             *left -= 1;
             if *left == 0 {
-                self.clients.remove(&message.origin);
+                self.clients.remove(&client);
             }
         }
     }
@@ -175,6 +189,9 @@ pub(crate) struct Seen {
     /// Below it everything has come. One that was on its way for long, or is sent
     /// again by a former leader, says an older lowest number than is known here.
     floors: BTreeMap<LaneSource, u64>,
+    /// The next of each lane that counts, of those that only sessions at QoS 0 have
+    /// got: no record tells of them, so they are known as long as this node leads.
+    passed: BTreeMap<LaneSource, u64>,
 }
 
 impl Seen {
@@ -206,7 +223,18 @@ impl Seen {
             matches!(lane.source, LaneSource::Partition(_))
                 && self.numbers.range(after).any(|&(.., part)| part == part::SESSIONS)
         });
-        self.is_new(lane, noted) && !later
+        let passes = noted || self.passes(lane);
+        self.is_new(lane, noted) && !later && passes
+    }
+
+    /// Whether a message that is not noted comes for the first time, and behind no
+    /// later one.
+    fn passes(&mut self, lane: Option<Lane>) -> bool {
+        let Some(Lane { source, number, .. }) = lane else { return true };
+        let next = self.passed.entry(source).or_default();
+        let passes = number >= *next;
+        *next = (*next).max(number.saturating_add(1));
+        passes
     }
 
     /// A member is gone for good: what its shards have sent does not come again.
@@ -217,6 +245,7 @@ impl Seen {
             self.numbers.remove(&old);
         }
         self.floors.retain(|&source, _| source < first.0 || source > last);
+        self.passed.retain(|&source, _| source < first.0 || source > last);
     }
 
     /// Of whose shards it knows numbers.
@@ -285,6 +314,11 @@ impl Partition {
     /// One has been done.
     pub(super) fn errand_done(&mut self, number: u64, cx: &mut Context<'_>) {
         self.outbox.done(number);
+        self.tell_settled(cx);
+    }
+
+    /// Confirms to those who wait until no errand of a client is open.
+    pub(crate) fn tell_settled(&mut self, cx: &mut Context<'_>) {
         let Outbox { settling, clients, .. } = &mut self.outbox;
         settling.retain(|(client, confirm)| {
             let open = clients.contains_key(client);
@@ -350,7 +384,7 @@ impl Partition {
         let mut low = self.outbox.low();
         // Until its end is durable an errand may come again.
         let closing = self.replica.iter().flat_map(|replica| &replica.closing);
-        if let Some(oldest) = closing.map(|&(_, number)| number).min() {
+        if let Some(oldest) = closing.map(|closing| closing.number).min() {
             low = low.min(oldest);
         }
         let source = LaneSource::Partition(self.id.0);
@@ -437,6 +471,21 @@ mod tests {
             assert!(!seen.is_new(late, false), "by a former leader, with what it knew");
             assert!(!seen.is_new(late, true), "by a former leader, with what it knew");
         }
+    }
+
+    #[test]
+    fn at_qos_0_nothing_that_is_routed_again_comes_twice_or_behind_a_later_one() {
+        let mut seen = Seen::default();
+        let lane = |number| {
+            let source = LaneSource::Partition(3);
+            Some(Lane { source, number, low: 5, part: part::SESSIONS })
+        };
+        assert!(seen.is_next(lane(6), false));
+        assert!(!seen.is_next(lane(5), false), "behind a later one");
+        assert!(!seen.is_next(lane(6), false), "again");
+        assert!(seen.is_next(lane(7), false));
+        assert!(seen.is_next(lane(6), true), "somebody has to keep it by now");
+        assert_eq!(seen.iter().count(), 2, "a number and the lowest of its lane");
     }
 
     #[test]

@@ -73,12 +73,21 @@ pub(super) struct Replica {
     epoch: u64,
     /// Errands that are done, and whose records are not durable: as long as one
     /// may come again, its number has to be known where it went.
-    pub(super) closing: VecDeque<(Place, u64)>,
+    pub(super) closing: VecDeque<Closing>,
     /// Claims that an earlier leader granted, by connection.
     inherited: BTreeMap<ConnRef, u32>,
     pub(super) installing: Option<Box<Installing>>,
     /// The last image that was given out, by number, and where its records lay.
     pub(super) painted: Option<(u32, Vec<u64>)>,
+}
+
+/// An errand whose end is written.
+#[derive(Debug)]
+pub(super) struct Closing {
+    pub(super) place: Place,
+    pub(super) number: u64,
+    /// Who has published it, if it is for everybody.
+    pub(super) client: Option<u64>,
 }
 
 impl Default for Replica {
@@ -185,8 +194,11 @@ impl Partition {
     /// The errands whose end is durable may be forgotten.
     pub(crate) fn close_errands(&mut self, journal: &Journal) {
         let Some(replica) = &mut self.replica else { return };
-        while replica.closing.front().is_some_and(|&(place, _)| journal.is_durable(place)) {
-            replica.closing.pop_front();
+        let durable = |closing: &mut Closing| journal.is_durable(closing.place);
+        while let Some(closing) = replica.closing.pop_front_if(durable) {
+            if let Some(client) = closing.client {
+                self.outbox.forget_one_of(client);
+            }
         }
     }
 

@@ -362,17 +362,23 @@ impl Shard {
         self.settle(now);
     }
 
-    /// Asks partitions again that have been silent for long.
+    /// Asks partitions again that have been silent for long: what was sent behind one
+    /// that was lost has not been taken, and goes again with it.
     pub(super) fn retry_crossings(&mut self, now: Millis) {
         if self.crossings.due().is_none_or(|due| now < due) {
             return;
         }
         self.crossings.retry_due = now + CROSSING_LOOK_MS;
-        let late = |crossing: &Crossing| {
-            matches!(crossing.to, Remote::Partition(_))
+        let mut silent = BTreeSet::new();
+        let goes = |(_, crossing): &(&u64, &Crossing)| {
+            if matches!(crossing.to, Remote::Partition(_))
                 && crossing.sent_at + CROSSING_RETRY_MS <= now
+            {
+                silent.insert(crossing.to);
+            }
+            silent.contains(&crossing.to)
         };
-        let open = self.crossings.open.iter().filter(|(_, crossing)| late(crossing));
+        let open = self.crossings.open.iter().filter(goes);
         let numbers: Vec<u64> = open.map(|(&n, _)| n).take(CROSSING_RETRIES_MAX).collect();
         for number in numbers {
             self.send_late(now, number);

@@ -132,7 +132,10 @@ impl Shard {
         }
         let relieved = journal.bytes() < PARTITION_JOURNAL_BYTES_MAX / 2;
         self.transit.leave();
-        self.with_partition(now, at, |partition, cx| partition.go_on(cx));
+        self.with_partition(now, at, |partition, cx| {
+            partition.tell_settled(cx);
+            partition.go_on(cx);
+        });
         if relieved {
             self.relieve_partition(p);
         }

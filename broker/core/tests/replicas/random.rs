@@ -96,6 +96,9 @@ struct World {
     sent: BTreeMap<u32, (u8, usize)>,
     acknowledged: BTreeSet<u32>,
     wills: BTreeMap<u32, Due>,
+    /// Clean ends that are not known to be committed: the node that took each, and
+    /// the will.
+    farewells: Vec<(usize, u32)>,
     /// Of retained messages: order holds for each QoS alone.
     retained_qos: u8,
     story: Vec<String>,
@@ -118,6 +121,7 @@ impl World {
             sent: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
             wills: BTreeMap::new(),
+            farewells: Vec::new(),
             retained_qos: 1 + (seed % 2) as u8,
             story: Vec::new(),
         };
@@ -281,6 +285,8 @@ impl World {
             if line.connack {
                 // Known to a node that is up, and told until it is committed.
                 self.wills.insert(will, Due::Never);
+                self.farewells.push((line.node, will));
+                self.read();
             }
         } else {
             self.cluster.abort(line.node, line.client);
@@ -290,12 +296,24 @@ impl World {
         }
     }
 
+    /// A node is about to die. A DISCONNECT has no acknowledgement: what it alone knows
+    /// of is lost with it.
+    fn lose_farewells(&mut self, node: usize) {
+        for (_, will) in self.farewells.extract_if(.., |(at, _)| *at == node) {
+            self.wills.insert(will, Due::Maybe);
+        }
+    }
+
     /// Connections that the broker has ended, or that ended with their node.
     fn lost(&mut self, line: Line) -> bool {
         !self.cluster.is_up(line.node) || !self.cluster.rig(line.node).is_open(line.client)
     }
 
     fn read(&mut self) {
+        let World { cluster, farewells, .. } = self;
+        farewells.retain(|(node, _)| {
+            cluster.rig(*node).shards.iter().any(|shard| shard.open_releases() > 0)
+        });
         for who in 0..SUBSCRIBERS {
             let Some(line) = self.subscribers[who].line else { continue };
             if self.cluster.is_up(line.node) {
@@ -524,6 +542,7 @@ impl World {
                 self.note(format!("{node} {}", if dies { "dies" } else { "is cut off" }));
                 self.away = Some((node, dies));
                 if dies {
+                    self.lose_farewells(node);
                     self.cluster.kill(node);
                 } else {
                     for other in (0..NODES).filter(|&other| other != node) {

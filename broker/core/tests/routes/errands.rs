@@ -112,3 +112,38 @@ fn what_the_partition_of_a_publisher_has_taken_survives_its_leader() {
         }
     }
 }
+
+#[test]
+fn nothing_overtakes_an_errand_whose_end_is_not_committed() {
+    let mut world = cut_off(21, 2);
+    let (sides, topic) = subscribers(&mut world);
+    let me = publisher(&mut world, 2, true);
+    let partition = world.rigs[0].node.partition_of_client(&world.clients[me].id.clone());
+    // Node 1 gets it late.
+    while world.hold_line(2, 1, 4_000) == 0 {
+        world.step(1);
+    }
+    let first = world.publish(me, &topic, 1, "first");
+    world.settle(500);
+    assert_eq!(world.clients[sides[1]].got, ["first"]);
+    let late = world.connect(2, "late", false);
+    world.subscribe(late, &topic, 1);
+    world.join(0, 1);
+    world.settle(2_000);
+    world.publish(me, &topic, 1, "second");
+    world.settle(500);
+    assert!(world.clients[sides[0]].got.is_empty());
+    // It is done, and that is not committed.
+    world.stuck = Some(partition);
+    world.settle(1_400);
+    assert!(world.is_acked(me, first));
+    assert_eq!(world.clients[sides[0]].got[0], "first");
+    // The next leader routes it again, to who has subscribed since, too.
+    world.elect(partition, 1);
+    world.stuck = None;
+    world.settle(5_000);
+    assert_eq!(world.clients[late].got, ["first", "second"]);
+    for side in sides {
+        assert_eq!(world.clients[side].got, ["first", "second"], "{}", world.clients[side].id);
+    }
+}

@@ -52,6 +52,8 @@ pub struct World {
     logs: Vec<Log>,
     /// Who does not hear of leaders.
     pub deaf: Option<usize>,
+    /// Nothing of it is committed, and its next leader has nothing of that.
+    pub stuck: Option<PartitionId>,
 }
 
 /// The log of a partition: a model of a group that always has a majority.
@@ -158,6 +160,7 @@ impl World {
             leaders: vec![usize::MAX; usize::from(PARTITIONS)],
             logs: Vec::new(),
             deaf: None,
+            stuck: None,
         };
         for at in 0..nodes {
             world.exchanges[at].serving((0..nodes).filter(|other| *other != at).map(life));
@@ -206,7 +209,11 @@ impl World {
     pub fn elect(&mut self, partition: PartitionId, leader: usize) {
         let p = usize::from(partition.0);
         let before = self.leaders[p];
-        let survive = self.random.below(self.logs[p].proposed.len() as u64 + 1) as usize;
+        let most = match self.stuck == Some(partition) {
+            true => 0,
+            false => self.logs[p].proposed.len() as u64,
+        };
+        let survive = self.random.below(most + 1) as usize;
         let log = &mut self.logs[p];
         log.term += 1;
         let term = log.term;
@@ -271,7 +278,8 @@ impl World {
                 }
             }
         }
-        for p in 0..PARTITIONS as u8 {
+        let stuck = self.stuck;
+        for p in (0..PARTITIONS as u8).filter(|&p| stuck != Some(PartitionId(p))) {
             let log = &mut self.logs[usize::from(p)];
             let due = log.proposed.iter().take_while(|(due, _)| *due <= now).count();
             let due: Vec<_> = log.proposed.drain(..due).map(|(_, entry)| entry).collect();
