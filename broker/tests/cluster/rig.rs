@@ -20,10 +20,24 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 
 static RIGS: AtomicU32 = AtomicU32::new(0);
 
-/// A port that is free at an address just now.
+/// The first port that a connection's own end may get on Linux, unless told otherwise
+/// (`net.ipv4.ip_local_port_range`).
+const EPHEMERAL: u32 = 32_768;
+/// The first port for nodes.
+const PORTS: u32 = 12_000;
+
+/// A port that is free at an address just now, was not given before, and that no
+/// connection takes by chance while a node is down.
 pub fn free_port(host: &str) -> u16 {
-    let listener = TcpListener::bind((host, 0)).expect("a loopback address");
-    listener.local_addr().expect("it is bound").port()
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    // Not where another process of tests began, most likely.
+    let begin = std::process::id().wrapping_mul(97);
+    let mut ports = (0..EPHEMERAL - PORTS).map(|_| {
+        let taken = TAKEN.fetch_add(1, Ordering::Relaxed);
+        (PORTS + begin.wrapping_add(taken) % (EPHEMERAL - PORTS)) as u16
+    });
+    let free = |port: &u16| TcpListener::bind((host, *port)).is_ok();
+    ports.find(free).expect("a port is free")
 }
 
 /// Waits until `what` says so; its last word is in the failure.
