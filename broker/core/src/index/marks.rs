@@ -6,6 +6,7 @@
 //! cluster crate) knows which epochs still hold; what has another one is dropped
 //! in a walk over all filters, a few at a time.
 
+use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
@@ -56,6 +57,12 @@ pub struct RemoteWalk {
     /// Entries of the partition from this one on were looked at.
     below: Option<usize>,
     trie: Option<trie::Walk>,
+}
+
+impl fmt::Debug for RemoteWalk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteWalk").field("part", &self.part).finish_non_exhaustive()
+    }
 }
 
 /// Something that was found in a walk: a group's name, a filter, whose it is.

@@ -137,8 +137,9 @@ impl Subscriptions {
                 let member = many.shares[many.share(name).ok()?].member(session)?;
                 Some(Mark(member.mark.load(Ordering::Relaxed)))
             }
-            (Subscriptions::None, _)
-            | (Subscriptions::One(_) | Subscriptions::Few(_), Some(_)) => None,
+            (Subscriptions::None, _) | (Subscriptions::One(_) | Subscriptions::Few(_), Some(_)) => {
+                None
+            }
         }
     }
 
