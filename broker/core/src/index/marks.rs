@@ -298,3 +298,55 @@ fn change<'a>(
         (Some((group, _)), None) => Change::Leave { group, session },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::PartitionId;
+
+    const PARTITION: Remote = Remote::Partition(PartitionId(5));
+    const TEXTS: [&str; 4] = ["a/b", "a/+", "$share/g/a/b", "$share/g/a/+"];
+
+    fn swept(index: &Index, is_void: impl Fn(u16) -> bool) -> usize {
+        let mut walk = RemoteWalk::default();
+        while index.sweep_remotes(&mut walk, 7, |_, epoch| is_void(epoch)) {}
+        index.remotes().0
+    }
+
+    #[test]
+    fn what_a_shard_keeps_no_walk_drops_until_it_is_settled() {
+        let index = Index::new(1);
+        for text in TEXTS {
+            index.keep_remote(PARTITION, text);
+        }
+        assert_eq!(swept(&index, |_| true), 4);
+        for text in TEXTS {
+            index.settle_remote(PARTITION, text, Some(3), |_| true);
+        }
+        assert_eq!(swept(&index, |epoch| epoch != 3), 4);
+        assert_eq!(swept(&index, |epoch| epoch == 3), 0);
+    }
+
+    #[test]
+    fn what_a_shard_keeps_and_no_other_leader_says_goes_when_it_is_settled() {
+        let index = Index::new(1);
+        for text in TEXTS {
+            // Void, and not dropped yet; then the next leader says every second.
+            index.set_remote(PARTITION, text, Some(1));
+            index.keep_remote(PARTITION, text);
+        }
+        for text in [TEXTS[0], TEXTS[3]] {
+            index.set_remote(PARTITION, text, Some(2));
+        }
+        assert_eq!(swept(&index, |epoch| epoch < 2), 4);
+        for text in TEXTS {
+            index.settle_remote(PARTITION, text, None, |epoch| epoch < 2);
+        }
+        assert_eq!(index.remotes(), (2, 6));
+        for text in TEXTS {
+            index.keep_remote(PARTITION, text);
+            index.set_remote(PARTITION, text, None);
+        }
+        assert_eq!(index.remotes(), (0, 0), "a leader says that it has it no longer");
+    }
+}
