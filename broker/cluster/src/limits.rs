@@ -72,12 +72,12 @@ pub const ROUTE_BATCH_BYTES_MAX: usize = 1 << 20;
 /// Changes at a node that wait until all peers with a lease have acknowledged
 /// them; a SUBSCRIBE beyond it is refused (0x97) by the shell.
 pub const ROUTE_TICKETS_MAX: usize = 1 << 20;
-/// Filters that one sweep of the table looks at.
+/// Filters that one step of a walk over all that others have looks at.
 pub const ROUTE_SWEEP_MAX: usize = 4_096;
 /// SUBACKs that wait for the barrier; one more is refused (0x97).
 pub const BARRIER_WAITING_MAX: usize = 65_536;
-/// Distinct filters of all authorities in a table; one more is refused, and the
-/// stream that brought it is not in sync until it fits.
+/// Filters of others, each counted for each authority that has it; one more is
+/// refused, and the stream that brought it is not in sync until it fits.
 pub const ROUTES_MAX: usize = 16_000_000;
 /// Bytes of a filter (MQTT's own limit).
 pub const FILTER_BYTES_MAX: usize = 65_535;

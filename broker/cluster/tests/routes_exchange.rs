@@ -1,9 +1,10 @@
 //! What an `Exchange` tells the core, with links that come and go.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 
 use tidegate_cluster::ids::{Incarnation, Life, NodeId, PartitionId};
-use tidegate_cluster::routes::{Exchange, NotCovered, Own, Target};
+use tidegate_cluster::routes::{Exchange, NotCovered, Own, Said, Target};
 
 const PARTITIONS: u16 = 2;
 
@@ -14,7 +15,10 @@ fn life(at: usize) -> Life {
 /// Nodes, the lines between them, and what the core of each was told.
 struct World {
     nodes: Vec<Exchange>,
-    told: Vec<BTreeSet<(u16, String)>>,
+    /// With the epoch under which it was said.
+    told: Vec<BTreeMap<(u16, String), u16>>,
+    /// Where each walk goes on.
+    walks: Vec<Option<(u16, String)>>,
     /// By sender and receiver; none: cut.
     lines: BTreeMap<(usize, usize), VecDeque<Vec<u8>>>,
     tickets: Vec<u64>,
@@ -29,11 +33,19 @@ fn number(target: Target) -> u16 {
     }
 }
 
+fn target(number: u16) -> Target {
+    match number.checked_sub(100) {
+        None => Target::Node(number),
+        Some(partition) => Target::Partition(PartitionId(partition)),
+    }
+}
+
 impl World {
     fn new(nodes: usize) -> World {
         let mut world = World {
             nodes: (0..nodes).map(|at| Exchange::new(at as u64, PARTITIONS)).collect(),
-            told: vec![BTreeSet::new(); nodes],
+            told: vec![BTreeMap::new(); nodes],
+            walks: vec![None; nodes],
             lines: BTreeMap::new(),
             tickets: vec![0; nodes],
             now: 1_000,
@@ -78,14 +90,38 @@ impl World {
     }
 
     fn calls(&mut self, at: usize) {
-        while let Some(call) = self.nodes[at].next_call() {
+        let (node, told) = (&mut self.nodes[at], &mut self.told[at]);
+        while let Some(call) = node.next_call() {
             let key = (number(call.target), call.filter.into_string());
-            let changed = match call.added {
-                true => self.told[at].insert(key.clone()),
-                false => self.told[at].remove(&key),
-            };
-            assert!(changed, "node {at} is told twice of {key:?}");
+            match call.said {
+                Said::Has(epoch) | Said::Had(Some(epoch)) => _ = told.insert(key, epoch),
+                Said::HasNot => _ = told.remove(&key),
+                Said::Had(None) => {}
+            }
         }
+    }
+
+    /// Looks at some of what a node's core has; whether there is more.
+    fn walk(&mut self, at: usize, most: usize) -> bool {
+        self.calls(at);
+        let (node, told) = (&mut self.nodes[at], &mut self.told[at]);
+        if !node.walk() {
+            return false;
+        }
+        let from = self.walks[at].take().map_or(Bound::Unbounded, Bound::Excluded);
+        let some = told.range((from, Bound::Unbounded)).take(most);
+        let some: Vec<_> = some.map(|(key, epoch)| (key.clone(), *epoch)).collect();
+        if some.len() < most {
+            node.walked();
+        } else {
+            self.walks[at] = some.last().map(|(key, _)| key.clone());
+        }
+        for (key, epoch) in some {
+            if node.is_void(target(key.0), epoch) {
+                told.remove(&key);
+            }
+        }
+        node.walk()
     }
 
     /// Words go over one line.
@@ -111,14 +147,14 @@ impl World {
                 self.carry(from, to);
             }
             for at in 0..self.nodes.len() {
-                while self.nodes[at].tick(self.now) {}
-                self.calls(at);
+                while self.walk(at, 700) {}
+                self.nodes[at].tick(self.now);
             }
         }
     }
 
     fn knows(&self, at: usize) -> Vec<(u16, &str)> {
-        self.told[at].iter().map(|(target, filter)| (*target, &**filter)).collect()
+        self.told[at].keys().map(|(target, filter)| (*target, &**filter)).collect()
     }
 }
 
@@ -207,7 +243,7 @@ fn a_node_that_is_gone_is_forgotten_with_all_its_filters() {
     world.nodes[1].gone(life(0));
     world.settle();
     assert_eq!(world.knows(1), []);
-    assert_eq!(world.nodes[1].filters(), (0, 0));
+    assert_eq!((world.nodes[1].filters(), world.nodes[0].filters()), (0, 10_000));
     assert!(world.nodes[1].read(life(0), &[1, 5, 0, 0, 0, 0, 0, 0, 0, 0], world.now).is_err());
 }
 
@@ -234,6 +270,7 @@ fn whatever_lines_are_cut_all_know_in_the_end_what_there_is() {
                 2..=4 if own[at].insert(filter.clone()) => {
                     world.appeared(at, None, &filter);
                 }
+                7 => _ = world.walk(at, 3),
                 5 | 6 if own[at].remove(&filter) => {
                     world.vanished(at, None, &filter);
                 }
@@ -252,7 +289,8 @@ fn whatever_lines_are_cut_all_know_in_the_end_what_there_is() {
             let there = others.flat_map(|other| {
                 own[other].iter().map(move |filter| (other as u16 + 1, filter.clone()))
             });
-            assert_eq!(world.told[at], there.collect(), "seed {seed}, node {at}");
+            let told: BTreeSet<_> = world.told[at].keys().cloned().collect();
+            assert_eq!(told, there.collect(), "seed {seed}, node {at}");
             assert_eq!(world.nodes[at].passed(world.now), world.tickets[at]);
         }
     }

@@ -91,7 +91,7 @@ fn whatever_bytes_come_nothing_panics_and_what_is_read_is_written_alike() {
     let life = Life { node: NodeId(1), incarnation: Incarnation(1) };
     let mut exchange = Exchange::new(1, 64);
     exchange.up(life, 1);
-    let mut follower = Follower::new(1);
+    let mut follower = Follower::default();
     let mut good = 0;
     for _ in 0..60_000 {
         let mut bytes = samples[random(&mut seed) as usize % samples.len()].clone();

@@ -77,8 +77,8 @@ fn share_groups_are_noted_by_name_and_filter() {
     }
     let all = ["+$share/g/a/+", "+7 $share/g/a/+", "+63 $share/g/a/+"];
     assert_eq!(noted(&index), all);
-    index.set_remote(Remote::Node(Node(9)), "$share/g/a/+", true);
-    index.set_remote(Remote::Partition(PartitionId(7)), "$share/g/a/+", true);
+    index.set_remote(Remote::Node(Node(9)), "$share/g/a/+", Some(0));
+    index.set_remote(Remote::Partition(PartitionId(7)), "$share/g/a/+", Some(0));
     for n in 0..300 {
         index.unsubscribe_shared("g", "a/+", kept(7, n));
         index.unsubscribe_shared("g", "a/+", live(n));
@@ -95,11 +95,11 @@ fn others_are_sessions_of_the_index_and_a_cache_sees_them_come_and_go() {
     assert!(cache.route(&index, "a/b").is_empty());
     let node = Remote::Node(Node(2));
     for filter in ["a/b", "a/+", "#"] {
-        assert!(index.set_remote(node, filter, true));
-        assert!(!index.set_remote(node, filter, true), "it has it");
+        assert!(index.set_remote(node, filter, Some(0)));
+        assert!(!index.set_remote(node, filter, Some(0)), "it has it");
     }
     for partition in [3, 60] {
-        index.set_remote(Remote::Partition(PartitionId(partition)), "a/#", true);
+        index.set_remote(Remote::Partition(PartitionId(partition)), "a/#", Some(0));
     }
     subscribe(&index, "a/b", live(1));
     let route = Arc::clone(cache.route(&index, "a/b"));
@@ -107,10 +107,10 @@ fn others_are_sessions_of_the_index_and_a_cache_sees_them_come_and_go() {
     assert_eq!(tables, [(false, 1), (false, 1), (true, 2)], "each once, whatever matches");
     assert_eq!(noted(&index), ["+a/b"], "what others have is not told to others");
     for filter in ["a/b", "a/+", "#"] {
-        assert!(index.set_remote(node, filter, false));
+        assert!(index.set_remote(node, filter, None));
     }
     assert_eq!(cache.route(&index, "a/b").groups.len(), 2);
-    assert!(!index.set_remote(node, "a/#/b", true), "that is no filter");
+    assert!(!index.set_remote(node, "a/#/b", Some(0)), "that is no filter");
 }
 
 #[test]

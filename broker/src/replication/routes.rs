@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_cluster::ids::{self, Life};
-use tidegate_cluster::routes::{Call, Exchange, Own, Target};
+use tidegate_cluster::limits::ROUTE_SWEEP_MAX;
+use tidegate_cluster::routes::{Call, Exchange, Own, Said, Target};
 use tidegate_core::ids::{Member, Millis, PARTITIONS, PartitionId};
-use tidegate_core::index::{Remote, RouteChange};
+use tidegate_core::index::{Remote, RemoteWalk, RouteChange};
 use tidegate_mesh::{MailClass, Peer, Room};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
@@ -58,6 +59,7 @@ pub(crate) async fn run(
         shared,
         cluster,
         exchange: Exchange::new(seed, PARTITIONS),
+        walk: RemoteWalk::default(),
         peers: BTreeMap::new(),
         passed: 0,
         covered: None,
@@ -86,6 +88,7 @@ struct Routes {
     shared: Arc<Shared>,
     cluster: Arc<Cluster>,
     exchange: Exchange,
+    walk: RemoteWalk,
     peers: BTreeMap<Life, Peer>,
     passed: u64,
     covered: Option<Millis>,
@@ -109,6 +112,8 @@ impl Routes {
                 self.peers.remove(&life);
             }
             RouteEvent::Said(life, bytes, room) => {
+                let (filters, held) = self.shared.node.index.remotes();
+                self.exchange.kept(filters, held);
                 if let Err(error) = self.exchange.read(life, &bytes, millis()) {
                     warn!(node = %life.node, %error, "routes of another node were not understood");
                     if let Some(peer) = self.peers.get(&life) {
@@ -116,6 +121,7 @@ impl Routes {
                     }
                 }
                 drop(room);
+                self.calls();
             }
             RouteEvent::Serving(lives) => self.exchange.serving(lives.into_iter()),
             RouteEvent::Level(level) => self.shared.node.set_feature_level(level),
@@ -129,10 +135,9 @@ impl Routes {
         for (ticket, change) in changes {
             self.exchange.own(ticket, &own(change), now);
         }
-        self.more |= self.exchange.tick(now);
-        while let Some(call) = self.exchange.next_call() {
-            self.call(call);
-        }
+        self.calls();
+        self.sweep();
+        self.exchange.tick(now);
         for (life, peer) in &self.peers {
             // A word that was not taken would be a gap.
             while peer.ready(MailClass::Routes) {
@@ -158,12 +163,35 @@ impl Routes {
         }
     }
 
-    fn call(&self, call: Call) {
-        let remote = match call.target {
-            Target::Node(member) => Remote::Node(Member(member)),
-            Target::Partition(partition) => Remote::Partition(PartitionId(partition.0 as u8)),
-        };
-        self.shared.node.index.set_remote(remote, &call.filter, call.added);
+    fn calls(&mut self) {
+        while let Some(call) = self.exchange.next_call() {
+            self.call(&call);
+        }
+    }
+
+    fn call(&self, Call { target, filter, said }: &Call) {
+        let (index, remote) = (&self.shared.node.index, remote(*target));
+        match said {
+            Said::Has(epoch) => _ = index.set_remote(remote, filter, Some(*epoch)),
+            Said::HasNot => _ = index.set_remote(remote, filter, None),
+            Said::Had(epoch) => {
+                let is_void = |epoch| self.exchange.is_void(*target, epoch);
+                index.settle_remote(remote, filter, *epoch, is_void);
+            }
+        }
+    }
+
+    /// Drops some of what is void.
+    fn sweep(&mut self) {
+        if !self.exchange.walk() {
+            return;
+        }
+        let is_void = |remote, epoch| self.exchange.is_void(target(remote), epoch);
+        let index = &self.shared.node.index;
+        if !index.sweep_remotes(&mut self.walk, ROUTE_SWEEP_MAX, is_void) {
+            self.exchange.walked();
+        }
+        self.more |= self.exchange.walk();
     }
 
     /// When to look again though nothing happens.
@@ -173,6 +201,20 @@ impl Routes {
         }
         let passing = self.exchange.next_passing(now).unwrap_or(Millis::MAX);
         passing.min(now + LOOK_MS)
+    }
+}
+
+fn remote(target: Target) -> Remote {
+    match target {
+        Target::Node(member) => Remote::Node(Member(member)),
+        Target::Partition(partition) => Remote::Partition(PartitionId(partition.0 as u8)),
+    }
+}
+
+fn target(remote: Remote) -> Target {
+    match remote {
+        Remote::Node(member) => Target::Node(member.0),
+        Remote::Partition(partition) => Target::Partition(ids::PartitionId(partition.0.into())),
     }
 }
 

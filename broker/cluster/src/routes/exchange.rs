@@ -12,9 +12,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::announcer::Batch;
-use super::{Acked, Announcer, Authority, Follower, NotCovered, Taken, Told, Word};
+use super::{Acked, Announcer, Authority, Follower, NotCovered, Said, Taken, Told, Word};
 use crate::ids::{Life, Millis, PartitionId};
-use crate::limits::{INCREMENT_ACK_MS, ROUTE_SWEEP_MAX, ROUTE_TICKETS_MAX};
+use crate::limits::{INCREMENT_ACK_MS, ROUTE_TICKETS_MAX};
 use crate::wire::DecodeError;
 
 /// What has changed at this node, as its index says it, in order.
@@ -62,8 +62,8 @@ pub struct Call {
     pub target: Target,
     /// The filter, with `$share/NAME/` in front if it is a group's.
     pub filter: Box<str>,
-    /// Whether it came, or is no longer.
-    pub added: bool,
+    /// What is said of it.
+    pub said: Said,
 }
 
 /// Why a link is to be closed: the peer, or this node, does not do what it says.
@@ -116,7 +116,7 @@ impl Exchange {
         Exchange {
             partitions,
             announcer: Announcer::new(seed),
-            follower: Follower::telling(seed),
+            follower: Follower::default(),
             members: BTreeMap::new(),
             links: BTreeMap::new(),
             serving: BTreeSet::new(),
@@ -257,10 +257,9 @@ impl Exchange {
     }
 
     /// The next call for the core's index; none: no more for now. To be called
-    /// until there is none after every [`Exchange::read`], [`Exchange::own`] and
-    /// [`Exchange::tick`].
+    /// until there is none after every [`Exchange::read`] and [`Exchange::own`].
     pub fn next_call(&mut self) -> Option<Call> {
-        while let Some(Told { authority, filter, added }) = self.follower.take_told() {
+        while let Some(Told { authority, filter, said }) = self.follower.take_told() {
             let target = match authority {
                 Authority::Partition(partition) => Target::Partition(partition),
                 Authority::Node(life) => match self.members.get(&life) {
@@ -268,22 +267,49 @@ impl Exchange {
                     None => continue,
                 },
             };
-            return Some(Call { target, filter, added });
+            return Some(Call { target, filter, said });
         }
         None
     }
 
-    /// Sweeps some of what is void, and forgets leases that have ended; whether
-    /// there is more to sweep.
-    pub fn tick(&mut self, now: Millis) -> bool {
+    /// Filters of others that the core's index holds, and their bytes: by these
+    /// there is room for more. To be said before each [`Exchange::read`].
+    pub fn kept(&mut self, filters: usize, bytes: usize) {
+        self.follower.kept(filters, bytes);
+    }
+
+    /// Whether the core's index is to be walked over, or further, to drop what is
+    /// [void](Exchange::is_void). Not before all calls were made.
+    pub fn walk(&mut self) -> bool {
+        self.follower.walk()
+    }
+
+    /// Whether what was said under this epoch holds no longer.
+    pub fn is_void(&self, target: Target, epoch: u16) -> bool {
+        match target {
+            Target::Partition(partition) => {
+                !self.follower.is_valid(Authority::Partition(partition), epoch)
+            }
+            Target::Node(member) => {
+                let mut lives = self.members.iter().filter(|(_, number)| **number == member);
+                !lives.any(|(life, _)| self.follower.is_valid(Authority::Node(*life), epoch))
+            }
+        }
+    }
+
+    /// A walk over the core's index has ended.
+    pub fn walked(&mut self) {
+        self.follower.walked();
+    }
+
+    /// Forgets leases that have ended, and lives of which nothing is left.
+    pub fn tick(&mut self, now: Millis) {
         self.announcer.sweep(now);
-        let more = self.follower.sweep(ROUTE_SWEEP_MAX);
-        if !more && self.follower.has_told_all() {
+        if self.follower.has_told_all() {
             for life in std::mem::take(&mut self.over) {
                 self.members.remove(&life);
             }
         }
-        more
     }
 
     /// Every peer that may hold a lease knows of this node's changes up to this
@@ -328,8 +354,8 @@ impl Exchange {
         self.announcer.is_known_to(peer)
     }
 
-    /// Distinct filters announced by this node, and known of others.
-    pub fn filters(&self) -> (usize, usize) {
-        (self.announcer.filters(), self.follower.table().len())
+    /// Distinct filters announced by this node.
+    pub fn filters(&self) -> usize {
+        self.announcer.filters()
     }
 }

@@ -1,18 +1,25 @@
 //! What this node knows of its peers' routes, and whether that is enough.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::announcer::Batch;
-use super::table::{Full, Table, Told};
+use super::epochs::Epochs;
 use super::{Authority, Change};
 use crate::ids::{Life, Millis, PartitionId};
 use crate::lease::RouteHold;
-use crate::limits::PARTITIONS_MAX;
+use crate::limits::{FILTER_BYTES_MAX, PARTITIONS_MAX, ROUTES_MAX};
 
-/// The streams of all peers and the table that they fill.
-#[derive(Debug)]
+/// Bytes of the texts of all filters; more is refused.
+const TEXT_BYTES_MAX: usize = 3 << 30;
+
+/// The streams of all peers: what they say, and what of it still holds. Who
+/// keeps what is [`told`](Follower::take_told) keeps an epoch with each filter.
+#[derive(Debug, Default)]
 pub struct Follower {
-    table: Table,
+    epochs: Epochs,
+    told: VecDeque<Told>,
+    /// Filters and bytes that are kept, or were told since that was said.
+    kept: (usize, usize),
     streams: BTreeMap<Life, Stream>,
     partitions: BTreeMap<PartitionId, Partition>,
 }
@@ -42,6 +49,35 @@ enum Speaker {
     Myself,
 }
 
+/// What an authority has said of a filter.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Told {
+    /// Whose it is.
+    pub authority: Authority,
+    /// The filter.
+    pub filter: Box<str>,
+    /// What was said.
+    pub said: Said,
+}
+
+/// What is said of a filter.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Said {
+    /// The authority has it, as of this epoch.
+    Has(u16),
+    /// It has it no longer.
+    HasNot,
+    /// A partition that was led here until now had it, which the keeper knows.
+    /// It stays under this epoch; without one, another leader has spoken: it
+    /// stays only by what was said of it, if that holds.
+    Had(Option<u16>),
+}
+
+/// There is no room: what was to be added is not told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("no room for another route")]
+pub struct Full;
+
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Taken {
@@ -65,30 +101,55 @@ pub enum NotCovered {
 }
 
 impl Follower {
-    /// One that knows nothing.
-    pub fn new(seed: u64) -> Follower {
-        let (streams, partitions) = (BTreeMap::new(), BTreeMap::new());
-        Follower { table: Table::new(seed), streams, partitions }
-    }
-
-    /// One whose table tells what changes in it.
-    pub fn telling(seed: u64) -> Follower {
-        Follower { table: Table::telling(seed), ..Follower::new(seed) }
-    }
-
-    /// The oldest change of a telling table that was not taken yet.
+    /// What was not taken yet, the oldest first. To be taken until there is none
+    /// after every batch, which bounds what waits.
     pub fn take_told(&mut self) -> Option<Told> {
-        self.table.take_told()
+        self.told.pop_front()
+    }
+
+    /// Filters that the keeper has, each counted for each authority, and their
+    /// bytes: by these there is room for more. To be said before each batch; what
+    /// is said again counts twice until then.
+    pub fn kept(&mut self, filters: usize, bytes: usize) {
+        self.kept = (filters, bytes);
+    }
+
+    /// Whether what was said of an authority's filter under this epoch holds.
+    pub fn is_valid(&self, authority: Authority, epoch: u16) -> bool {
+        self.epochs.is_valid(authority, epoch)
     }
 
     /// Whether nothing is void or untold any more.
     pub fn has_told_all(&self) -> bool {
-        self.table.has_told_all()
+        !self.epochs.is_void() && self.told.is_empty()
     }
 
-    /// The routes.
-    pub fn table(&self) -> &Table {
-        &self.table
+    /// Whether the keeper has to go on, or begin, to walk over all that it has and
+    /// to drop what is not [valid](Follower::is_valid). Never while something is
+    /// untold: it may be what was said anew.
+    pub fn walk(&mut self) -> bool {
+        self.told.is_empty() && self.epochs.walk()
+    }
+
+    /// The walk has ended.
+    pub fn walked(&mut self) {
+        self.epochs.walked();
+    }
+
+    fn tell(&mut self, authority: Authority, filter: &str, said: Said) {
+        self.told.push_back(Told { authority, filter: filter.into(), said });
+    }
+
+    fn add(&mut self, authority: Authority, filter: &str) -> Result<(), Full> {
+        let (filters, bytes) = &mut self.kept;
+        let len = filter.len();
+        if *filters >= ROUTES_MAX || *bytes + len > TEXT_BYTES_MAX || len > FILTER_BYTES_MAX {
+            return Err(Full);
+        }
+        (*filters, *bytes) = (*filters + 1, *bytes + len);
+        let epoch = self.epochs.newest(authority);
+        self.tell(authority, filter, Said::Has(epoch));
+        Ok(())
     }
 
     /// What this node has of a peer's stream: to be said when it attaches.
@@ -109,7 +170,7 @@ impl Follower {
                 }
                 self.apply(peer, changes);
                 let Some(base) = last else { return Taken::More };
-                self.table.complete(Authority::Node(peer));
+                self.epochs.complete(Authority::Node(peer));
                 let stream = self.streams.get_mut(&peer).expect("looked up above");
                 if stream.full {
                     return Taken::Gap;
@@ -148,7 +209,7 @@ impl Follower {
         for partition in self.partitions.values_mut() {
             partition.complete &= partition.by != Some(Speaker::Peer(peer));
         }
-        self.table.begin(Authority::Node(peer));
+        self.epochs.begin(Authority::Node(peer));
     }
 
     fn apply(&mut self, peer: Life, changes: &[Change]) {
@@ -162,8 +223,8 @@ impl Follower {
     fn change(&mut self, peer: Life, change: &Change) -> Result<(), Full> {
         let by = Some(Speaker::Peer(peer));
         match change {
-            Change::NodeAdd(filter) => self.table.add(Authority::Node(peer), filter)?,
-            Change::NodeRemove(filter) => self.table.remove(Authority::Node(peer), filter),
+            Change::NodeAdd(filter) => self.add(Authority::Node(peer), filter)?,
+            Change::NodeRemove(filter) => self.tell(Authority::Node(peer), filter, Said::HasNot),
             Change::Begin { partition, index } => {
                 if partition.0 >= PARTITIONS_MAX {
                     return Ok(());
@@ -174,19 +235,19 @@ impl Follower {
                 if newer || again {
                     let new = Partition { index: *index, by, complete: false };
                     self.partitions.insert(*partition, new);
-                    self.table.begin(Authority::Partition(*partition));
+                    self.epochs.begin(Authority::Partition(*partition));
                 }
             }
             // Only who speaks for it now changes it: a deposed leader's words are
             // of the past, in whatever order they come.
             Change::Add { partition, index, filter } => {
                 if self.speaks(peer, *partition, *index) {
-                    self.table.add(Authority::Partition(*partition), filter)?;
+                    self.add(Authority::Partition(*partition), filter)?;
                 }
             }
             Change::Remove { partition, index, filter } => {
                 if self.speaks(peer, *partition, *index) {
-                    self.table.remove(Authority::Partition(*partition), filter);
+                    self.tell(Authority::Partition(*partition), filter, Said::HasNot);
                 }
             }
             Change::Complete { partition, index } => {
@@ -194,7 +255,7 @@ impl Follower {
                     && let Some(known) = self.partitions.get_mut(partition)
                 {
                     known.complete = true;
-                    self.table.complete(Authority::Partition(*partition));
+                    self.epochs.complete(Authority::Partition(*partition));
                 }
             }
         }
@@ -212,7 +273,7 @@ impl Follower {
     /// counts: a shard may say late that it leads, when it does no longer.
     ///
     /// # Errors
-    /// The table is full: this node is no good leader for the partition.
+    /// There is no room: this node is no good leader for the partition.
     pub fn lead<'a>(
         &mut self,
         partition: PartitionId,
@@ -224,9 +285,9 @@ impl Follower {
         }
         let by = Some(Speaker::Myself);
         self.partitions.insert(partition, Partition { index, by, complete: false });
-        self.table.begin(Authority::Partition(partition));
-        filters.try_for_each(|filter| self.table.add(Authority::Partition(partition), filter))?;
-        self.table.complete(Authority::Partition(partition));
+        self.epochs.begin(Authority::Partition(partition));
+        filters.try_for_each(|filter| self.add(Authority::Partition(partition), filter))?;
+        self.epochs.complete(Authority::Partition(partition));
         self.partitions.insert(partition, Partition { index, by, complete: true });
         Ok(())
     }
@@ -234,16 +295,16 @@ impl Follower {
     /// A partition that this node leads has a filter, or has it no longer.
     ///
     /// # Errors
-    /// The table is full: the subscription is to be refused.
+    /// There is no room: the subscription is to be refused.
     pub fn led(&mut self, partition: PartitionId, filter: &str, has: bool) -> Result<(), Full> {
         let known = self.partitions.get(&partition);
         if known.and_then(|known| known.by) != Some(Speaker::Myself) {
             return Ok(());
         }
         if has {
-            return self.table.add(Authority::Partition(partition), filter);
+            return self.add(Authority::Partition(partition), filter);
         }
-        self.table.remove(Authority::Partition(partition), filter);
+        self.tell(Authority::Partition(partition), filter, Said::HasNot);
         Ok(())
     }
 
@@ -257,22 +318,19 @@ impl Follower {
     }
 
     /// A partition that this node led until now has this filter, as far as is
-    /// known here, and the keeper of a copy of the table has it already. It stays
-    /// until the next leader has said all that it has.
+    /// known here, and the keeper has it already. It stays until the next leader has said all that it has.
     pub fn keep(&mut self, partition: PartitionId, filter: &str) {
         let authority = Authority::Partition(partition);
-        match self.partitions.get(&partition).and_then(|known| known.by) {
-            // Without room it stays in the copy alone, and is one message too many.
-            None => drop(self.table.add(authority, filter)),
-            Some(_) => self.table.deny(authority, filter),
-        }
+        let speaks = self.partitions.get(&partition).is_some_and(|known| known.by.is_some());
+        let epoch = (!speaks).then(|| self.epochs.newest(authority));
+        self.tell(authority, filter, Said::Had(epoch));
     }
 
     /// That life is over, by the metadata. Its own routes are void at once; what
     /// it announced of partitions stays, and is not complete.
     pub fn gone(&mut self, peer: Life) {
         self.streams.remove(&peer);
-        self.table.gone(Authority::Node(peer));
+        self.epochs.gone(Authority::Node(peer));
         for partition in self.partitions.values_mut() {
             if partition.by == Some(Speaker::Peer(peer)) {
                 partition.by = None;
@@ -334,11 +392,5 @@ impl Follower {
         let stream = self.streams.get(&life).ok_or(NotCovered::Node(life))?;
         let applied = stream.applied.ok_or(NotCovered::Node(life))?;
         stream.hold.until(applied).ok_or(NotCovered::Node(life))
-    }
-
-    /// Looks at some filters of the table and drops what is void. Says whether
-    /// there is more to do.
-    pub fn sweep(&mut self, filters_max: usize) -> bool {
-        self.table.sweep(filters_max)
     }
 }

@@ -3,8 +3,9 @@
 //! Each node streams its own changes to every peer: first all it has, then
 //! increments with contiguous numbers ([`Announcer`]). A change is about one of
 //! two kinds of [`Authority`]: the node itself, for sessions that end with their
-//! connection, or a partition that it leads. Peers keep them in a [`Table`] and
-//! watch the streams in a [`Follower`].
+//! connection, or a partition that it leads. Peers watch the streams in a
+//! [`Follower`], which keeps no filter: it says what the core's index has to know,
+//! and which of what was said is void.
 //!
 //! Two rules make subscribe-then-publish hold across nodes:
 //!
@@ -21,10 +22,10 @@
 //! may have promised a subscription that this node had not heard of.
 
 mod announcer;
+mod epochs;
 mod exchange;
 mod follower;
 mod index;
-mod table;
 #[cfg(test)]
 mod tests;
 mod word;
@@ -33,8 +34,7 @@ use crate::ids::{Life, PartitionId};
 
 pub use announcer::{Acked, Announcer, BarrierFull, Batch, Waiting};
 pub use exchange::{Call, Exchange, Own, ReadError, Target};
-pub use follower::{Follower, NotCovered, Taken};
-pub use table::{Full, Table, Told};
+pub use follower::{Follower, Full, NotCovered, Said, Taken, Told};
 pub use word::Word;
 
 /// Whose filter it is.

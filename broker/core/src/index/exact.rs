@@ -35,6 +35,12 @@ impl Exact {
         self.index_of(hash, topic).map(|index| &self.entries.at(index).subscriptions)
     }
 
+    /// Of `len`; the last takes the place of one that goes.
+    pub(super) fn entry(&self, index: usize) -> (&Arc<str>, &Subscriptions) {
+        let Entry { filter, subscriptions } = self.entries.at(index);
+        (filter, subscriptions)
+    }
+
     /// `filter` is asked for when it is new.
     pub(super) fn apply(
         &mut self,

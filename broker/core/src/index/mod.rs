@@ -11,6 +11,7 @@
 mod cache;
 mod chunks;
 mod exact;
+mod marks;
 mod place;
 mod reach;
 mod remote;
@@ -28,6 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use arc_swap::ArcSwapOption;
 
 pub use cache::RouteCache;
+pub use marks::RemoteWalk;
 pub use place::Place;
 pub use reach::Reach;
 pub use remote::Remote;
@@ -37,10 +39,7 @@ pub use subscriber::{Options, Subscriber};
 pub use targets::{Target, Targets, TargetsIter};
 pub use watch::RouteChange;
 
-use tidegate_codec::Filter;
-
 use crate::ids::{PartitionId, SessionKey};
-use crate::mail::is_system;
 use exact::Exact;
 use place::{Seed, Versions};
 use subscriptions::Change;
@@ -54,6 +53,8 @@ pub struct Index {
     exact: Box<[RwLock<Exact>]>,
     tries: Box<[Trie]>,
     len: AtomicUsize,
+    /// Filters of remotes, and their bytes.
+    remotes: [AtomicUsize; 2],
     /// What the other nodes are told.
     watch: Watch,
 }
@@ -75,6 +76,7 @@ impl Index {
             exact: (0..place::EXACT).map(|_| RwLock::default()).collect(),
             tries: (0..place::TRIES).map(|_| Trie::default()).collect(),
             len: AtomicUsize::new(0),
+            remotes: Default::default(),
             watch: Watch::default(),
         }
     }
@@ -200,28 +202,6 @@ impl Index {
     /// Whether so much waits for the other nodes that no more is taken on.
     pub(crate) fn is_over(&self) -> bool {
         self.watch.is_over()
-    }
-
-    /// Another node, or a partition that is led elsewhere, has a filter, or has
-    /// it no longer. The filter has `$share/NAME/` in front if it is a group's.
-    /// Returns whether that is new; what is no filter is nothing.
-    pub fn set_remote(&self, remote: Remote, text: &str, has: bool) -> bool {
-        let Ok(filter) = Filter::parse(text) else { return false };
-        if is_system(filter.filter()) {
-            return false; // a node says that to its own clients alone
-        }
-        let (session, options) = (remote.key(), Remote::OPTIONS);
-        match (filter.share(), has) {
-            (None, true) => {
-                self.subscribe(&text.into(), Subscriber { session, options, subscription_id: 0 })
-            }
-            (None, false) => self.unsubscribe(text, session),
-            (Some(group), true) => {
-                let member = Arc::new(Member::new(session, options, 0));
-                self.subscribe_shared(group, &filter.filter().into(), member)
-            }
-            (Some(group), false) => self.unsubscribe_shared(group, filter.filter(), session),
-        }
     }
 
     fn route_at(&self, place: Place, hash: u64, topic: &str) -> Route {

@@ -68,8 +68,8 @@ mod tests {
             let session = SessionKey { shard: ShardId(0), durable, slot, generation: 1 };
             index.subscribe(&filter, plain(session));
         }
-        index.set_remote(Remote::Node(Member(4)), "a/b", true);
-        index.set_remote(Remote::Partition(PartitionId(9)), "a/#", true);
+        index.set_remote(Remote::Node(Member(4)), "a/b", Some(0));
+        index.set_remote(Remote::Partition(PartitionId(9)), "a/#", Some(0));
         let expected = Reach {
             connections: 2,
             sessions: 1,

@@ -17,13 +17,13 @@ pub enum Remote {
 }
 
 /// The shard in the keys of partitions: of the one member number that no node has.
-const NOWHERE: ShardId = ShardId(u16::MAX);
+pub(super) const NOWHERE: ShardId = ShardId(u16::MAX);
 /// No connection has it.
 const SLOT: u32 = u32::MAX;
 /// Within its partition, no session has it.
 const PARTITION_SLOT: u32 = (1 << 26) - 1;
 /// No tenant has it.
-const GENERATION: u32 = u32::MAX;
+pub(super) const GENERATION: u32 = u32::MAX;
 
 impl Remote {
     /// What it asks for: everything. What its sessions ask for is known there.

@@ -23,6 +23,8 @@ pub struct Member {
     pub outstanding: AtomicU32,
     /// Whether the session has a connection.
     pub online: AtomicBool,
+    /// Of a remote: when it was said.
+    pub(super) mark: AtomicU32,
 }
 
 impl Member {
@@ -34,6 +36,7 @@ impl Member {
             subscription_id,
             outstanding: AtomicU32::new(0),
             online: AtomicBool::new(true),
+            mark: AtomicU32::new(0),
         }
     }
 }
@@ -73,6 +76,10 @@ impl ShareGroup {
 
     /// NAME.
     pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn name_shared(&self) -> &Arc<str> {
         &self.name
     }
 

@@ -66,7 +66,8 @@ pub struct Subscriber {
     pub session: SessionKey,
     /// What it asks for.
     pub options: Options,
-    /// The subscription identifier, 1 to 268,435,455; 0 is none.
+    /// The subscription identifier, 1 to 268,435,455; 0 is none. Of a remote, when
+    /// it was said: no route shows that.
     pub subscription_id: u32,
 }
 

@@ -5,12 +5,14 @@
 //! rewritten at each change; long ones are split by shard and shared in chunks.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use super::remote::Remote;
+use super::marks::Mark;
+use super::remote::{NOWHERE, Remote};
 use super::route::RouteGroup;
 use super::share::{Member, ShareGroup};
 use super::subscriber::Subscriber;
-use super::targets::Targets;
+use super::targets::{Target, Targets};
 use super::watch::Watched;
 use crate::ids::{PartitionId, SessionKey};
 
@@ -113,6 +115,74 @@ impl Subscriptions {
             }),
             (Subscriptions::Many(many), Some(name)) => {
                 many.share(name).is_ok_and(|at| many.shares[at].has(watched.of))
+            }
+        }
+    }
+
+    /// The mark of a remote, of a group if one is named.
+    pub(super) fn mark(&self, group: Option<&str>, session: SessionKey) -> Option<Mark> {
+        match (self, group) {
+            (Subscriptions::One(only), None) => {
+                (only.session == session).then_some(Mark(only.subscription_id))
+            }
+            (Subscriptions::Few(list), None) => {
+                place(list, session).ok().map(|at| Mark(list[at].subscription_id))
+            }
+            (Subscriptions::Many(many), None) => {
+                let targets = &many.groups[many.group(session).ok()?].targets;
+                let target = targets.find(session.slot, session.generation)?;
+                Some(Mark(targets.id(target)))
+            }
+            (Subscriptions::Many(many), Some(name)) => {
+                let member = many.shares[many.share(name).ok()?].member(session)?;
+                Some(Mark(member.mark.load(Ordering::Relaxed)))
+            }
+            (Subscriptions::None, _) | (Subscriptions::One(_) | Subscriptions::Few(_), Some(_)) => {
+                None
+            }
+        }
+    }
+
+    /// Gives a group's member another mark, where it is; whether there is one.
+    pub(super) fn remark(
+        &self,
+        group: Option<&str>,
+        session: SessionKey,
+        mark: Option<Mark>,
+    ) -> bool {
+        let (Subscriptions::Many(many), Some((name, mark))) = (self, group.zip(mark)) else {
+            return false;
+        };
+        let share = many.share(name).ok().map(|at| &many.shares[at]);
+        let member = share.and_then(|share| share.member(session));
+        member.is_some_and(|member| {
+            member.mark.store(mark.0, Ordering::Relaxed);
+            true
+        })
+    }
+
+    /// Calls `visit` with the group's name, if it is of one, the key and the mark
+    /// of each remote.
+    pub(super) fn each_remote(&self, mut visit: impl FnMut(Option<&Arc<str>>, SessionKey, Mark)) {
+        let mut one = |subscriber: &Subscriber| {
+            if Remote::of(subscriber.session).is_some() {
+                visit(None, subscriber.session, Mark(subscriber.subscription_id));
+            }
+        };
+        match self {
+            Subscriptions::None => {}
+            Subscriptions::One(only) => one(only),
+            Subscriptions::Few(list) => list.iter().for_each(one),
+            Subscriptions::Many(many) => {
+                many.remotes().for_each(|subscriber| one(&subscriber));
+                for share in &many.shares {
+                    for member in share.members() {
+                        if Remote::of(member.session).is_some() {
+                            let mark = Mark(member.mark.load(Ordering::Relaxed));
+                            visit(Some(share.name_shared()), member.session, mark);
+                        }
+                    }
+                }
             }
         }
     }
@@ -291,17 +361,32 @@ impl Many {
 
     /// Ordered by session.
     fn subscribers(&self) -> impl Iterator<Item = Subscriber> {
+        self.groups.iter().flat_map(|group| group.targets.iter().map(|target| group.one(target)))
+    }
+
+    /// Of others: a node's is the last of its table, partitions have one of their own.
+    fn remotes(&self) -> impl Iterator<Item = Subscriber> {
         self.groups.iter().flat_map(|group| {
-            group.targets.iter().map(|target| Subscriber {
-                session: SessionKey {
-                    shard: group.shard,
-                    durable: group.durable,
-                    slot: target.slot,
-                    generation: target.generation,
-                },
-                options: target.options,
-                subscription_id: group.targets.ids(target).first().copied().unwrap_or(0),
-            })
+            let from = match group.shard == NOWHERE {
+                true => 0,
+                false => group.targets.len().saturating_sub(1),
+            };
+            group.targets.iter_from(from).map(|target| group.one(target))
         })
+    }
+}
+
+impl RouteGroup {
+    fn one(&self, target: &Target) -> Subscriber {
+        Subscriber {
+            session: SessionKey {
+                shard: self.shard,
+                durable: self.durable,
+                slot: target.slot,
+                generation: target.generation,
+            },
+            options: target.options,
+            subscription_id: self.targets.id(target),
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Whom one shard has to hand a message to.
 
 use super::chunks::{Chunks, Iter, Keyed};
+use super::remote::GENERATION;
 use super::subscriber::{Options, Subscriber};
 use crate::ids::{PARTITIONS, PartitionId};
 
@@ -110,11 +111,27 @@ impl Targets {
     /// The subscription identifiers that the copy for `target` carries. The
     /// same one twice if two matching subscriptions have it [MQTT-3.3.4-4].
     pub fn ids<'a>(&'a self, target: &'a Target) -> &'a [u32] {
+        if target.generation == GENERATION {
+            return &[]; // a remote's is a mark
+        }
         match target.ids.side_entry() {
             Some(entry) => self.many.get(entry).map_or(&[], |ids| ids),
             None if target.ids.0 == 0 => &[],
             None => std::slice::from_ref(&target.ids.0),
         }
+    }
+
+    /// What a list of one filter keeps as identifier, or as mark.
+    pub(super) fn id(&self, target: &Target) -> u32 {
+        match target.ids.side_entry() {
+            Some(_) => self.ids(target).first().copied().unwrap_or(0),
+            None => target.ids.0,
+        }
+    }
+
+    /// The one of a session.
+    pub(super) fn find(&self, slot: u32, generation: u32) -> Option<&Target> {
+        self.list.find((slot, generation))
     }
 
     /// Adds or replaces. Returns whether the session was new.
@@ -127,7 +144,7 @@ impl Targets {
     }
 
     pub(super) fn contains(&self, slot: u32, generation: u32) -> bool {
-        self.list.find((slot, generation)).is_some()
+        self.find(slot, generation).is_some()
     }
 
     /// Of subscribers ordered by session, in which one may stand several times.
@@ -207,6 +224,9 @@ fn merge_into(
     foreign: &[Box<[u32]>],
 ) {
     target.options = target.options.merge(other.options);
+    if target.generation == GENERATION {
+        return;
+    }
     let theirs: &[u32] = match other.ids.side_entry() {
         Some(entry) => foreign.get(entry).map_or(&[], |ids| ids),
         None if other.ids.0 == 0 => return,

@@ -218,6 +218,13 @@ impl Child {
         Leaf::add(step).map(|leaf| Child::Leaf { hash, leaf })
     }
 
+    fn open(&self) -> Open {
+        match self {
+            Child::Leaf { leaf, .. } => Open::Leaf(Arc::clone(leaf)),
+            Child::Node { node, .. } => Open::Node(Arc::clone(node)),
+        }
+    }
+
     fn hash(&self) -> u32 {
         match self {
             Child::Leaf { hash, .. } | Child::Node { hash, .. } => *hash,
@@ -285,6 +292,52 @@ impl Child {
         match self {
             Child::Leaf { .. } => 1,
             Child::Node { node, .. } => node.count(),
+        }
+    }
+}
+
+/// A walk over the filters of a trie, as they were when it began.
+pub(super) struct Walk {
+    open: Vec<Open>,
+}
+
+enum Open {
+    Leaf(Arc<Leaf>),
+    Node(Arc<Node>),
+    Names(Arc<Names>),
+}
+
+impl Walk {
+    pub(super) fn of(root: Option<Arc<Node>>) -> Walk {
+        Walk { open: root.into_iter().map(Open::Node).collect() }
+    }
+
+    /// Hands out the next filter; whether there was one.
+    pub(super) fn next(&mut self, visit: impl FnOnce(&Arc<str>, &Subscriptions)) -> bool {
+        while let Some(open) = self.open.pop() {
+            match open {
+                Open::Leaf(leaf) => {
+                    visit(&leaf.filter, &leaf.subscriptions);
+                    return true;
+                }
+                Open::Node(node) => {
+                    let ends = node.here.iter().chain(&node.rest);
+                    self.open.extend(ends.cloned().map(Open::Leaf));
+                    self.open.extend(node.plus.as_ref().map(Child::open));
+                    self.names(&node.names);
+                }
+                Open::Names(names) => self.names(&names),
+            }
+        }
+        false
+    }
+
+    fn names(&mut self, names: &Names) {
+        match names {
+            Names::Bucket(children) => self.open.extend(children.iter().map(Child::open)),
+            Names::Branch { below, .. } => {
+                self.open.extend(below.iter().cloned().map(Open::Names));
+            }
         }
     }
 }

@@ -249,7 +249,7 @@ impl Partition {
                 // those of other nodes do.
                 let (index, there) = (&cx.node.index, Remote::Partition(self.id));
                 session.subscriptions.each(|text, _| {
-                    index.set_remote(there, text, true);
+                    index.keep_remote(there, text);
                 });
                 session.subscriptions.clear(key, Some(&cx.node.index), cx.counters);
                 if let Some(outgoing) = &session.outgoing {

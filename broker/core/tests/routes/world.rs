@@ -5,11 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tidegate_cluster::ids as cluster;
-use tidegate_cluster::routes::{Exchange, Own, Target};
+use tidegate_cluster::routes::{Exchange, Own, Said, Target};
 use tidegate_codec::{Direction, Packet, QoS, Version, decode, frame};
 use tidegate_core::Applied;
 use tidegate_core::ids::{Member, PARTITIONS, PartitionId};
-use tidegate_core::index::{Remote, RouteChange};
+use tidegate_core::index::{Remote, RemoteWalk, RouteChange};
 use tidegate_core::mail::{MailFormat, parcels};
 use tidegate_core::settings::Settings;
 
@@ -40,6 +40,7 @@ const AHEAD: u64 = 12_345;
 pub struct World {
     pub rigs: Vec<Rig>,
     pub exchanges: Vec<Exchange>,
+    walks: Vec<RemoteWalk>,
     alive: Vec<bool>,
     lines: BTreeMap<(usize, usize), VecDeque<(u64, Load)>>,
     random: Random,
@@ -152,6 +153,7 @@ impl World {
         let mut world = World {
             rigs: (0..nodes).map(rig).collect(),
             exchanges: (0..nodes).map(|at| Exchange::new(at as u64, PARTITIONS)).collect(),
+            walks: (0..nodes).map(|_| RemoteWalk::default()).collect(),
             alive: vec![true; nodes],
             lines: BTreeMap::new(),
             random: Random(seed),
@@ -432,6 +434,8 @@ impl World {
                 let Some((_, load)) = line.pop_front() else { break };
                 match load {
                     Load::Word(word) => {
+                        let (filters, bytes) = self.rigs[at].node.index.remotes();
+                        self.exchanges[at].kept(filters, bytes);
                         self.exchanges[at].read(life(from), &word, now).expect("our own words");
                         self.calls(at);
                     }
@@ -447,12 +451,36 @@ impl World {
     }
 
     fn calls(&mut self, at: usize) {
-        while let Some(call) = self.exchanges[at].next_call() {
+        let (exchange, index) = (&mut self.exchanges[at], &self.rigs[at].node.index);
+        while let Some(call) = exchange.next_call() {
             let remote = match call.target {
                 Target::Node(number) => Remote::Node(Member(number)),
                 Target::Partition(p) => Remote::Partition(PartitionId(p.0 as u8)),
             };
-            self.rigs[at].node.index.set_remote(remote, &call.filter, call.added);
+            match call.said {
+                Said::Has(epoch) => _ = index.set_remote(remote, &call.filter, Some(epoch)),
+                Said::HasNot => _ = index.set_remote(remote, &call.filter, None),
+                Said::Had(epoch) => {
+                    let is_void = |epoch| exchange.is_void(call.target, epoch);
+                    index.settle_remote(remote, &call.filter, epoch, is_void);
+                }
+            }
+        }
+    }
+
+    /// A step of the walk over what others have.
+    fn walk(&mut self, at: usize) {
+        let (exchange, index) = (&mut self.exchanges[at], &self.rigs[at].node.index);
+        let is_void = |exchange: &Exchange, remote, epoch| {
+            let target = match remote {
+                Remote::Node(member) => Target::Node(member.0),
+                Remote::Partition(p) => Target::Partition(cluster::PartitionId(p.0.into())),
+            };
+            exchange.is_void(target, epoch)
+        };
+        let walk = &mut self.walks[at];
+        if exchange.walk() && !index.sweep_remotes(walk, 2_000, |r, e| is_void(exchange, r, e)) {
+            exchange.walked();
         }
     }
 
@@ -462,8 +490,9 @@ impl World {
         for (ticket, change) in self.rigs[at].node.index.take_changes(usize::MAX) {
             self.exchanges[at].own(ticket, &own(change), now);
         }
-        self.exchanges[at].tick(now);
         self.calls(at);
+        self.walk(at);
+        self.exchanges[at].tick(now);
         for to in 0..self.rigs.len() {
             if !self.is_joined(at, to) {
                 continue;

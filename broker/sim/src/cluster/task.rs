@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use tidegate_cluster::ids::{self, Life};
-use tidegate_cluster::routes::{Exchange, Own, Target};
+use tidegate_cluster::limits::ROUTE_SWEEP_MAX;
+use tidegate_cluster::routes::{self, Call, Exchange, Own, Target};
 use tidegate_core::ids::{Member, Millis, PARTITIONS, PartitionId, ShardId};
-use tidegate_core::index::{Remote, RouteChange};
+use tidegate_core::index::{Index, Remote, RemoteWalk, RouteChange};
 
 use super::meta::{Known, View};
 use super::net::Load;
@@ -64,6 +65,7 @@ pub(super) struct Task {
     look_at: u64,
     pub(super) view: View,
     exchange: Exchange,
+    walk: RemoteWalk,
     pub(super) routes: VecDeque<RouteNotice>,
     route_peers: BTreeMap<Life, u64>,
     passed: u64,
@@ -97,6 +99,7 @@ impl Task {
             look_at: 0,
             view: View::default(),
             exchange: Exchange::new(seed, PARTITIONS),
+            walk: RemoteWalk::default(),
             routes: VecDeque::new(),
             route_peers: BTreeMap::new(),
             passed: 0,
@@ -452,6 +455,8 @@ impl Running {
                     task.route_peers.remove(&life);
                 }
                 RouteNotice::Said(life, bytes) => {
+                    let (filters, held) = self.core.index.remotes();
+                    task.exchange.kept(filters, held);
                     if task.exchange.read(life, &bytes, now).is_err()
                         && let Some(session) = task.route_peers.get(&life)
                         && let Some(session) = out.net.sessions.get_mut(session)
@@ -465,14 +470,17 @@ impl Running {
         for (ticket, change) in self.core.index.take_changes(1_024) {
             task.exchange.own(ticket, &own(change), now);
         }
-        task.more = task.exchange.tick(now);
         while let Some(call) = task.exchange.next_call() {
-            let remote = match call.target {
-                Target::Node(member) => Remote::Node(Member(member)),
-                Target::Partition(p) => Remote::Partition(PartitionId(p.0 as u8)),
-            };
-            self.core.index.set_remote(remote, &call.filter, call.added);
+            make(&self.core.index, &task.exchange, &call);
         }
+        if task.exchange.walk() {
+            let is_void = |remote, epoch| task.exchange.is_void(target(remote), epoch);
+            if !self.core.index.sweep_remotes(&mut task.walk, ROUTE_SWEEP_MAX, is_void) {
+                task.exchange.walked();
+            }
+        }
+        task.more = task.exchange.walk();
+        task.exchange.tick(now);
         for (life, session) in &task.route_peers {
             while let Some(word) = task.exchange.write(*life, now) {
                 let due = out.ms + out.dice.below(out.net.late + 1) as u64;
@@ -499,6 +507,29 @@ impl Running {
             self.tell_all(&Word::RoutesMoved);
         }
         busy
+    }
+}
+
+/// Tells the index what others have.
+fn make(index: &Index, exchange: &Exchange, Call { target, filter, said }: &Call) {
+    let remote = match target {
+        Target::Node(member) => Remote::Node(Member(*member)),
+        Target::Partition(p) => Remote::Partition(PartitionId(p.0 as u8)),
+    };
+    match said {
+        routes::Said::Has(epoch) => _ = index.set_remote(remote, filter, Some(*epoch)),
+        routes::Said::HasNot => _ = index.set_remote(remote, filter, None),
+        routes::Said::Had(epoch) => {
+            let is_void = |epoch| exchange.is_void(*target, epoch);
+            index.settle_remote(remote, filter, *epoch, is_void);
+        }
+    }
+}
+
+fn target(remote: Remote) -> Target {
+    match remote {
+        Remote::Node(member) => Target::Node(member.0),
+        Remote::Partition(partition) => Target::Partition(ids::PartitionId(partition.0.into())),
     }
 }
 
