@@ -295,3 +295,40 @@ fn whatever_lines_are_cut_all_know_in_the_end_what_there_is() {
         }
     }
 }
+
+#[test]
+fn nothing_of_a_new_life_passes_before_all_that_have_clients_have_heard_of_it() {
+    for gone in [false, true] {
+        let mut world = World::new(3);
+        // The life of node 0 is new, and node 2 is cut off from it; it leads a partition
+        // and knows of no such life.
+        world.cut(0, 2);
+        world.nodes[2].serving([life(1)].into_iter());
+        for partition in 0..PARTITIONS {
+            world.own(2, Own::Led { partition: PartitionId(partition), index: 5 });
+        }
+        world.settle();
+        world.own(0, Own::Led { partition: PartitionId(0), index: 9 });
+        let ticket = world.appeared(0, Some(0), "new");
+        world.settle();
+        assert_eq!(world.knows(1), [(100, "new")]);
+        let covered = world.nodes[2].covered_until(u64::MAX).expect("it leads all there is");
+        assert!(covered > world.now, "what it takes goes to nobody with this filter");
+        assert!(world.nodes[0].passed(world.now) < ticket, "so nobody is told that it has it");
+        if gone {
+            world.nodes[0].gone(life(2));
+        } else {
+            world.join(0, 2);
+            world.settle();
+            assert_eq!(world.knows(2), [(100, "new")]);
+            assert_eq!(world.nodes[0].passed(world.now), ticket);
+            // Known once, it may be cut off: it holds a lease, or takes nothing.
+            world.cut(0, 2);
+            let later = world.appeared(0, Some(0), "later");
+            assert!(world.nodes[0].passed(world.now) < later);
+            let due = world.nodes[0].next_passing(world.now).expect("a lease runs out");
+            assert!(world.nodes[2].covered_until(u64::MAX).is_ok_and(|until| until <= due));
+        }
+        assert!(world.nodes[0].passed(world.now) >= ticket);
+    }
+}

@@ -90,6 +90,9 @@ pub struct Exchange {
     links: BTreeMap<Life, Link>,
     /// Other lives with clients, by the metadata.
     serving: BTreeSet<Life>,
+    /// Lives that have had everything of this one at some time: from then on they want
+    /// its lease.
+    known: BTreeSet<Life>,
     /// Lives that are over and whose filters may still be swept.
     over: Vec<Life>,
     /// What partitions have that are not led yet, or no longer.
@@ -120,6 +123,7 @@ impl Exchange {
             members: BTreeMap::new(),
             links: BTreeMap::new(),
             serving: BTreeSet::new(),
+            known: BTreeSet::new(),
             over: Vec::new(),
             gathered: BTreeMap::new(),
             led: BTreeSet::new(),
@@ -195,6 +199,7 @@ impl Exchange {
     pub fn gone(&mut self, peer: Life) {
         self.links.remove(&peer);
         self.serving.remove(&peer);
+        self.known.remove(&peer);
         self.announcer.gone(peer);
         self.follower.gone(peer);
         if self.members.contains_key(&peer) && !self.over.contains(&peer) {
@@ -220,6 +225,7 @@ impl Exchange {
                 }
             },
             Word::Ack(number) => match self.announcer.acked(peer, number) {
+                Acked::Yes if self.announcer.is_known_to(peer) => _ = self.known.insert(peer),
                 Acked::Yes => {}
                 Acked::Impossible => return Err(ReadError::Acked(number)),
             },
@@ -313,8 +319,13 @@ impl Exchange {
     }
 
     /// Every peer that may hold a lease knows of this node's changes up to this
-    /// ticket: what waits for it may go on (R2).
+    /// ticket: what waits for it may go on (R2). None passes before each life that has
+    /// clients has had everything once: one that was cut off when this life began holds
+    /// leases of others, and may take what is led here for led by somebody else still.
     pub fn passed(&mut self, now: Millis) -> u64 {
+        if !self.serving.is_subset(&self.known) {
+            return self.passed;
+        }
         let passed = self.announcer.passed(now);
         while let Some(&(ticket, number)) = self.tickets.front()
             && number <= passed
