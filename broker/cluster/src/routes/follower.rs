@@ -318,7 +318,8 @@ impl Follower {
     }
 
     /// A partition that this node led until now has this filter, as far as is
-    /// known here, and the keeper has it already. It stays until the next leader has said all that it has.
+    /// known here, and the keeper has it already. It stays until the next leader has
+    /// said all that it has.
     pub fn keep(&mut self, partition: PartitionId, filter: &str) {
         let authority = Authority::Partition(partition);
         let speaks = self.partitions.get(&partition).is_some_and(|known| known.by.is_some());

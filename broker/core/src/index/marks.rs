@@ -14,7 +14,7 @@ use tidegate_codec::Filter;
 
 use super::place::{self, EXACT, TRIES};
 use super::subscriber::Subscriber;
-use super::subscriptions::Change;
+use super::subscriptions::{Change, Subscriptions};
 use super::trie::{self, Node};
 use super::{Index, Member, Remote, has_wildcard};
 use crate::ids::SessionKey;
@@ -231,18 +231,14 @@ impl Index {
         let partition = place::partition(hash);
         let mut part = self.exact[partition].write().unwrap_or_else(PoisonError::into_inner);
         let subscriptions = part.find(hash, filter);
-        let old = subscriptions.and_then(|list| list.mark(group, session));
-        let new = decide(old);
-        if old == new || subscriptions.is_some_and(|list| list.remark(group, session, new)) {
-            return None;
-        }
+        let (new, came) = decided(subscriptions, group, session, decide)?;
         let text = group.map(|_| Arc::from(filter));
         part.apply(hash, filter, || Arc::from(filter), change(session, group, text.as_ref(), new));
-        // What a route shows is the same under another mark.
-        let came = (old.is_some() != new.is_some()).then_some(new.is_some())?;
-        // Under the lock: nobody may see the change and the version before it.
-        self.versions.partition_changed(partition);
-        Some(came)
+        if came.is_some() {
+            // Under the lock: nobody may see the change and the version before it.
+            self.versions.partition_changed(partition);
+        }
+        came
     }
 
     fn mark_trie(
@@ -257,16 +253,11 @@ impl Index {
         let writer = trie.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let before = trie.root.load_full();
         let subscriptions = before.as_deref().and_then(|root| root.find(&self.seed, filter));
-        let old = subscriptions.and_then(|list| list.mark(group, session));
-        let new = decide(old);
-        if old == new || subscriptions.is_some_and(|list| list.remark(group, session, new)) {
-            return None;
-        }
+        let (new, came) = decided(subscriptions, group, session, decide)?;
         let text: Arc<str> = filter.into();
         let mut root = before.as_deref().map_or_else(Node::root, Node::clone);
         root.apply(&self.seed, &text, change(session, group, Some(&text), new));
         trie.root.store((!root.is_empty()).then(|| Arc::new(root)));
-        let came = (old.is_some() != new.is_some()).then_some(new.is_some());
         if came.is_some() {
             self.versions.trie_changed(number);
         }
@@ -275,6 +266,22 @@ impl Index {
         drop(before);
         came
     }
+}
+
+/// The mark that a remote gets in a list, and whether it comes or goes with that: under
+/// another mark a route shows the same. None: the list need not be written.
+fn decided(
+    list: Option<&Subscriptions>,
+    group: Option<&str>,
+    session: SessionKey,
+    decide: impl FnOnce(Option<Mark>) -> Option<Mark>,
+) -> Option<(Option<Mark>, Option<bool>)> {
+    let old = list.and_then(|list| list.mark(group, session));
+    let new = decide(old);
+    if old == new || list.is_some_and(|list| list.remark(group, session, new)) {
+        return None;
+    }
+    Some((new, (old.is_some() != new.is_some()).then_some(new.is_some())))
 }
 
 /// What makes `new` of a remote's subscription.
