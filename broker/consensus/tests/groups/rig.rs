@@ -446,14 +446,18 @@ impl Rig {
     }
 
     /// Waits for a node that leads and is not one of these.
+    /// Who leads a group, but for these, if somebody does.
+    pub(crate) fn leader_now(&self, group: GroupId, not: &[u64]) -> Option<u64> {
+        let leads = |node: &&u64| !not.contains(node) && self.status(**node, group).leads;
+        let leading = self.nodes.keys().filter(leads).copied();
+        // One that was deposed may not know it; the newest term counts.
+        leading.max_by_key(|node| self.status(*node, group).term)
+    }
+
     pub(crate) async fn leader_but(&self, group: GroupId, not: &[u64]) -> u64 {
         let found = async {
             loop {
-                let leads = |node: &&u64| !not.contains(node) && self.status(**node, group).leads;
-                let leading: Vec<u64> = self.nodes.keys().filter(leads).copied().collect();
-                // One that was deposed may not know it; the newest term counts.
-                let newest = leading.into_iter().max_by_key(|node| self.status(*node, group).term);
-                if let Some(node) = newest {
+                if let Some(node) = self.leader_now(group, not) {
                     return node;
                 }
                 sleep(Duration::from_millis(20)).await;
