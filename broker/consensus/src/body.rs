@@ -9,7 +9,11 @@ use bytes::Bytes;
 use tidegate_store::raft::{RaftLog, Writer};
 use tidegate_store::{Disk, DiskFile};
 
+use crate::receive::Spool;
 use crate::snapshot::Stored;
+
+/// What takes the next bytes of a state that is handed out.
+pub type Put<'p> = &'p mut dyn FnMut(&[u8]) -> io::Result<()>;
 
 /// A state that is handed out piece by piece, on a thread that may block.
 pub trait SnapshotSource: Send + 'static {
@@ -18,7 +22,7 @@ pub trait SnapshotSource: Send + 'static {
     /// # Errors
     /// What is missing cannot be read, or what `put` says. The snapshot is not
     /// made then.
-    fn write(&mut self, put: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>;
+    fn write(&mut self, put: Put<'_>) -> io::Result<()>;
 
     /// All of it is durable, and stays readable in `body` for as long as that is
     /// kept. Not called if a newer snapshot was there already.
@@ -26,7 +30,7 @@ pub trait SnapshotSource: Send + 'static {
 }
 
 impl SnapshotSource for Bytes {
-    fn write(&mut self, put: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    fn write(&mut self, put: Put<'_>) -> io::Result<()> {
         put(self)
     }
 
@@ -59,6 +63,16 @@ impl Readable for Bytes {
     }
 }
 
+impl<F: DiskFile> Readable for Spool<F> {
+    fn bytes(&self) -> u64 {
+        Spool::bytes(self)
+    }
+
+    fn read(&self, offset: u64, bytes: usize) -> io::Result<Bytes> {
+        Spool::read(self, offset, bytes)
+    }
+}
+
 /// A snapshot's body, to be read from anywhere. Its file stays readable while
 /// this is kept, also when a newer one has taken its place.
 #[derive(Clone)]
@@ -70,6 +84,7 @@ impl fmt::Debug for Body {
     }
 }
 
+/// One in memory, as tests have it.
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
         Self(Arc::new(bytes))
@@ -79,6 +94,10 @@ impl From<Bytes> for Body {
 impl Body {
     pub(crate) fn of<F: DiskFile>(stored: Stored<F>) -> Self {
         Self(Arc::new(stored))
+    }
+
+    pub(crate) fn of_spool<F: DiskFile>(spool: Spool<F>) -> Self {
+        Self(Arc::new(spool))
     }
 
     /// Its bytes.

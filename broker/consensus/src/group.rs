@@ -59,7 +59,7 @@ pub(crate) struct Slot<D: Disk, W: Writer> {
     status: watch::Sender<GroupStatus>,
     /// Held while the group is opened or closed.
     pub(crate) lifecycle: tokio::sync::Mutex<()>,
-    pub(crate) receiving: Mutex<Option<Receiving>>,
+    pub(crate) receiving: tokio::sync::Mutex<Option<Receiving<D::File>>>,
     pub(crate) heard: Mutex<Heard>,
 }
 
@@ -93,7 +93,7 @@ impl<D: Disk, W: Writer> Slot<D, W> {
             running: Mutex::default(),
             status: watch::Sender::new(GroupStatus::default()),
             lifecycle: tokio::sync::Mutex::default(),
-            receiving: Mutex::default(),
+            receiving: tokio::sync::Mutex::default(),
             heard: Mutex::new(Heard::new(Instant::now())),
         }
     }
@@ -147,7 +147,7 @@ impl<D: Disk, W: Writer> Slot<D, W> {
         // An error is that of a core that has ended already.
         let _ = running.raft.shutdown().await;
         running.cell.close();
-        *lock(&self.receiving) = None;
+        *self.receiving.lock().await = None;
         self.status.send_modify(|status| {
             *status = GroupStatus { term: status.term, ..GroupStatus::default() };
         });

@@ -30,7 +30,7 @@ use crate::machine::{Cell, SnapshotBody, StateMachine, barrier, on_disk};
 use crate::network::{Network, is_supported};
 use crate::propose::{ProposeError, ReadError};
 use crate::raft_types::{Members, Meta, Snapshot, StoredMembers, log_id, raft_id};
-use crate::receive::{Receiving, Taken};
+use crate::receive::{self, Fit, Receiving, Taken};
 use crate::snapshot::SnapshotFile;
 use crate::status::{GroupStatus, Role};
 use crate::timers::Timers;
@@ -230,7 +230,7 @@ impl<D: Disk, W: Writer, T: Transport> Groups<D, W, T> {
         let _lifecycle = slot.lifecycle.lock().await;
         slot.stop().await;
         let from = state.as_ref().map(|(last, _)| (last.term, last.index));
-        if let Some((last, body)) = state {
+        if let Some((last, mut body)) = state {
             let members =
                 Members::new_with_defaults(vec![BTreeSet::from([node])], Vec::<u64>::new());
             let id = Some(raft_id(last));
@@ -239,7 +239,7 @@ impl<D: Disk, W: Writer, T: Transport> Groups<D, W, T> {
             let file = slot.file.clone();
             let written = on_disk::<D::File, _>(move || {
                 file.remove()?;
-                file.write(&meta, &body).map(drop)
+                file.write_from(&meta, &mut body).map(drop)
             });
             written.await.map_err(OpenError::Log)?;
         }
@@ -497,8 +497,10 @@ impl<D: Disk, W: Writer, T: Transport> Groups<D, W, T> {
             }
             CallKind::SnapshotOffer => {
                 let offer = Offer::decode(from, group, body)?;
-                let ack = take_offer(&slot, &running, from, offer);
-                Ok(Box::pin(async move { Ok(wire::snapshot_ack_out(ack)) }))
+                Ok(Box::pin(async move {
+                    let ack = take_offer(&slot, &running, from, offer).await?;
+                    Ok(wire::snapshot_ack_out(ack))
+                }))
             }
             CallKind::SnapshotChunk => {
                 let chunk = wire::chunk_in(body)?;
@@ -636,29 +638,32 @@ fn ack(transfer: u64, through: u64, status: Status) -> SnapshotAck {
     SnapshotAck { transfer, through, status: status as i32, vote: None }
 }
 
-fn take_offer<D: Disk, W: Writer>(
+async fn take_offer<D: Disk, W: Writer>(
     slot: &Slot<D, W>,
     running: &Running<D, W>,
     from: u64,
     offer: Offer,
-) -> SnapshotAck {
+) -> Result<SnapshotAck, TransportError> {
     use openraft::async_runtime::watch::WatchReceiver;
     let metrics = running.raft.metrics();
-    let metrics = metrics.borrow_watched();
-    if metrics.vote > offer.vote {
-        let vote = Some(wire::vote_out(&metrics.vote));
-        return SnapshotAck { vote, ..ack(offer.transfer, 0, Status::Stale) };
+    let (vote, applied) = {
+        let metrics = metrics.borrow_watched();
+        (metrics.vote, metrics.last_applied)
+    };
+    if vote > offer.vote {
+        let vote = Some(wire::vote_out(&vote));
+        return Ok(SnapshotAck { vote, ..ack(offer.transfer, 0, Status::Stale) });
     }
-    if metrics.last_applied >= offer.meta.last_log_id {
-        return ack(offer.transfer, offer.bytes, Status::Done);
+    if applied >= offer.meta.last_log_id {
+        return Ok(ack(offer.transfer, offer.bytes, Status::Done));
     }
-    drop(metrics);
-    let mut receiving = lock(&slot.receiving);
-    let transfer = offer.transfer;
-    let begun = Receiving::begin(receiving.take(), from, offer);
+    let mut receiving = slot.receiving.lock().await;
+    let (transfer, before, file) = (offer.transfer, receiving.take(), slot.file.clone());
+    let begin = move || Receiving::begin(before, from, offer, || file.spool());
+    let begun = on_disk::<D::File, _>(begin).await.map_err(|_| TransportError::Busy)?;
     let through = begun.through();
     *receiving = Some(begun);
-    ack(transfer, through, Status::Busy)
+    Ok(ack(transfer, through, Status::Busy))
 }
 
 async fn take_chunk<D: Disk, W: Writer>(
@@ -668,11 +673,22 @@ async fn take_chunk<D: Disk, W: Writer>(
     chunk: tidegate_peer::proto::SnapshotChunk,
 ) -> Result<SnapshotAck, TransportError> {
     let taken = {
-        let mut receiving = lock(&slot.receiving);
+        let mut receiving = slot.receiving.lock().await;
         let Some(coming) = receiving.as_mut().filter(|coming| coming.is_of(from, &chunk)) else {
             return Ok(ack(chunk.transfer, 0, Status::Absent));
         };
-        let taken = coming.take(&chunk);
+        let taken = match coming.fit(&chunk) {
+            Fit::Elsewhere(through) => Taken::Through(through),
+            Fit::Damaged => Taken::Damaged,
+            Fit::Next(file, at) => {
+                let data = chunk.data.clone();
+                match on_disk::<D::File, _>(move || receive::write(&*file, at, &data)).await {
+                    Ok(()) => coming.wrote(&chunk),
+                    // No room, most likely. It begins again when it is offered again.
+                    Err(_) => Taken::Damaged,
+                }
+            }
+        };
         if !matches!(taken, Taken::Through(_)) {
             *receiving = None;
         }
@@ -683,7 +699,7 @@ async fn take_chunk<D: Disk, W: Writer>(
         Taken::Damaged => Ok(ack(chunk.transfer, 0, Status::Refused)),
         Taken::Whole(vote, meta, body) => {
             let last = meta.last_log_id.as_ref().map(log_id).map(raft_id);
-            let through = body.len() as u64;
+            let through = body.bytes();
             let snapshot = Snapshot { meta, snapshot: SnapshotBody::Received(body) };
             let installed = running.raft.install_full_snapshot(vote, snapshot).await;
             let installed = installed.map_err(|_| TransportError::Closed)?;

@@ -45,7 +45,7 @@ mod timers;
 mod transport;
 mod wire;
 
-pub use body::{Body, Entries, SnapshotSource};
+pub use body::{Body, Entries, Put, SnapshotSource};
 pub use change::{ChangeError, TransferError};
 pub use group::OpenError;
 pub use groups::Groups;

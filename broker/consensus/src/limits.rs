@@ -26,6 +26,8 @@ pub const BEAT_TIME_MAX: Duration = Duration::from_millis(100);
 pub const SNAPSHOT_BYTES_MAX: u64 = 8 << 30;
 /// Bytes of a snapshot in one message.
 pub const CHUNK_BYTES: usize = 256 << 10;
+/// Bytes of a body that are read or written at once.
+pub const PIECE_BYTES: usize = 4 * CHUNK_BYTES;
 /// Bytes of the name under which a transfer is resumed. Beyond: refused.
 pub const SNAPSHOT_NAME_BYTES_MAX: usize = 64;
 /// Members of a group, learners and both sets of a joint membership counted.

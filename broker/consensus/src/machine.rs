@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use crate::body::{Body, Entries, SnapshotSource};
 use crate::log_id::LogId;
 use crate::raft_types::{Id, Meta, Snapshot, StoredMembers, Types, log_id};
+use crate::receive::Spool;
 use crate::snapshot::{SnapshotFile, Stored};
 
 /// The state that a group replicates. One a group, called from one task, in
@@ -136,8 +137,8 @@ pub(crate) async fn barrier<W: Writer>(writer: &W) -> io::Result<()> {
 pub(crate) enum SnapshotBody<F> {
     /// In the group's file.
     Stored(Stored<F>),
-    /// From the leader; nowhere yet.
-    Received(Bytes),
+    /// From the leader; under no name yet.
+    Received(Spool<F>),
 }
 
 /// openraft's view of a group's state machine.
@@ -279,7 +280,7 @@ impl<D: Disk, W: Writer> RaftStateMachine<Types> for Machine<D, W> {
                 let write = move || {
                     let (stored, is_new) = file.write_from(&meta, &mut body.clone())?;
                     // A newer one has not what was agreed to be installed.
-                    Ok(if is_new { Body::of(stored) } else { Body::from(body) })
+                    Ok(if is_new { Body::of(stored) } else { Body::of_spool(body) })
                 };
                 on_disk::<D::File, _>(write).await?
             }

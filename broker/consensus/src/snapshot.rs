@@ -19,8 +19,8 @@ use bytes::Bytes;
 use openraft::StoredMembership;
 use tidegate_store::{Disk, DiskFile};
 
-use crate::body::SnapshotSource;
-use crate::limits::{CHUNK_BYTES, SNAPSHOT_BYTES_MAX};
+use crate::body::{Put, SnapshotSource};
+use crate::limits::{PIECE_BYTES, SNAPSHOT_BYTES_MAX};
 use crate::log_id::{GroupId, LogId};
 use crate::raft_types::{Members, Meta, StoredMembers, log_id, raft_id};
 use crate::wire::{members_bytes, members_from};
@@ -30,8 +30,6 @@ const VERSION: u16 = 1;
 const FIXED_BYTES: usize = 68;
 const MEMBERSHIP_BYTES_MAX: usize = 4 << 10;
 const HAS_PLACE: u32 = 1;
-/// Bytes of a body that are read or written at once.
-const PIECE_BYTES: usize = 4 * CHUNK_BYTES;
 
 /// Why a snapshot's file cannot be used. What it held was committed and may be
 /// gone from the log: this replica is lost, and has to come back as a new node.
@@ -206,22 +204,23 @@ impl<F: DiskFile> Stored<F> {
 /// Writes the first snapshot of a group that begins with a state and has one
 /// voter, in place of one that may be there; durable when it returns. The log is
 /// to begin behind it, with a vote of the node in that term
-/// ([`push_sole_voter_behind`](tidegate_store::push_sole_voter_behind)). Blocks
-/// on the disk.
+/// ([`push_sole_voter_behind`](tidegate_store::push_sole_voter_behind)). `state`
+/// hands it out, piece by piece; what comes back is its bytes. Blocks on the disk.
 ///
 /// # Errors
-/// The disk's; or the state is larger than a snapshot may be.
+/// The disk's, or that of `state`; or it is larger than a snapshot may be.
 pub fn begin_with<D: Disk>(
     disk: &D,
     group: GroupId,
     node: u64,
     last: LogId,
-    state: &[u8],
-) -> io::Result<()> {
+    state: impl FnOnce(Put<'_>) -> io::Result<()>,
+) -> io::Result<u64> {
     let members = Members::new_with_defaults(vec![BTreeSet::from([node])], Vec::<u64>::new());
     let id = Some(raft_id(last));
     let meta = Meta { last_log_id: id, last_membership: StoredMembers::new(id, members) };
-    SnapshotFile::blind(disk, group).write(&meta, state).map(drop)
+    let (stored, _) = SnapshotFile::blind(disk, group).write_with(&meta, state)?;
+    Ok(stored.header.body_bytes)
 }
 
 /// Removes what [`begin_with`] wrote, for a group that does not begin after all.
@@ -253,9 +252,11 @@ impl<D: Disk> SnapshotFile<D> {
     pub(crate) fn open(disk: D, group: GroupId) -> Result<Self, SnapshotError> {
         let name = name(group);
         let io = |error| SnapshotError::Io { name: name.clone(), error };
-        match disk.remove(&unfinished(group)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
-            Ok(()) | Err(_) => {}
+        for left in [unfinished(group), incoming(group)] {
+            match disk.remove(&left) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+                Ok(()) | Err(_) => {}
+            }
         }
         let current = match disk.open(&name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -300,19 +301,32 @@ impl<D: Disk> SnapshotFile<D> {
         lock(&self.current).clone()
     }
 
+    /// A file for what comes in, without a name: it is gone when nobody has it
+    /// open. Blocks on the disk.
+    pub(crate) fn spool(&self) -> io::Result<D::File> {
+        let name = incoming(self.group);
+        let file = self.disk.create(&name)?;
+        self.disk.remove(&name)?;
+        Ok(file)
+    }
+
     /// Makes this the newest, durable before it returns, and returns what is
     /// the newest then: an older one than there is is not written. Blocks on
     /// the disk.
-    pub(crate) fn write(&self, meta: &Meta, body: &[u8]) -> io::Result<Stored<D::File>> {
-        let mut body = Bytes::copy_from_slice(body);
-        self.write_from(meta, &mut body).map(|(stored, _)| stored)
-    }
-
-    /// The same of a body that is handed out; with whether it was written.
+    ///
+    /// The body is handed out; with whether it was written.
     pub(crate) fn write_from(
         &self,
         meta: &Meta,
         body: &mut dyn SnapshotSource,
+    ) -> io::Result<(Stored<D::File>, bool)> {
+        self.write_with(meta, |put| body.write(put))
+    }
+
+    fn write_with(
+        &self,
+        meta: &Meta,
+        body: impl FnOnce(Put<'_>) -> io::Result<()>,
     ) -> io::Result<(Stored<D::File>, bool)> {
         let writing = lock(&self.writing);
         if let Some(current) = self.current()
@@ -325,7 +339,7 @@ impl<D: Disk> SnapshotFile<D> {
         // Its length does not depend on what is not known yet.
         let body_at = encode(self.group, meta, 0, 0).len() as u64;
         let mut pieces = Pieces { file: &file, at: body_at, held: Vec::new(), crc: 0, bytes: 0 };
-        body.write(&mut |piece| pieces.put(piece))?;
+        body(&mut |piece| pieces.put(piece))?;
         pieces.flush()?;
         let Pieces { crc: body_crc, bytes: body_bytes, .. } = pieces;
         let head = encode(self.group, meta, body_crc, body_bytes);
@@ -380,6 +394,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn name(group: GroupId) -> String {
     format!("group-{group:04x}.snapshot")
+}
+
+fn incoming(group: GroupId) -> String {
+    format!("group-{group:04x}.incoming")
 }
 
 fn unfinished(group: GroupId) -> String {

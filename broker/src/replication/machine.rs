@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidegate_consensus::{Body, Entries, LogId, SnapshotSource, StateMachine};
+use tidegate_consensus::{Body, Entries, LogId, Put, SnapshotSource, StateMachine};
 use tidegate_core::Image;
 use tidegate_core::ids::{Member, PartitionId};
 use tokio::sync::oneshot;
@@ -88,7 +88,7 @@ struct ImageSource {
 }
 
 impl SnapshotSource for ImageSource {
-    fn write(&mut self, put: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    fn write(&mut self, put: Put<'_>) -> io::Result<()> {
         let Painted { image, before, .. } = &self.painted;
         let entries = &mut self.entries;
         let read = |position| match bodies::read(position, entries, before.as_ref()) {

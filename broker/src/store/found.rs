@@ -10,12 +10,13 @@
 //! What is on the disk at any moment is said by one value of the identity
 //! ([`Form`]), which is changed at once and durably; each step may be done again.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use tidegate_consensus::{LogId, begin_with, begin_without};
+use tidegate_consensus::{LogId, Put, begin_with, begin_without};
 use tidegate_core::access::Open;
 use tidegate_core::ids::{Millis, PARTITIONS, PartitionId, ShardId};
 use tidegate_core::limits::Limits;
@@ -86,13 +87,15 @@ enum BodyError {
     Read(#[from] ReadError),
     #[error(transparent)]
     Record(#[from] RecordError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
 }
 
 /// Why a log cannot begin anew.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AnewError {
     #[error("the log of before cannot be removed: {0}")]
-    Remove(std::io::Error),
+    Remove(io::Error),
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
@@ -113,8 +116,8 @@ pub(super) struct Alone<'a> {
 
 impl Alone<'_> {
     /// Writes the first snapshots of its partitions, if it has kept anything; how
-    /// much. Takes the memory that the node takes alone, and twice the largest
-    /// partition.
+    /// much. Takes the memory that the node takes alone, and what is in memory of
+    /// the largest partition once more.
     ///
     /// # Errors
     /// The log's, the disk's; or there is more than a node of a cluster may have.
@@ -140,33 +143,30 @@ impl Alone<'_> {
         let disk = FileDisk::open(&path).with_context(place)?;
         let mut reader = self.log.reader();
         let (mut bytes, memory) = (0, memory(&limits));
-        // What is not in records is in memory, and while a state is written or
-        // sent all of it, twice.
+        // What is not in records is in memory, and while a state is written
+        // once more.
         let (mut held, mut largest) = (0, 0);
         for partition in 0..PARTITIONS {
             let read =
                 |at| -> Result<Vec<u8>, BodyError> { Ok(reader.read(Position(at))?.body.to_vec()) };
             let image = shard.image_alone(now, PartitionId(partition as u8));
-            let mut state = Vec::new();
-            let put = |piece: &[u8]| {
-                state.extend_from_slice(piece);
-                Ok(())
-            };
-            let written = image.write(read, crc32c::crc32c, put);
-            written.with_context(|| format!("the log, partition {partition}"))?;
-            bytes += state.len() as u64;
-            held += image.pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
-            largest = largest.max(state.len() as u64);
-            if let Err(error) = fits_memory(&keeps, held + 2 * largest, memory) {
+            let pieces = image.pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
+            held += pieces;
+            largest = largest.max(pieces);
+            if let Err(error) = fits_memory(&keeps, held + largest, memory) {
                 forget(&self.config.data_dir)?;
                 return Err(error);
             }
-            begin_with(&disk, partition, self.node, FIRST, &state).with_context(|| {
+            let state = |put: Put<'_>| {
+                let put = |piece: &[u8]| put(piece).map_err(BodyError::Io);
+                image.write(read, crc32c::crc32c, put).map(drop).map_err(io::Error::other)
+            };
+            let written = begin_with(&disk, partition, self.node, FIRST, state);
+            bytes += written.with_context(|| {
                 format!(
-                    "{}: cannot write the state of partition {partition}, of {} bytes; what this \
-                     node has kept alone is as it was",
-                    path.display(),
-                    state.len()
+                    "{}: cannot write the state of partition {partition}; what this node has kept \
+                     alone is as it was",
+                    path.display()
                 )
             })?;
         }
@@ -212,10 +212,10 @@ fn fits_memory(keeps: &Keeps, bytes: u64, memory: u64) -> anyhow::Result<()> {
         return Ok(());
     }
     bail!(
-        "what this node has kept takes {need} bytes of memory or more in a cluster, where a state \
-         is in memory while it is sent, and there are {memory} bytes of memory (limits.\
-         memory_bytes_max, or the machine's or container's). Nothing was changed. Give it more; or \
-         leave cluster.name out until clients have fetched what waits for them"
+        "what this node has kept takes {need} bytes of memory or more in a cluster, and there \
+         are {memory} (limits.memory_bytes_max, or the machine's or container's). Nothing was \
+         changed. Give it more; or leave cluster.name out until clients have fetched what waits \
+         for them"
     )
 }
 

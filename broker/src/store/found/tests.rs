@@ -222,7 +222,7 @@ fn more_than_there_is_memory_for_is_refused() {
     fits_memory(&keeps, 4_000, 0).expect("not known");
     fits_memory(&keeps, 252_000, 400_000).expect("three quarters");
     let said = fits_memory(&keeps, 252_001, 400_000).expect_err("more").to_string();
-    assert!(said.contains("300001 bytes") && said.contains("400000 bytes"), "{said}");
+    assert!(said.contains("300001 bytes") && said.contains("there are 400000 (limits."), "{said}");
     assert!(memory(&Limits { memory_bytes_max: 7, ..Limits::default() }) > 0);
 }
 
