@@ -62,7 +62,7 @@ def node(world, tmp_path_factory):
     node = Node(
         f"""
 [limits]
-connect_timeout_ms = 3000
+connect_timeout_ms = 5000
 [listener.tcp]
 bind = "127.0.0.1:0"
 [listener.dual]
@@ -75,7 +75,7 @@ bind = "unix:{directory}/mqtt.sock"
 bind = "127.0.0.1:0"
 transport = "tls"
 tls_sni_dir = "{world.dir}/sni"
-handshake_timeout_ms = 1500
+handshake_timeout_ms = 3000
 {tls}
 [listener.newest]
 bind = "127.0.0.1:0"
@@ -95,7 +95,7 @@ tls_client_auth = "optional"
 [listener.ws]
 bind = "127.0.0.1:0"
 transport = "ws"
-handshake_timeout_ms = 1500
+handshake_timeout_ms = 3000
 [listener.wss]
 bind = "127.0.0.1:0"
 transport = "wss"
@@ -104,7 +104,7 @@ transport = "wss"
 bind = "127.0.0.1:0"
 proxy_protocol = "any"
 trusted_sources = ["127.0.0.1"]
-handshake_timeout_ms = 1500
+handshake_timeout_ms = 3000
 source_connects_per_second = 1
 source_connects_burst = 3
 [listener.stranger]

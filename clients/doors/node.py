@@ -10,7 +10,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-PATIENCE = 10.0
+PATIENCE = 20.0
 
 
 class Node:

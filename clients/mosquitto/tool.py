@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 
 VERSIONS = {"v3.1": "mqttv31", "v3.1.1": "mqttv311", "v5": "mqttv5"}
-PATIENCE = 6.0
+PATIENCE = 20.0
 
 
 def target(address, version):

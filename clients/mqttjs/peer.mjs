@@ -10,7 +10,7 @@ export const VERSIONS = {
 };
 export const anyBroker = process.env.MQTT_ANY_BROKER === "1";
 export const keepAliveMax = Number(process.env.MQTT_KEEP_ALIVE_MAX ?? 0);
-const PATIENCE = 5000;
+const PATIENCE = 20000;
 
 /** A word that no other case uses; MQTT 3.1 allows a client id 23 characters. */
 export const word = () => "j" + randomBytes(5).toString("hex");

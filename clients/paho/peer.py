@@ -12,7 +12,7 @@ from paho.mqtt.properties import Properties
 V31, V311, V5 = mqtt.MQTTv31, mqtt.MQTTv311, mqtt.MQTTv5
 VERSIONS = [V31, V311, V5]
 VERSION_NAMES = {V31: "v3.1", V311: "v3.1.1", V5: "v5"}
-PATIENCE = 5.0
+PATIENCE = 20.0
 
 CONNECT, PUBLISH = PacketTypes.CONNECT, PacketTypes.PUBLISH
 SUBSCRIBE, DISCONNECT, WILL = PacketTypes.SUBSCRIBE, PacketTypes.DISCONNECT, PacketTypes.WILLMESSAGE
