@@ -15,6 +15,7 @@ use tidegate_store::DiskFile;
 use crate::body::{Body, Put, SnapshotSource};
 use crate::limits::PIECE_BYTES;
 use crate::raft_types::{Meta, Vote};
+use crate::snapshot::read_piece;
 use crate::wire::Offer;
 
 /// What has come of a snapshot.
@@ -130,12 +131,7 @@ impl<F: DiskFile> Spool<F> {
     /// A piece of it. Blocks on the disk.
     pub(crate) fn read(&self, offset: u64, bytes: usize) -> io::Result<Bytes> {
         let left = self.bytes.saturating_sub(offset);
-        let mut buf = vec![0; left.min(bytes as u64) as usize];
-        let read = self.file.read_at(offset, &mut buf)?;
-        if read < buf.len() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(buf.into())
+        read_piece(&*self.file, offset, left.min(bytes as u64))
     }
 }
 

@@ -174,12 +174,7 @@ impl<F: DiskFile> Stored<F> {
     /// A piece of the body. Blocks on the disk.
     pub(crate) fn read(&self, offset: u64, bytes: usize) -> io::Result<Bytes> {
         let left = self.header.body_bytes.saturating_sub(offset);
-        let mut buf = vec![0; left.min(bytes as u64) as usize];
-        let read = self.file.read_at(self.header.body_at + offset, &mut buf)?;
-        if read < buf.len() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(buf.into())
+        read_piece(&*self.file, self.header.body_at + offset, left.min(bytes as u64))
     }
 
     /// Reads all of the body and holds it against its checksum. Blocks on the
@@ -199,6 +194,16 @@ impl<F: DiskFile> Stored<F> {
         }
         Ok(())
     }
+}
+
+/// Bytes that a file has to have. Blocks on the disk.
+pub(crate) fn read_piece<F: DiskFile>(file: &F, at: u64, bytes: u64) -> io::Result<Bytes> {
+    let mut buf = vec![0; bytes as usize];
+    let read = file.read_at(at, &mut buf)?;
+    if read < buf.len() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(buf.into())
 }
 
 /// Writes the first snapshot of a group that begins with a state and has one
