@@ -33,3 +33,23 @@ fn a_config_with_a_fault_changes_nothing() {
     broker.reload("");
     broker.says("config reloaded changed=0 whole=true");
 }
+
+#[test]
+fn the_hash_of_the_settings_is_of_those_in_effect() {
+    let broker = Broker::start(BINARY, "[log]\nlevel = \"error\"\n");
+    let hash = || {
+        let (_, text) = broker.get("/metrics");
+        let line = text.lines().find(|line| line.starts_with("tidegate_config_hash_info{"));
+        line.expect("it is there").to_owned()
+    };
+    let first = hash();
+    assert!(first.contains("hash=\"") && !first.contains("\"00000000\""), "{first}");
+    broker.reload("[log]\nlevel = \"info\"\n");
+    broker.says("config reloaded changed=1 whole=true");
+    let second = hash();
+    assert_ne!(first, second);
+    // What needs a restart is not in effect.
+    broker.reload("[log]\nlevel = \"info\"\n[limits]\npacket_bytes_max = 2048\n");
+    broker.says("config reloaded changed=1 whole=false");
+    assert_eq!(hash(), second);
+}

@@ -6,6 +6,7 @@
 //! and every fault of a config is told at once, with what would do.
 
 pub mod cluster;
+mod digest;
 mod door;
 pub mod ebpf;
 pub mod file;

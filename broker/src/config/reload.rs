@@ -7,17 +7,15 @@
 //! config as it will be in effect. Upholds CFG-2: a reload with a fault changes
 //! nothing.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
 use anyhow::Context;
 
-use super::file::{
-    AdminTable, AuthTable, ClusterTable, EbpfTable, File, ListenerTable, LogTable, MqttTable,
-    NodeTable, StoreTable,
-};
-use super::file::{LimitsTable, key_at};
-use super::key::{Fallback, Setting};
+use super::digest::tables;
+use super::file::{File, key_at};
+use super::key::Setting;
 use super::problem::Faults;
 use super::resolve::{self, Config};
 use super::{Overlay, read};
@@ -144,32 +142,19 @@ pub fn plan(old: &File, new: &File) -> Plan {
 /// The keys whose value in effect differs, in the order of the reference.
 pub fn diff(old: &File, new: &File) -> Vec<Changed> {
     let mut all = Vec::new();
-    let mut table = |name: &str, old: Vec<(&str, Fallback)>, new: Vec<(&str, Fallback)>| {
+    let changed: BTreeMap<_, _> = tables(new).into_iter().collect();
+    for (name, old) in tables(old) {
+        let Some(new) = changed.get(&name) else { continue };
         for ((key, old), (_, new)) in old.into_iter().zip(new) {
-            if old != new {
+            if old != *new {
                 let path = [name.split('.').map(str::to_owned).collect(), vec![key.to_owned()]];
                 let live = key_at(&path.concat()).is_some_and(|key| key.live);
                 let key = format!("{name}.{key}");
-                all.push(Changed { key, old: shown(old), new: shown(new), live });
+                all.push(Changed { key, old: old.shown(), new: new.clone().shown(), live });
             }
         }
-    };
-    // Named one by one, so that a table more does not compile without its line.
-    let File { node, mqtt, limits, store, cluster, auth, admin, log, ebpf, listeners } = old;
-    table("node", NodeTable::effective(node), new.node.effective());
-    for (name, old) in listeners {
-        if let Some(new) = new.listeners.get(name) {
-            table(&format!("listener.{name}"), ListenerTable::effective(old), new.effective());
-        }
     }
-    table("mqtt", MqttTable::effective(mqtt), new.mqtt.effective());
-    table("limits", LimitsTable::effective(limits), new.limits.effective());
-    table("store", StoreTable::effective(store), new.store.effective());
-    table("cluster", ClusterTable::effective(cluster), new.cluster.effective());
-    table("auth", AuthTable::effective(auth), new.auth.effective());
-    table("admin", AdminTable::effective(admin), new.admin.effective());
-    table("log", LogTable::effective(log), new.log.effective());
-    table("ebpf", EbpfTable::effective(ebpf), new.ebpf.effective());
+    let (cluster, listeners) = (&old.cluster, &old.listeners);
     // Both are shown alike, so they look the same above.
     if let (Some(old), Some(new)) = (&cluster.secret, &new.cluster.secret)
         && old != new
@@ -188,13 +173,6 @@ pub fn diff(old: &File, new: &File) -> Vec<Changed> {
     let come = new.listeners.keys().filter(|name| !listeners.contains_key(*name));
     all.extend(come.map(|name| listener(name, "not there", "added")));
     all
-}
-
-fn shown(value: Fallback) -> String {
-    match value {
-        Fallback::Value(value) => value,
-        Fallback::Text(text) => format!("not set ({text})"),
-    }
 }
 
 #[cfg(test)]

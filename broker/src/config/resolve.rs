@@ -10,6 +10,7 @@ use tidegate_core::settings::Settings;
 use tracing_subscriber::EnvFilter;
 
 use super::cluster::{self, Cluster};
+use super::digest::digest;
 use super::door::Door;
 use super::ebpf::Ebpf;
 use super::file::{File, ListenerTable};
@@ -59,6 +60,9 @@ pub struct Config {
     pub log: Log,
     /// What the kernel does for us.
     pub ebpf: Ebpf,
+    /// CRC32C of all settings but those of one node: the same where nodes are set
+    /// alike.
+    pub digest: u32,
     /// What runs, but perhaps not as meant; logged at start.
     pub warnings: Vec<Warning>,
 }
@@ -157,6 +161,7 @@ pub fn resolve(file: &File, faults: &mut Faults) -> Config {
             tcpstat: file.ebpf.tcpstat(),
             conntrack: file.ebpf.conntrack(),
         },
+        digest: digest(file),
         warnings,
     }
 }

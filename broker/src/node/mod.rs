@@ -21,6 +21,7 @@ mod waiting;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
@@ -110,6 +111,7 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
     };
     let mut shared =
         Shared::new(node, doors, doorman).context("cannot open the shards' mailboxes")?;
+    shared.config_digest = config.digest.into();
     let durability = config.store.durability;
     shared.cluster = membership.clone();
     shared.store = opened.as_ref().map(|_| Arc::new(Store::new(durability, shards)));
@@ -236,6 +238,7 @@ pub fn run(config: Config, mut reload: Reload) -> anyhow::Result<()> {
                 let mut said = doors::reload(&doors, Some(config));
                 said.extend(credentials::reload(&credentials, Some(config)));
                 said.extend(credentials.steer.reload(config));
+                credentials.config_digest.store(config.digest, Ordering::Relaxed);
                 Ok(said)
             });
             notify.ready(&status);

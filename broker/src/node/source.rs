@@ -25,6 +25,10 @@ impl Source for Shared {
         &self.node.counters
     }
 
+    fn config_digest(&self) -> u32 {
+        self.config_digest.load(Relaxed)
+    }
+
     fn shell(&self, shard: usize) -> ShellCounts {
         let meters = &self.meters[shard];
         ShellCounts {

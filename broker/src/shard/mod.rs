@@ -21,6 +21,7 @@ mod table;
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Barrier};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -82,6 +83,8 @@ pub struct Shared {
     pub cores: Vec<Option<usize>>,
     /// When the node was made.
     pub started: Instant,
+    /// What the settings in effect hash to.
+    pub config_digest: AtomicU32,
 }
 
 impl Shared {
@@ -114,6 +117,7 @@ impl Shared {
             system: None,
             cores: vec![None; shards],
             started: Instant::now(),
+            config_digest: AtomicU32::default(),
         })
     }
 

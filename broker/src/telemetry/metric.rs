@@ -336,6 +336,8 @@ metrics! {
         "Log lines that were not written, because one place in the code said too many (rate_limit) or who reads them is slow or gone (unread)";
     BUILD info "tidegate_build" ["version", "commit", "features"]
         "What runs";
+    CONFIG_HASH info "tidegate_config_hash" ["hash"]
+        "CRC32C of the settings in effect but for node.name and cluster.advertise, secrets not counted: nodes that are set alike have the same";
     SHARD_ACCEPT_QUEUE gauge "tidegate_shard_accept_queue_length" ["listener", "shard"]
         "Connections that wait to be accepted from the shard's listening socket";
     SHARD_ACCEPT_QUEUE_LIMIT gauge "tidegate_shard_accept_queue_limit" ["listener", "shard"]
@@ -435,7 +437,10 @@ mod tests {
             for other in ["_ms", "_micros", "_kb", "_minutes", "_percent", "_count"] {
                 assert!(!name.ends_with(other), "{name}: not a base unit");
             }
-            assert_eq!(*kind == Kind::Info, *name == "tidegate_build");
+            assert_eq!(
+                *kind == Kind::Info,
+                ["tidegate_build", "tidegate_config_hash"].contains(name)
+            );
             for label in *labels {
                 assert!(!["client", "client_id", "topic", "ip", "le", "quantile"].contains(label));
             }

@@ -163,7 +163,9 @@ impl NodeCollector {
         let commit = option_env!("TIDEGATE_COMMIT").unwrap_or("unknown");
         families.family(&metric::BUILD, |series| {
             series.inform(&[env!("CARGO_PKG_VERSION"), commit, features])
-        })
+        })?;
+        let hash = format!("{:08x}", self.source.config_digest());
+        families.family(&metric::CONFIG_HASH, |series| series.inform(&[&hash]))
     }
 }
 

@@ -28,6 +28,11 @@ pub trait Source: Send + Sync + 'static {
     /// What the shell counts for one shard.
     fn shell(&self, shard: usize) -> ShellCounts;
 
+    /// What the settings in effect hash to.
+    fn config_digest(&self) -> u32 {
+        0
+    }
+
     /// What is counted for one listener on one shard; none where listeners are
     /// not told apart.
     fn listener(&self, shard: usize, listener: usize) -> Option<ListenerCounts> {
