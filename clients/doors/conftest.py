@@ -62,7 +62,7 @@ def node(world, tmp_path_factory):
     node = Node(
         f"""
 [limits]
-connect_timeout_ms = 5000
+connect_timeout_ms = 3000
 [listener.tcp]
 bind = "127.0.0.1:0"
 [listener.dual]

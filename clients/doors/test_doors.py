@@ -270,4 +270,4 @@ def test_who_dribbles_is_closed_in_time_and_others_come_in_meanwhile(node, place
         assert connack(Wire(node.port("tcp")).ask(connect("good"))) == 0
         time.sleep(0.2)
     took = time.monotonic() - began
-    assert not open_wires and took < 6, f"{len(open_wires)} open after {took:.1f} s"
+    assert not open_wires and took < 10, f"{len(open_wires)} open after {took:.1f} s"
