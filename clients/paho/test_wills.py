@@ -65,10 +65,10 @@ def test_silence_beyond_the_keep_alive_ends_the_connection(connect, name):
     silent.client.loop_stop()
     since = time.monotonic()
 
-    message = bob.receive(patience=8)
+    message = bob.receive(patience=20)
 
     assert message.payload == b"gone"
-    assert 2.0 < time.monotonic() - since < 6.0
+    assert 2.0 < time.monotonic() - since < 12.0
 
 
 def test_disconnect_with_will_sends_it(connect5, name):
@@ -91,7 +91,7 @@ def test_will_waits_for_its_delay(connect5, name):
     assert bob.receive().payload == b"before"
     message = bob.receive()
     assert message.payload == b"gone"
-    assert 1.5 < time.monotonic() - since < 4.5
+    assert 1.5 < time.monotonic() - since < 12.0
     assert message.properties == {}
 
 
