@@ -1,51 +1,24 @@
-//! The settings in effect, one by one, and a hash of them.
+//! A hash of the settings in effect.
 
-use super::file::{
-    AdminTable, AuthTable, ClusterTable, EbpfTable, File, LimitsTable, ListenerTable, LogTable,
-    MqttTable, NodeTable, StoreTable,
-};
-use super::key::Fallback;
+use super::file::File;
+use super::reference::effective;
+use super::resolve::Config;
 
 /// In these the nodes of one cluster differ.
-const OF_ONE_NODE: [&str; 2] = ["node.name", "cluster.advertise"];
+const OF_ONE_NODE: [(&str, &str); 2] = [("[node]", "name = "), ("[cluster]", "advertise = ")];
 
-/// The keys of a table with their values in effect.
-pub(super) type Keys = Vec<(&'static str, Fallback)>;
-
-/// All tables by their names, in the order of the reference.
-pub(super) fn tables(file: &File) -> Vec<(String, Keys)> {
-    // Named one by one, so that a table more does not compile without its line.
-    let File { node, mqtt, limits, store, cluster, auth, admin, log, ebpf, listeners } = file;
-    let mut all = vec![("node".to_owned(), NodeTable::effective(node))];
-    for (name, listener) in listeners {
-        all.push((format!("listener.{name}"), ListenerTable::effective(listener)));
-    }
-    let rest = [
-        ("mqtt", MqttTable::effective(mqtt)),
-        ("limits", LimitsTable::effective(limits)),
-        ("store", StoreTable::effective(store)),
-        ("cluster", ClusterTable::effective(cluster)),
-        ("auth", AuthTable::effective(auth)),
-        ("admin", AdminTable::effective(admin)),
-        ("log", LogTable::effective(log)),
-        ("ebpf", EbpfTable::effective(ebpf)),
-    ];
-    all.extend(rest.map(|(name, keys)| (name.to_owned(), keys)));
-    all
-}
-
-/// CRC32C of all settings in effect, but for those of one node (`node.name`,
-/// `cluster.advertise`) and what is secret: nodes that are set alike have the
-/// same.
-pub(super) fn digest(file: &File) -> u32 {
-    let mut hash = 0;
-    for (table, keys) in tables(file) {
-        for (key, value) in keys {
-            let path = format!("{table}.{key}");
-            if !OF_ONE_NODE.contains(&path.as_str()) {
-                let line = format!("{path} = {}\n", value.shown());
-                hash = crc32c::crc32c_append(hash, line.as_bytes());
-            }
+/// CRC32C of all settings in effect, said or derived, but for those of one node
+/// (`node.name`, `cluster.advertise`) and what is secret: nodes that are set
+/// alike have the same. `config` is what `file` means.
+pub(super) fn digest(file: &File, config: &Config) -> u32 {
+    let (mut hash, mut table) = (0, "");
+    for line in effective(file, config).lines() {
+        if line.starts_with('[') {
+            table = line;
+        }
+        if !OF_ONE_NODE.iter().any(|(of, key)| table == *of && line.starts_with(key)) {
+            hash = crc32c::crc32c_append(hash, line.as_bytes());
+            hash = crc32c::crc32c_append(hash, b"\n");
         }
     }
     hash
@@ -65,6 +38,16 @@ mod tests {
         // Said aloud, written otherwise, and of one node.
         assert_eq!(digest("[node]\nshards = 2"), digest("node = { shards = 2 } # two"));
         assert_eq!(digest("[node]\nname = 'one'"), plain);
+        assert_eq!(digest("[node]\ndrain_seconds = 25"), plain);
+        let of = |host: &str| {
+            let listener = "[listener.a]\nbind = '0.0.0.0:1883'\nanonymous = true";
+            digest(&format!(
+                "[cluster]\nname = 'c'\nadvertise = '{host}:7947'\nsecret = 'a secret of 16 bytes'\n\
+                 bootstrap = 'single'\n{listener}"
+            ))
+        };
+        assert_eq!(of("10.0.0.1"), of("10.0.0.2"));
+        assert_ne!(of("10.0.0.1"), plain);
         let set = [
             digest("[node]\nshards = 2"),
             digest("[node]\nshards = 3"),

@@ -13,9 +13,12 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use super::digest::tables;
-use super::file::{File, key_at};
-use super::key::Setting;
+use super::file::{
+    AdminTable, AuthTable, ClusterTable, EbpfTable, File, ListenerTable, LogTable, MqttTable,
+    NodeTable, StoreTable,
+};
+use super::file::{LimitsTable, key_at};
+use super::key::{Fallback, Setting};
 use super::problem::Faults;
 use super::resolve::{self, Config};
 use super::{Overlay, read};
@@ -172,6 +175,31 @@ pub fn diff(old: &File, new: &File) -> Vec<Changed> {
     all.extend(gone.map(|name| listener(name, "there", "removed")));
     let come = new.listeners.keys().filter(|name| !listeners.contains_key(*name));
     all.extend(come.map(|name| listener(name, "not there", "added")));
+    all
+}
+
+/// The keys of a table with their values in effect.
+type Keys = Vec<(&'static str, Fallback)>;
+
+/// All tables by their names, in the order of the reference.
+fn tables(file: &File) -> Vec<(String, Keys)> {
+    // Named one by one, so that a table more does not compile without its line.
+    let File { node, mqtt, limits, store, cluster, auth, admin, log, ebpf, listeners } = file;
+    let mut all = vec![("node".to_owned(), NodeTable::effective(node))];
+    for (name, listener) in listeners {
+        all.push((format!("listener.{name}"), ListenerTable::effective(listener)));
+    }
+    let rest = [
+        ("mqtt", MqttTable::effective(mqtt)),
+        ("limits", LimitsTable::effective(limits)),
+        ("store", StoreTable::effective(store)),
+        ("cluster", ClusterTable::effective(cluster)),
+        ("auth", AuthTable::effective(auth)),
+        ("admin", AdminTable::effective(admin)),
+        ("log", LogTable::effective(log)),
+        ("ebpf", EbpfTable::effective(ebpf)),
+    ];
+    all.extend(rest.map(|(name, keys)| (name.to_owned(), keys)));
     all
 }
 

@@ -129,7 +129,7 @@ pub fn resolve(file: &File, faults: &mut Faults) -> Config {
     }
     check_name("node.name", &node.name(), NODE_NAME_MAX, "letters, digits, '.', '-', '_'", faults);
     check_filter(&file.log.filter(), faults);
-    Config {
+    let mut config = Config {
         name: node.name(),
         data_dir: node.data_dir(),
         shards: node.shards.map(usize::from),
@@ -161,9 +161,11 @@ pub fn resolve(file: &File, faults: &mut Faults) -> Config {
             tcpstat: file.ebpf.tcpstat(),
             conntrack: file.ebpf.conntrack(),
         },
-        digest: digest(file),
+        digest: 0,
         warnings,
-    }
+    };
+    config.digest = digest(file, &config);
+    config
 }
 
 fn settings(file: &File, warnings: &mut Vec<Warning>, faults: &mut Faults) -> Settings {
