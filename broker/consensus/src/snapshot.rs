@@ -316,10 +316,8 @@ impl<D: Disk> SnapshotFile<D> {
     }
 
     /// Makes this the newest, durable before it returns, and returns what is
-    /// the newest then: an older one than there is is not written. Blocks on
-    /// the disk.
-    ///
-    /// The body is handed out; with whether it was written.
+    /// the newest then, with whether it was written: one that is older than what
+    /// there is is not. Blocks on the disk.
     pub(crate) fn write_from(
         &self,
         meta: &Meta,

@@ -37,16 +37,6 @@ pub enum Fallback {
     Text(&'static str),
 }
 
-impl Fallback {
-    /// For who reads it.
-    pub fn shown(self) -> String {
-        match self {
-            Fallback::Value(value) => value,
-            Fallback::Text(text) => format!("not set ({text})"),
-        }
-    }
-}
-
 /// What kind of value a key takes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Shape {

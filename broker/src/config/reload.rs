@@ -7,7 +7,6 @@
 //! config as it will be in effect. Upholds CFG-2: a reload with a fault changes
 //! nothing.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -145,19 +144,32 @@ pub fn plan(old: &File, new: &File) -> Plan {
 /// The keys whose value in effect differs, in the order of the reference.
 pub fn diff(old: &File, new: &File) -> Vec<Changed> {
     let mut all = Vec::new();
-    let changed: BTreeMap<_, _> = tables(new).into_iter().collect();
-    for (name, old) in tables(old) {
-        let Some(new) = changed.get(&name) else { continue };
+    let mut table = |name: &str, old: Vec<(&str, Fallback)>, new: Vec<(&str, Fallback)>| {
         for ((key, old), (_, new)) in old.into_iter().zip(new) {
-            if old != *new {
+            if old != new {
                 let path = [name.split('.').map(str::to_owned).collect(), vec![key.to_owned()]];
                 let live = key_at(&path.concat()).is_some_and(|key| key.live);
                 let key = format!("{name}.{key}");
-                all.push(Changed { key, old: old.shown(), new: new.clone().shown(), live });
+                all.push(Changed { key, old: shown(old), new: shown(new), live });
             }
         }
+    };
+    // Named one by one, so that a table more does not compile without its line.
+    let File { node, mqtt, limits, store, cluster, auth, admin, log, ebpf, listeners } = old;
+    table("node", NodeTable::effective(node), new.node.effective());
+    for (name, old) in listeners {
+        if let Some(new) = new.listeners.get(name) {
+            table(&format!("listener.{name}"), ListenerTable::effective(old), new.effective());
+        }
     }
-    let (cluster, listeners) = (&old.cluster, &old.listeners);
+    table("mqtt", MqttTable::effective(mqtt), new.mqtt.effective());
+    table("limits", LimitsTable::effective(limits), new.limits.effective());
+    table("store", StoreTable::effective(store), new.store.effective());
+    table("cluster", ClusterTable::effective(cluster), new.cluster.effective());
+    table("auth", AuthTable::effective(auth), new.auth.effective());
+    table("admin", AdminTable::effective(admin), new.admin.effective());
+    table("log", LogTable::effective(log), new.log.effective());
+    table("ebpf", EbpfTable::effective(ebpf), new.ebpf.effective());
     // Both are shown alike, so they look the same above.
     if let (Some(old), Some(new)) = (&cluster.secret, &new.cluster.secret)
         && old != new
@@ -178,29 +190,11 @@ pub fn diff(old: &File, new: &File) -> Vec<Changed> {
     all
 }
 
-/// The keys of a table with their values in effect.
-type Keys = Vec<(&'static str, Fallback)>;
-
-/// All tables by their names, in the order of the reference.
-fn tables(file: &File) -> Vec<(String, Keys)> {
-    // Named one by one, so that a table more does not compile without its line.
-    let File { node, mqtt, limits, store, cluster, auth, admin, log, ebpf, listeners } = file;
-    let mut all = vec![("node".to_owned(), NodeTable::effective(node))];
-    for (name, listener) in listeners {
-        all.push((format!("listener.{name}"), ListenerTable::effective(listener)));
+fn shown(value: Fallback) -> String {
+    match value {
+        Fallback::Value(value) => value,
+        Fallback::Text(text) => format!("not set ({text})"),
     }
-    let rest = [
-        ("mqtt", MqttTable::effective(mqtt)),
-        ("limits", LimitsTable::effective(limits)),
-        ("store", StoreTable::effective(store)),
-        ("cluster", ClusterTable::effective(cluster)),
-        ("auth", AuthTable::effective(auth)),
-        ("admin", AdminTable::effective(admin)),
-        ("log", LogTable::effective(log)),
-        ("ebpf", EbpfTable::effective(ebpf)),
-    ];
-    all.extend(rest.map(|(name, keys)| (name.to_owned(), keys)));
-    all
 }
 
 #[cfg(test)]
